@@ -37,7 +37,7 @@ func (h Hash) new() hash.Hash {
 // Bounds of a password and its keys.
 const (
 	SaltSize      = 16      // bytes of a new salt; an unknown user's is as long, so use NewSalt
-	MinIterations = 4096    // RFC 5802 §5.1, RFC 7677 §4
+	MinIterations = 4096    // RFC 5802 §5.1, RFC 7677 §3
 	MaxIterations = 1 << 22 // above it stored keys are taken for damaged: PLAIN would pay for them
 	MaxPassword   = 1 << 10 // bytes; reliability row 9
 )

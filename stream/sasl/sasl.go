@@ -87,7 +87,7 @@ func New(cfg Config) (*Server, error) {
 		{cfg.Credentials != nil, "credentials are missing"},
 		{cfg.Username != nil && cfg.Authzid != nil, "preparation of names is missing"},
 		{len(cfg.Secret) >= 32, "secret is shorter than 32 bytes"},
-		{cfg.Iterations >= MinIterations && cfg.Iterations <= MaxIterations, "iteration count is out of range"}, // RFC 5802 §5.1, RFC 7677 §4
+		{cfg.Iterations >= MinIterations && cfg.Iterations <= MaxIterations, "iteration count is out of range"}, // RFC 5802 §5.1, RFC 7677 §3
 		{cfg.Pool != nil && cfg.Verified != nil && cfg.Clock != nil, "pool, verified or clock is missing"},
 	}
 	for _, c := range checks {

@@ -90,7 +90,7 @@ func (s *scram) finish(_ context.Context, response []byte) ([]byte, step, *Failu
 	return nil, nil, nil
 }
 
-// Digest is XEP-0474's hash of what was announced (§5.1), in base64: sorted mechanisms, and after %x1F the sorted
+// Digest is XEP-0474's hash of what was announced (§6.1), in base64: sorted mechanisms, and after %x1F the sorted
 // channel bindings if there are any. FAST's mechanisms are not among them: they stand in <fast/>.
 func (o Offer) Digest(h Hash) string {
 	names := slices.Sorted(slices.Values(o.Mechanisms))

@@ -34,7 +34,7 @@ func vectorKeys(t *testing.T, salt string, h Hash) Keys {
 	return k
 }
 
-// The exchanges printed in RFC 5802 §5, RFC 7677 §3 and XEP-0474 §5.3 (with XEP-0388 §2.5, the same without hash).
+// The exchanges printed in RFC 5802 §5, RFC 7677 §3 and XEP-0474 §6.3 (with XEP-0388 §2.5, the same without hash).
 func TestVectors(t *testing.T) {
 	fake := Binding{TLS: true, Exporter: []byte("THIS IS FAKE CB DATA"), EndPoint: []byte("x")}
 	for _, c := range []struct {
@@ -59,7 +59,7 @@ func TestVectors(t *testing.T) {
 			"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=",
 		},
 		{
-			"XEP-0474 §5.3", "SCRAM-SHA-1-PLUS", "QSXCR+Q6sek8bf92", "a09117a6-ac50-4f2f-93f1-93799c2bddf6", SHA1, true, fake,
+			"XEP-0474 §6.3", "SCRAM-SHA-1-PLUS", "QSXCR+Q6sek8bf92", "a09117a6-ac50-4f2f-93f1-93799c2bddf6", SHA1, true, fake,
 			"p=tls-exporter,,n=user,r=12C4CD5C-E38E-4A98-8F6D-15C38F51CCC6",
 			"r=12C4CD5C-E38E-4A98-8F6D-15C38F51CCC6a09117a6-ac50-4f2f-93f1-93799c2bddf6,s=QSXCR+Q6sek8bf92,i=4096,h=G6k/rBLDqgOhRRaCuuatSDFkJ08=",
 			"c=cD10bHMtZXhwb3J0ZXIsLFRISVMgSVMgRkFLRSBDQiBEQVRB,r=12C4CD5C-E38E-4A98-8F6D-15C38F51CCC6a09117a6-ac50-4f2f-93f1-93799c2bddf6,x=19C6532F-1CF4-4A27-A18D-DC9CEA41BBB3,p=M/SIDjT+dfcxUh89jZEypRvFxB4=",
@@ -92,7 +92,7 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// XEP-0474 §5.1: sorted by octets, nothing about bindings without XEP-0440, another hash for another mechanism.
+// XEP-0474 §6.1: sorted by octets, nothing about bindings without XEP-0440, another hash for another mechanism.
 func TestDowngradeDigest(t *testing.T) {
 	digest := func(s string) string { b := sha256.Sum256([]byte(s)); return base64.StdEncoding.EncodeToString(b[:]) }
 	o := Offer{Mechanisms: names("SCRAM-SHA-256", "PLAIN", "SCRAM-SHA-1"), Tokens: names("HT-SHA-256-NONE")}
