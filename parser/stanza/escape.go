@@ -63,9 +63,3 @@ func appendEscaped(dst []byte, s string, table *escapeTable) []byte {
 	}
 	return append(dst, s[done:]...)
 }
-
-// isChar is the production Char of XML 1.0 §2.2.
-func isChar(r rune) bool {
-	return r >= 0x20 && r <= 0xD7FF || r == '\t' || r == '\n' || r == '\r' ||
-		r >= 0xE000 && r <= 0xFFFD || r >= 0x10000 && r <= 0x10FFFF
-}
