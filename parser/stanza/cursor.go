@@ -15,7 +15,7 @@ type cursor struct {
 // A tag is a start tag as it is written.
 type tag struct {
 	prefix, local []byte
-	attrs         []tagPart
+	attrs         list[tagPart]
 	empty         bool // <local/>
 }
 
@@ -36,12 +36,12 @@ func (a *tagPart) declares() (prefix string, ok bool) {
 	return "", false
 }
 
-// startTag reads a start tag into t, whose attrs it reuses.
+// startTag reads a start tag into t, whatever was there.
 func (c *cursor) startTag(t *tag) bool {
 	if !c.literal("<") {
 		return false
 	}
-	t.attrs, t.empty = t.attrs[:0], false
+	t.attrs.n, t.empty = 0, false
 	if t.prefix, t.local = c.qname(); len(t.local) == 0 {
 		return false
 	}
@@ -70,18 +70,18 @@ func (c *cursor) startTag(t *tag) bool {
 			return false
 		}
 		a.span = Span{start, c.i}
-		t.attrs = append(t.attrs, a)
+		t.attrs.push(a)
 	}
 }
 
-// endTag reads the end tag of t.
-func (c *cursor) endTag(t *tag) bool {
+// endTag reads the end tag of that name.
+func (c *cursor) endTag(prefix, local []byte) bool {
 	if !c.literal("</") {
 		return false
 	}
-	prefix, local := c.qname()
+	p, l := c.qname()
 	c.space()
-	return bytes.Equal(prefix, t.prefix) && bytes.Equal(local, t.local) && c.literal(">")
+	return bytes.Equal(p, prefix) && bytes.Equal(l, local) && c.literal(">")
 }
 
 // skip goes behind the end tag of the element whose start tag was read last. It looks for the ends of things only.

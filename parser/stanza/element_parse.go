@@ -57,7 +57,7 @@ func (p *elementParser) element(defaultNS string, depth int) (*Element, error) {
 	if !p.startTag(&p.tag) {
 		return nil, p.fail("malformed start tag")
 	}
-	if len(p.tag.attrs) > parseAttrs {
+	if p.tag.attrs.n > parseAttrs {
 		return nil, p.fail("too many attributes")
 	}
 	outer := len(p.scope)
@@ -73,11 +73,11 @@ func (p *elementParser) element(defaultNS string, depth int) (*Element, error) {
 		return nil, err
 	}
 	if !p.tag.empty {
-		own := tag{prefix: p.tag.prefix, local: p.tag.local}
+		prefix, local := p.tag.prefix, p.tag.local
 		if err := p.content(e, defaultNS, depth); err != nil {
 			return nil, err
 		}
-		if !p.endTag(&own) {
+		if !p.endTag(prefix, local) {
 			return nil, p.fail("mismatched end tag")
 		}
 	}
@@ -88,8 +88,8 @@ func (p *elementParser) element(defaultNS string, depth int) (*Element, error) {
 // declarations takes in the namespace declarations of the tag and returns the default namespace.
 func (p *elementParser) declarations(defaultNS string) (string, error) {
 	outer, defaults := len(p.scope), 0
-	for i := range p.tag.attrs {
-		a := &p.tag.attrs[i]
+	for i := range p.tag.attrs.n {
+		a := p.tag.attrs.at(i)
 		prefix, ok := a.declares()
 		if !ok {
 			continue
@@ -124,8 +124,8 @@ func (p *elementParser) declarations(defaultNS string) (string, error) {
 
 func (p *elementParser) attributes(e *Element) error {
 	n := 0
-	for i := range p.tag.attrs {
-		if _, ok := p.tag.attrs[i].declares(); !ok {
+	for i := range p.tag.attrs.n {
+		if _, ok := p.tag.attrs.at(i).declares(); !ok {
 			n++
 		}
 	}
@@ -133,8 +133,8 @@ func (p *elementParser) attributes(e *Element) error {
 		return nil
 	}
 	e.Attrs = make([]Attr, 0, n)
-	for i := range p.tag.attrs {
-		a := &p.tag.attrs[i]
+	for i := range p.tag.attrs.n {
+		a := p.tag.attrs.at(i)
 		if _, ok := a.declares(); ok {
 			continue
 		}

@@ -95,8 +95,8 @@ func (e *AddressError) Unwrap() []error {
 // Errors: *StreamError (bad-namespace-prefix, invalid-namespace, unsupported-stanza-type, not-well-formed) without a stanza,
 // or *AddressError with one that is good for an error reply.
 func Parse(raw []byte, contentNS string, jids *jid.Cache) (*Stanza, error) {
-	var few [8]tagPart
-	c, t := cursor{b: raw}, tag{attrs: few[:0]}
+	var t tag
+	c := cursor{b: raw}
 	if !c.startTag(&t) {
 		return nil, malformed()
 	}
@@ -112,7 +112,7 @@ func Parse(raw []byte, contentNS string, jids *jid.Cache) (*Stanza, error) {
 			return nil, err
 		}
 		s.inner.End = c.i
-		if !c.endTag(&t) {
+		if !c.endTag(t.prefix, t.local) {
 			return nil, malformed()
 		}
 	}
@@ -131,8 +131,8 @@ func malformed() *StreamError { return &StreamError{Condition: StreamNotWellForm
 func (s *Stanza) header(t *tag, jids *jid.Cache) (*AddressError, error) {
 	ns := s.ns
 	var bad *AddressError
-	for i := range t.attrs {
-		a := &t.attrs[i]
+	for i := range t.attrs.n {
+		a := t.attrs.at(i)
 		var err error
 		ok := true
 		switch prefix, declares := a.declares(); {
@@ -169,8 +169,8 @@ func (s *Stanza) header(t *tag, jids *jid.Cache) (*AddressError, error) {
 			return nil, malformed()
 		}
 	}
-	for i := range t.attrs { // declarations may come behind their use
-		if _, ok := lookupPrefix(s.prefixes, t.attrs[i].prefix, ""); !ok && string(t.attrs[i].prefix) != "xmlns" {
+	for i := range t.attrs.n { // declarations may come behind their use
+		if _, ok := lookupPrefix(s.prefixes, t.attrs.at(i).prefix, ""); !ok && string(t.attrs.at(i).prefix) != "xmlns" {
 			return nil, malformed()
 		}
 	}
@@ -234,8 +234,7 @@ func address(value []byte, jids *jid.Cache) (jid.JID, error) {
 
 // scanChildren goes to the end tag, and takes down the names and places of the elements it passes.
 func (s *Stanza) scanChildren(c *cursor) error {
-	var few [8]tagPart
-	t := tag{attrs: few[:0]}
+	var t tag
 	for {
 		switch {
 		case !c.find("<"):
@@ -263,8 +262,8 @@ func (s *Stanza) scanChildren(c *cursor) error {
 // childName resolves the name of a child.
 func (s *Stanza) childName(t *tag) (Name, bool) {
 	def, own, found := s.ns, "", len(t.prefix) == 0
-	for i := range t.attrs {
-		a := &t.attrs[i]
+	for i := range t.attrs.n {
+		a := t.attrs.at(i)
 		prefix, declares := a.declares()
 		if !declares || prefix != "" && prefix != string(t.prefix) {
 			continue
