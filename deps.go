@@ -1,0 +1,30 @@
+//go:build tools
+
+package parley
+import (
+_ "mellium.im/xmpp/jid"
+_ "mellium.im/xmpp"
+_ "mellium.im/sasl"
+_ "golang.org/x/text/secure/precis"
+_ "github.com/jackc/pgx/v5/pgxpool"
+_ "modernc.org/sqlite"
+_ "github.com/pressly/goose/v3"
+_ "github.com/goccy/go-yaml"
+_ "github.com/spf13/cobra"
+_ "github.com/coder/websocket"
+_ "github.com/caddyserver/certmagic"
+_ "github.com/prometheus/client_golang/prometheus/promhttp"
+_ "rsc.io/qr"
+_ "github.com/xdg-go/scram"
+_ "github.com/google/go-cmp/cmp"
+_ "pgregory.net/rapid"
+_ "go.uber.org/goleak"
+_ "github.com/rogpeppe/go-internal/txtar"
+_ "github.com/chromedp/chromedp"
+_ "golang.org/x/sync/errgroup"
+_ "golang.org/x/time/rate"
+_ "github.com/maypok86/otter/v2"
+_ "golang.org/x/net/idna"
+_ "golang.org/x/term"
+_ "github.com/miekg/dns"
+)

@@ -1,0 +1,203 @@
+// Package plugins is the frame of the house. It knows nothing of XMPP.
+//
+// A Host runs Servers; each defines one main flow (a stage of the pipeline).
+// Components do the work inside a Server. A Plugin provides at most one Server
+// and any number of Components, as a struct literal. The Repository is the
+// only one that sees both sides: it installs, starts, reconfigures, stops and
+// uninstalls components while the Servers go on.
+package plugins
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/router/channel"
+	"parley/router/sessions"
+	"parley/storage"
+)
+
+// Component does work inside one Server. Start may open what it needs and must
+// not wait for other components; Stop returns when its goroutines have ended.
+// A component that was stopped is never started again: a new one is made.
+type Component interface {
+	Start(context.Context) error
+	Stop(context.Context) error
+}
+
+// Reconfigurer is a component that can take a new configuration in place. An
+// error leaves the old one in force.
+type Reconfigurer interface {
+	Reconfigure(context.Context, Config) error
+}
+
+// Server defines one main flow and nothing else.
+type Server interface {
+	// Serve runs the flow until ctx is done, drains it and returns. It can be
+	// called again afterwards.
+	Serve(ctx context.Context) error
+	// Attach puts a component to work under a name, in one step with taking
+	// away the one that had the name before; it returns when nothing runs in
+	// that one any more. The error says what the component lacks.
+	Attach(name string, c Component) (detach func(context.Context) error, err error)
+}
+
+// Config is a component's section of the configuration.
+type Config interface {
+	// Decode fills into, a pointer to a struct that already holds the
+	// defaults. Errors carry file, line and a caret.
+	Decode(into any) error
+}
+
+// Maker makes one component for one Server.
+type Maker struct {
+	Server   string // the Server's name
+	Name     string // the component's; the plugin's name when empty
+	Off      bool   // not started unless the configuration says enabled: true
+	Defaults any    // pointer to the configuration struct with its defaults; nil: no keys
+	// New decodes and validates; it has no side effects.
+	New func(Env, Config) (Component, error)
+}
+
+// ServerMaker makes a plugin's Server.
+type ServerMaker struct {
+	Name     string
+	Defaults any
+	New      func(Env, Config, Links) (Server, error)
+}
+
+// Links are a Server's ways in and out.
+type Links struct {
+	In      channel.DataReceiver
+	Out     func(server string) channel.MessageChannel
+	Control Control // for the administration Server only; others leave it alone
+}
+
+// Plugin provides at most one Server and any number of Components.
+type Plugin struct {
+	Name       string
+	Doc        string   // one line: what people get from it
+	Requires   []string // plugins that must be there, started before, stopped after
+	Components []Maker
+	Serve      *ServerMaker
+	Migrations fs.FS // sqlite/*.sql and postgres/*.sql
+	// Contract makes what the plugin's components share and what plugins that
+	// require it may use: one value per Host, made after the migrations.
+	Contract func(Env) (any, error)
+}
+
+// Clock is the house's time. Timers stop when their stop function is called;
+// it reports whether that prevented the call.
+type Clock interface {
+	Now() time.Time
+	AfterFunc(d time.Duration, f func()) (stop func() bool)
+}
+
+// Env is what a plugin may use of the house; nothing else without a reason.
+type Env struct {
+	Node      string                // this process's name in Refs
+	Domains   []string              // the domains that are served here, prepared
+	DataDir   string                // where files of this installation live
+	Version   string                // of the program, for people and peers
+	Log       *slog.Logger          // carries the component's name
+	Clock     Clock                 //
+	DB        storage.DB            //
+	Metrics   prometheus.Registerer // what is registered here goes with the component
+	Sessions  *sessions.Registry    // the node's replica of who is bound where
+	contracts map[string]any
+}
+
+// Local reports whether the domain is one of ours.
+func (e Env) Local(domain string) bool {
+	for _, d := range e.Domains {
+		if d == domain {
+			return true
+		}
+	}
+	return false
+}
+
+// Need returns the contract of a plugin, which the caller must list in
+// Requires (its own needs no listing). It is called inside New only.
+func Need[T any](env Env, plugin string) (T, error) {
+	c, ok := env.contracts[plugin]
+	if !ok {
+		var zero T
+		return zero, fmt.Errorf("plugin %s is not there: is it in Requires?", plugin)
+	}
+	t, ok := c.(T)
+	if !ok {
+		return t, fmt.Errorf("contract of %s is %T", plugin, c)
+	}
+	return t, nil
+}
+
+// Control is what the administration may do to a running Host.
+type Control interface {
+	Components() []Status
+	Install(ctx context.Context, server, name string) error
+	Start(ctx context.Context, server, name string) error
+	Stop(ctx context.Context, server, name string) error
+	// Reconfigure sets keys of the component's section (values as YAML text);
+	// they become part of the overlay in the database.
+	Reconfigure(ctx context.Context, by, server, name string, set map[string]string) error
+	Uninstall(ctx context.Context, server, name string) error
+	Servers() []ServerStatus
+	StartServer(ctx context.Context, name string) error
+	StopServer(ctx context.Context, name string) error
+	StartPlugin(ctx context.Context, name string) error
+	StopPlugin(ctx context.Context, name string) error
+	Config() []ConfigEntry
+	Reload(ctx context.Context) ([]ConfigChange, error)
+}
+
+// Phase is where a component is in its life.
+type Phase string
+
+// The phases.
+const (
+	Absent    Phase = "absent"    // compiled in, not installed
+	Installed Phase = "installed" // made and validated, not at work
+	Running   Phase = "running"
+	Failed    Phase = "failed"
+)
+
+// Status describes one component.
+type Status struct {
+	Server string    `json:"server"`
+	Name   string    `json:"name"`
+	Plugin string    `json:"plugin"`
+	Doc    string    `json:"doc"`
+	Phase  Phase     `json:"phase"`
+	Since  time.Time `json:"since"`
+	Error  string    `json:"error,omitempty"`
+}
+
+// ServerStatus describes one Server.
+type ServerStatus struct {
+	Name       string `json:"name"`
+	Running    bool   `json:"running"`
+	Deployment string `json:"deployment"`
+	Workers    int    `json:"workers"`
+	Error      string `json:"error,omitempty"`
+}
+
+// ConfigEntry is one key with its value in force and where that came from.
+type ConfigEntry struct {
+	Path   string `json:"path"`
+	Value  string `json:"value"` // secrets are masked
+	Source string `json:"source"`
+}
+
+// ConfigChange is what a reload did to one key.
+type ConfigChange struct {
+	Path    string `json:"path"`
+	Old     string `json:"old"`
+	New     string `json:"new"`
+	Outcome string `json:"outcome"` // applied, overridden, restart
+	Detail  string `json:"detail,omitempty"`
+}

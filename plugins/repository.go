@@ -1,0 +1,247 @@
+package plugins
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"parley/plugins/config"
+)
+
+// Errors of the Repository.
+var (
+	ErrUnknown  = errors.New("no such component")
+	ErrPhase    = errors.New("not possible in this phase")
+	ErrRequired = errors.New("others need it")
+)
+
+// Repository is the only one that sees both plugins and Servers: it takes
+// components through their lives while the Servers go on. One change happens
+// at a time.
+type Repository struct {
+	host    *Host
+	plugins []Plugin // sorted by requirement
+
+	change sync.Mutex // held during a change, which may wait for work to drain
+	mu     sync.Mutex // guards what follows
+	slots  []*slot    // in the order of plugins, then of their makers
+	shared map[string]any
+}
+
+// slot is the place of one component.
+type slot struct {
+	server, name string
+	plugin       Plugin
+	maker        Maker
+
+	phase   Phase
+	since   time.Time
+	err     string
+	made    Component
+	metrics *tracked
+	detach  func(context.Context) error
+}
+
+func newRepository(h *Host, sorted []Plugin) *Repository {
+	r := &Repository{host: h, plugins: sorted, shared: map[string]any{}}
+	for _, p := range sorted {
+		for _, m := range p.Components {
+			if _, here := h.running(m.Server); !here {
+				continue // that Server runs on another node
+			}
+			r.slots = append(r.slots, &slot{server: m.Server, name: m.name(p), plugin: p, maker: m, phase: Absent, since: h.opt.Clock.Now()})
+		}
+	}
+	return r
+}
+
+// prepare migrates, makes contracts, and makes the components that the
+// configuration enables.
+func (r *Repository) prepare(ctx context.Context) error {
+	for _, p := range r.plugins {
+		if p.Migrations != nil {
+			if err := r.host.opt.DB.Migrate(ctx, p.Name, p.Migrations); err != nil {
+				return fmt.Errorf("plugin %s: %w", p.Name, err)
+			}
+		}
+		if p.Contract != nil {
+			c, err := p.Contract(r.host.env(p.Name, r.visible(p)))
+			if err != nil {
+				return fmt.Errorf("plugin %s: %w", p.Name, err)
+			}
+			r.shared[p.Name] = c
+		}
+	}
+	for _, s := range r.slots {
+		if r.host.current().Enabled(s.server, s.name) {
+			if err := r.make(s, r.host.current()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// visible are the contracts that a plugin has asked for, and its own.
+func (r *Repository) visible(p Plugin) map[string]any {
+	out := map[string]any{}
+	for _, name := range append([]string{p.Name}, p.Requires...) {
+		if c, ok := r.shared[name]; ok {
+			out[name] = c
+		}
+	}
+	return out
+}
+
+// make builds the slot's component from a configuration. Absent → Installed.
+func (r *Repository) make(s *slot, tree *config.Tree) error {
+	c, m, err := r.build(s, tree)
+	if err != nil {
+		return err
+	}
+	r.set(s, func() { s.made, s.metrics, s.phase, s.err = c, m, Installed, "" })
+	return nil
+}
+
+func (r *Repository) build(s *slot, tree *config.Tree) (Component, *tracked, error) {
+	env := r.host.env(s.name, r.visible(s.plugin))
+	m := &tracked{to: r.host.opt.Metrics}
+	env.Metrics = m
+	c, err := s.maker.New(env, tree.Section(config.ComponentPath(s.server, s.name)))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s in %s: %w", s.name, s.server, err)
+	}
+	return c, m, nil
+}
+
+func (r *Repository) set(s *slot, f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f()
+	s.since = r.host.opt.Clock.Now()
+}
+
+func (r *Repository) startAll(ctx context.Context) error {
+	r.change.Lock()
+	defer r.change.Unlock()
+	for _, s := range r.slots {
+		if s.phase == Installed {
+			if err := r.start(ctx, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Repository) stopAll(ctx context.Context) error {
+	r.change.Lock()
+	defer r.change.Unlock()
+	var errs []error
+	for _, s := range slices.Backward(r.slots) {
+		if s.phase == Running {
+			errs = append(errs, r.stop(ctx, s))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// start puts a made component to work. Installed → Running.
+func (r *Repository) start(ctx context.Context, s *slot) error {
+	if err := s.made.Start(ctx); err != nil {
+		r.set(s, func() { s.phase, s.err, s.made = Failed, err.Error(), nil })
+		return fmt.Errorf("start %s in %s: %w", s.name, s.server, err)
+	}
+	srv, _ := r.host.running(s.server)
+	detach, err := srv.server.Attach(s.name, s.made)
+	if err != nil {
+		err = errors.Join(err, s.made.Stop(ctx))
+		r.set(s, func() { s.phase, s.err, s.made = Failed, err.Error(), nil })
+		return fmt.Errorf("attach %s to %s: %w", s.name, s.server, err)
+	}
+	r.showMetrics(s.name, s.metrics)
+	r.set(s, func() { s.detach, s.phase, s.err = detach, Running, "" })
+	return nil
+}
+
+func (r *Repository) showMetrics(name string, m *tracked) {
+	if err := m.show(); err != nil {
+		r.host.opt.Log.Warn("metrics not registered", "component", name, "err", err)
+	}
+}
+
+// stop takes the component from its Server, waits until nothing runs in it any
+// more, and ends it. Running → Absent: a stopped one is never started again.
+func (r *Repository) stop(ctx context.Context, s *slot) error {
+	if err := s.detach(ctx); err != nil {
+		return fmt.Errorf("detach %s from %s: %w", s.name, s.server, err)
+	}
+	s.metrics.hide()
+	err := s.made.Stop(ctx)
+	r.set(s, func() { s.made, s.detach, s.phase, s.err = nil, nil, Absent, "" })
+	if err != nil {
+		return fmt.Errorf("stop %s in %s: %w", s.name, s.server, err)
+	}
+	return nil
+}
+
+// replace puts a component with another configuration in the place of the one
+// at work: in place if it can, else a new one is built and started, takes over
+// in one step, and the old one ends. A failure leaves the old one at work.
+func (r *Repository) replace(ctx context.Context, s *slot, tree *config.Tree) error {
+	if rc, ok := s.made.(Reconfigurer); ok {
+		return rc.Reconfigure(ctx, tree.Section(config.ComponentPath(s.server, s.name)))
+	}
+	fresh, m, err := r.build(s, tree)
+	if err != nil {
+		return err
+	}
+	if err := fresh.Start(ctx); err != nil {
+		return fmt.Errorf("start %s in %s: %w", s.name, s.server, err)
+	}
+	srv, _ := r.host.running(s.server)
+	detach, err := srv.server.Attach(s.name, fresh)
+	if err != nil {
+		return errors.Join(err, fresh.Stop(ctx))
+	}
+	old, oldMetrics := s.made, s.metrics
+	oldMetrics.hide()
+	r.showMetrics(s.name, m)
+	r.set(s, func() { s.made, s.metrics, s.detach = fresh, m, detach })
+	if err := old.Stop(ctx); err != nil {
+		r.host.opt.Log.Error("replaced component did not stop cleanly", "component", s.name, "err", err)
+	}
+	return nil
+}
+
+func (r *Repository) find(server, name string) (*slot, error) {
+	i := slices.IndexFunc(r.slots, func(s *slot) bool { return s.server == server && s.name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: %s in %s", ErrUnknown, name, server)
+	}
+	return r.slots[i], nil
+}
+
+// needed returns an error when a running component of another plugin requires
+// the slot's plugin, and this is its last component.
+func (r *Repository) needed(s *slot) error {
+	for _, o := range r.slots {
+		if o.phase == Running && o.plugin.Name != s.plugin.Name && slices.Contains(o.plugin.Requires, s.plugin.Name) {
+			return fmt.Errorf("%w: %s in %s requires %s", ErrRequired, o.name, o.server, s.plugin.Name)
+		}
+	}
+	return nil
+}
+
+func (r *Repository) list() []Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]Status, 0, len(r.slots))
+	for _, s := range r.slots {
+		out = append(out, Status{Server: s.server, Name: s.name, Plugin: s.plugin.Name, Doc: s.plugin.Doc, Phase: s.phase, Since: s.since, Error: s.err})
+	}
+	return out
+}

@@ -1,0 +1,131 @@
+package plugins
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"parley/parser/jid"
+	"parley/plugins/config"
+	"parley/storage"
+)
+
+// Settings are the top level of the configuration file.
+type Settings struct {
+	Domains []string        `yaml:"domains" min:"1" overlay:"no" doc:"The XMPP domains that are served here; the part behind the @."`
+	Data    string          `yaml:"data" overlay:"no" doc:"Directory of this installation: database, certificates, files, administration socket."`
+	Node    string          `yaml:"node" overlay:"no" doc:"Name of this process among several; empty: the host's name."`
+	Log     LogSettings     `yaml:"log" doc:"What is logged, and how."`
+	Storage StorageSettings `yaml:"storage" overlay:"no" doc:"The database."`
+}
+
+// LogSettings configure log/slog.
+type LogSettings struct {
+	Level  string `yaml:"level" enum:"debug,info,warn,error" reload:"live" doc:"Least severity that is logged."`
+	Format string `yaml:"format" enum:"text,json" doc:"Text for people, json for collectors."`
+}
+
+// StorageSettings choose the database.
+type StorageSettings struct {
+	Driver   string        `yaml:"driver" enum:"sqlite,postgres" doc:"sqlite needs nothing; postgres for large installations and clusters."`
+	Path     string        `yaml:"path" doc:"SQLite: database file on a local disk; empty: parley.db in the data directory."`
+	DSN      config.Secret `yaml:"dsn" doc:"Postgres: connection string, postgres://user@host/database."`
+	Readers  int           `yaml:"readers" min:"1" max:"256" doc:"SQLite: connections for reading."`
+	MaxConns int           `yaml:"max_conns" min:"2" max:"1000" doc:"Postgres: connections of the pool."`
+	Timeout  time.Duration `yaml:"statement_timeout" min:"1s" doc:"Postgres: longest statement."`
+}
+
+// Deployment says how a Server is joined to the others.
+type Deployment struct {
+	Type    string `yaml:"type" enum:"local" doc:"local: in this process."`
+	Workers int    `yaml:"workers" min:"0" max:"256" doc:"0: the Server runs on its callers' goroutines; n: n bounded queues with a worker each, for stages whose handlers block."`
+}
+
+// DefaultSettings serve localhost from ./data.
+func DefaultSettings() *Settings {
+	return &Settings{
+		Domains: []string{"localhost"},
+		Data:    "data",
+		Log:     LogSettings{Level: "info", Format: "text"},
+		Storage: StorageSettings{Driver: "sqlite", Readers: 4, MaxConns: 16, Timeout: 10 * time.Second},
+	}
+}
+
+// Validate implements config.Validator.
+func (s *Settings) Validate() error {
+	for _, d := range s.Domains {
+		j, err := jid.Parse(d)
+		if err != nil || !j.IsDomain() {
+			return config.Key("domains", "%q is not a domain", d)
+		}
+	}
+	return nil
+}
+
+// prepared returns the domains as addresses contain them (RFC 7622 §3.2).
+func (s *Settings) prepared() []string {
+	out := make([]string, 0, len(s.Domains))
+	for _, d := range s.Domains {
+		if j, err := jid.Parse(d); err == nil {
+			out = append(out, j.Domain())
+		}
+	}
+	return out
+}
+
+// Validate implements config.Validator.
+func (s *StorageSettings) Validate() error {
+	if s.Driver == "postgres" && s.DSN.IsZero() {
+		return config.Key("dsn", "postgres needs a connection string (dsn, dsn_file or PARLEY_STORAGE_DSN)")
+	}
+	return nil
+}
+
+// StorageConfig translates the section for storage.Open.
+func (s *Settings) StorageConfig() storage.Config {
+	c := storage.Config{Driver: s.Storage.Driver, Readers: s.Storage.Readers, MaxConns: s.Storage.MaxConns, StatementTimeout: s.Storage.Timeout}
+	if c.Driver == "postgres" {
+		c.DSN = s.Storage.DSN.Reveal()
+		return c
+	}
+	c.Path = s.Storage.Path
+	if c.Path == "" {
+		c.Path = filepath.Join(s.Data, "parley.db")
+	}
+	return c
+}
+
+// serverSection is what every Server's section has besides its own keys: the
+// struct given by the ServerMaker holds it as a field named Deployment.
+const deploymentKey = "deployment"
+
+// Schema is the whole configuration of a house with these plugins.
+func Schema(all []Plugin) (*config.Schema, error) {
+	s := config.NewSchema()
+	s.Root(DefaultSettings())
+	for _, p := range all {
+		if p.Serve != nil {
+			s.Server(p.Serve.Name, p.Doc, p.Serve.Defaults)
+		}
+	}
+	for _, p := range all {
+		for _, m := range p.Components {
+			var opts []config.Option
+			if m.Off {
+				opts = append(opts, config.DefaultOff())
+			}
+			s.Component(m.Server, m.name(p), p.Doc, m.Defaults, opts...)
+		}
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("configuration structs: %w", err)
+	}
+	return s, nil
+}
+
+func (m Maker) name(p Plugin) string {
+	if m.Name != "" {
+		return m.Name
+	}
+	return p.Name
+}

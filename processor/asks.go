@@ -1,0 +1,89 @@
+package processor
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/plugins"
+)
+
+// AskTimeout is how long a server-issued request waits for its answer.
+const AskTimeout = 30 * time.Second
+
+// maxAsks bounds the requests that wait at one time; beyond it a request fails
+// at once.
+const maxAsks = 100_000
+
+// Errors of Ask.
+var (
+	ErrNoAnswer    = errors.New("no answer")
+	ErrTooManyAsks = errors.New("too many unanswered requests")
+)
+
+// asks are the requests of the server's own that wait for an answer. An answer
+// counts only with the id and from the address that were asked; ids are chosen
+// by the asker and must be unguessable.
+type asks struct {
+	clock plugins.Clock
+	mu    sync.Mutex
+	open  map[askKey]*ask
+}
+
+type askKey struct {
+	id string
+	to jid.JID
+}
+
+type ask struct {
+	done func(*stanza.Stanza, error)
+	stop func() bool
+}
+
+func newAsks(c plugins.Clock) *asks { return &asks{clock: c, open: map[askKey]*ask{}} }
+
+func (a *asks) add(q *stanza.Stanza, done func(*stanza.Stanza, error)) {
+	key := askKey{q.ID, q.To}
+	a.mu.Lock()
+	if len(a.open) >= maxAsks {
+		a.mu.Unlock()
+		done(nil, ErrTooManyAsks)
+		return
+	}
+	w := &ask{done: done}
+	w.stop = a.clock.AfterFunc(AskTimeout, func() { a.finish(key, nil, ErrNoAnswer) })
+	a.open[key] = w
+	a.mu.Unlock()
+}
+
+func (a *asks) finish(key askKey, st *stanza.Stanza, err error) bool {
+	a.mu.Lock()
+	w, ok := a.open[key]
+	delete(a.open, key)
+	a.mu.Unlock()
+	if !ok {
+		return false
+	}
+	w.stop()
+	w.done(st, err)
+	return true
+}
+
+// answer takes a result or an error from a peer.
+func (a *asks) answer(st *stanza.Stanza) bool {
+	var err error
+	if st.Type == "error" {
+		err = stanza.ParseError(st.Child(stanza.NSClient, "error"))
+	}
+	return a.finish(askKey{st.ID, st.From}, st, err)
+}
+
+// fail ends the ask whose request could not be delivered.
+func (a *asks) fail(q *stanza.Stanza) bool {
+	if q.Kind != stanza.IQ || q.Type != "get" && q.Type != "set" {
+		return false
+	}
+	return a.finish(askKey{q.ID, q.To}, nil, stanza.NewError(stanza.RecipientUnavailable, ""))
+}

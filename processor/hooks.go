@@ -1,0 +1,147 @@
+package processor
+
+import (
+	"context"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/router/sessions"
+)
+
+// The core hooks. A feature that others build on declares its own in its
+// folder, the same way.
+var (
+	// Outgoing fires for each stanza of a local client, before anything else.
+	// Stop: the hook has dealt with it. An error becomes the stanza's answer.
+	Outgoing = NewHook[*Flow]("outgoing")
+	// Incoming fires for each message and presence to a local account, and for
+	// each IQ to one of its full JIDs, whoever sent it. Stop: it goes no further.
+	Incoming = NewHook[*Flow]("incoming")
+	// ToServer fires for messages and presence addressed to a domain of ours.
+	ToServer = NewHook[*Flow]("to-server")
+	// Bound fires when a stream got its address, before its client knows.
+	Bound = NewHook[*sessions.Entry]("bound")
+	// Unbound fires when a session has ended for good and receives no more.
+	Unbound = NewHook[*sessions.Entry]("unbound")
+	// Acked fires when a recipient has taken pending rows (design: D2).
+	Acked = NewHook[Rows]("acked")
+	// Undelivered fires for each stanza that a session left behind when it
+	// ended. Without a Stop an IQ request gets an error and the rest is dropped
+	// (XEP-0198 §5).
+	Undelivered = NewHook[*Flow]("undelivered")
+	// AccountRemoved fires when an account is deleted; features forget what
+	// they keep of it.
+	AccountRemoved = NewHook[jid.JID]("account-removed")
+)
+
+// Rows are archive rows of one account that one of its sessions has taken.
+type Rows struct {
+	Session sessions.Ref
+	IDs     []int64
+}
+
+// Verdict tells whether the next hook gets to see the event.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Continue Verdict = iota
+	Stop
+)
+
+// Band orders the functions of one hook; within a band the component's name
+// decides.
+type Band uint8
+
+// The bands, in order.
+const (
+	First  Band = iota // may this happen at all: account exists, blocked, rate
+	Early              // looks at it before features do
+	Normal             // the feature's work
+	Late               // stores what is final
+	Last               // observes
+)
+
+// Hook is the typed key of a point where features meet.
+type Hook[E any] struct{ name string }
+
+// NewHook returns a new key; name is for logs.
+func NewHook[E any](name string) *Hook[E] { return &Hook[E]{name: name} }
+
+type hooked[E any] struct {
+	band      Band
+	component string
+	f         func(context.Context, E) (Verdict, error)
+}
+
+// On lets f take part in h while the component is attached.
+func On[E any](r *Registrar, h *Hook[E], b Band, f func(context.Context, E) (Verdict, error)) {
+	e := hooked[E]{band: b, component: r.name, f: f}
+	r.hooks = append(r.hooks, func(t *table) {
+		list, _ := t.hooks[h].([]hooked[E])
+		at := len(list)
+		for at > 0 && (list[at-1].band > e.band || list[at-1].band == e.band && list[at-1].component > e.component) {
+			at--
+		}
+		list = append(list, hooked[E]{})
+		copy(list[at+1:], list[at:])
+		list[at] = e
+		t.hooks[h] = list
+	})
+}
+
+// Fire runs the hook's functions in their order until one stops or fails.
+func Fire[E any](ctx context.Context, r *Registrar, h *Hook[E], e E) (Verdict, error) {
+	t := r.server.acquire()
+	defer t.release()
+	return fire(ctx, t, h, e)
+}
+
+func fire[E any](ctx context.Context, t *table, h *Hook[E], e E) (Verdict, error) {
+	list, _ := t.hooks[h].([]hooked[E])
+	for i := range list {
+		if v, err := list[i].f(ctx, e); err != nil || v == Stop {
+			return Stop, err
+		}
+	}
+	return Continue, nil
+}
+
+// Flow is one stanza on its way through the processor.
+type Flow struct {
+	*stanza.Stanza
+	Session *sessions.Entry // the sender's, when it is a local client or component; else nil
+	Account jid.JID         // Incoming, Undelivered: the local account it is for, bare
+	Pending int64           // the archive row that the recipient's acknowledgement frees
+	Private bool            // no copies to other devices (XEP-0280 §9)
+	Fails   *stanza.Error   // Incoming: why no session can take it unless it is stored (RFC 6121 §8.5); nil: somebody can
+	Hops    uint8
+	edits   stanza.Edits
+	edited  bool
+	work    *work
+}
+
+// Append adds an element to the recipient's copy.
+func (f *Flow) Append(el *stanza.Element) {
+	f.stamp()
+	f.edits.Append = el.Append(f.edits.Append, stanza.NSClient)
+}
+
+// Cut removes a top-level child from the recipient's copy.
+func (f *Flow) Cut(c stanza.Child) {
+	f.stamp()
+	f.edits.Cut = append(f.edits.Cut, c.Span)
+}
+
+func (f *Flow) stamp() {
+	if !f.edited {
+		f.edits = f.Stamp()
+		f.edited = true
+	}
+}
+
+// Edits returns the recipient's copy as it stands: Render it with Raw.
+func (f *Flow) Edits() stanza.Edits {
+	f.stamp()
+	return f.edits
+}

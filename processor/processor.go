@@ -1,0 +1,264 @@
+// Package processor is stage 3: components do the work.
+//
+// A batch is what one read of one session brought. Its stanzas are handled in
+// order; messages collect what has to be stored and are committed together,
+// any other stanza behind them is a barrier: commit, route, then run it.
+// Control envelopes (Bind, Unbind, Acked, Undelivered) travel the same road and
+// become hooks.
+//
+//	client's stanza   → Outgoing hooks → addressed to
+//	  a domain of ours  → IQ table, ToServer hooks
+//	  a local account   → Incoming hooks → stored → router
+//	  anybody else      → router
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/parser/stanza"
+	"parley/plugins"
+	"parley/router/channel"
+	"parley/router/sessions"
+)
+
+// Name is the Server's name in configurations.
+const Name = "processor"
+
+// Plugin provides the Server.
+var Plugin = plugins.Plugin{
+	Name:  Name,
+	Doc:   "Dispatches stanzas to components.",
+	Serve: &plugins.ServerMaker{Name: Name, Defaults: defaults(), New: newServer},
+}
+
+// Conflict is a policy for a full JID that is bound already (RFC 6120 §7.7.2.2).
+type Conflict string
+
+// The policies.
+const (
+	Replace Conflict = "replace" // the newest session wins, the old one gets <conflict/>
+	Refuse  Conflict = "refuse"  // the newest session gets a <conflict/> error
+	Rename  Conflict = "rename"  // the newest session gets another resource
+)
+
+// Config is the Server's section.
+type Config struct {
+	ResourceConflict Conflict           `yaml:"resource_conflict" enum:"replace,refuse,rename" reload:"restart" doc:"What happens when a client asks for a resource that is in use: replace ends the old session, refuse answers with an error, rename picks another resource."`
+	MaxResources     int                `yaml:"max_resources" min:"1" max:"1000" reload:"restart" doc:"Sessions that one account may have at the same time."`
+	Deployment       plugins.Deployment `yaml:"deployment" reload:"restart" doc:"How the Server is joined to the others."`
+}
+
+func defaults() *Config {
+	return &Config{ResourceConflict: Replace, MaxResources: 10, Deployment: plugins.Deployment{Type: "local"}}
+}
+
+// Component works in the processor.
+type Component interface {
+	plugins.Component
+	Register(*Registrar)
+}
+
+// Server is the stage.
+type Server struct {
+	env   plugins.Env
+	cfg   Config
+	log   *slog.Logger
+	links plugins.Links
+	asks  *asks
+
+	table atomic.Pointer[table]
+	mu    sync.Mutex // guards parts and the replacing of table
+	parts []*Registrar
+
+	metrics metrics
+}
+
+type metrics struct {
+	stanzas *prometheus.CounterVec
+	panics  prometheus.Counter
+	refused prometheus.Counter
+}
+
+func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.Server, error) {
+	s := &Server{env: env, links: links, log: env.Log}
+	s.cfg = *defaults()
+	if err := c.Decode(&s.cfg); err != nil {
+		return nil, err
+	}
+	s.asks = newAsks(env.Clock)
+	s.table.Store(newTable(nil))
+	s.metrics = metrics{
+		stanzas: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_stanzas_total", Help: "Stanzas that entered the processor."}, []string{"kind"}),
+		panics:  prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_handler_panics_total", Help: "Handlers that panicked."}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_messages_not_stored_total", Help: "Messages refused because they could not be stored."}),
+	}
+	for _, m := range []prometheus.Collector{s.metrics.stanzas, s.metrics.panics, s.metrics.refused} {
+		if err := env.Metrics.Register(m); err != nil {
+			return nil, fmt.Errorf("processor metrics: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// Serve implements plugins.Server.
+func (s *Server) Serve(ctx context.Context) error { return s.links.In.Receive(ctx, s.process) }
+
+// Attach implements plugins.Server.
+func (s *Server) Attach(name string, c plugins.Component) (func(context.Context) error, error) {
+	pc, ok := c.(Component)
+	if !ok {
+		return nil, fmt.Errorf("%s: a processor component needs Register", name)
+	}
+	r := &Registrar{server: s, name: name}
+	pc.Register(r)
+	s.swap(name, r)
+	return func(ctx context.Context) error { return s.detach(ctx, r) }, nil
+}
+
+// swap puts r in the place of the component called name (r nil: takes it away)
+// and waits until nobody runs in the old table.
+func (s *Server) swap(name string, r *Registrar) {
+	<-s.replace(name, r).drained
+}
+
+func (s *Server) replace(name string, r *Registrar) *table {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	parts := slices.DeleteFunc(slices.Clone(s.parts), func(p *Registrar) bool { return p.name == name })
+	if r != nil {
+		parts = append(parts, r)
+	}
+	slices.SortFunc(parts, func(a, b *Registrar) int { return strings.Compare(a.name, b.name) })
+	s.parts = parts
+	old := s.table.Swap(newTable(parts))
+	old.retire()
+	return old
+}
+
+func (s *Server) detach(ctx context.Context, r *Registrar) error {
+	s.mu.Lock()
+	here := slices.Contains(s.parts, r)
+	s.mu.Unlock()
+	if !here { // replaced by a newer one of its name
+		return nil
+	}
+	old := s.replace(r.name, nil)
+	select {
+	case <-old.drained:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s is still at work: %w", r.name, ctx.Err())
+	}
+}
+
+// process is the stage's channel.Handler.
+func (s *Server) process(ctx context.Context, batch []*channel.Envelope) error {
+	t := s.acquire()
+	defer t.release()
+	run := &run{server: s, table: t}
+	for _, e := range batch {
+		if e.Kind == channel.Stanza && e.Stanza != nil && e.Stanza.Kind == stanza.Message {
+			run.receive(ctx, e)
+			continue
+		}
+		run.flush(ctx)
+		s.control(ctx, run, e)
+		run.flush(ctx)
+	}
+	run.flush(ctx)
+	return nil
+}
+
+func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
+	switch e.Kind {
+	case channel.Stanza:
+		run.receive(ctx, e)
+	case channel.Bind:
+		s.bind(ctx, run, e)
+	case channel.Unbind:
+		s.unbind(ctx, run, e.Session)
+		run.handled(e)
+	case channel.Change:
+		s.env.Sessions.Change(e.Session, func(st *sessions.State) { st.Hibernated = e.State.Hibernated })
+	case channel.Acked:
+		_, err := fire(ctx, run.table, Acked, Rows{Session: e.Session, IDs: e.Rows})
+		s.logError("acked", e.Session, err)
+	case channel.Undelivered:
+		run.undelivered(ctx, e)
+	case channel.Close, channel.Handled:
+		run.pass(e)
+	default:
+		s.log.Error("envelope of a kind that does not belong here", "kind", e.Kind.String())
+	}
+}
+
+// bind gives the stream its address (RFC 6120 §7.7.2.2) and answers with
+// Handled, whose Reason tells why not.
+func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
+	answer := *e
+	answer.Kind, answer.Reason = channel.Handled, s.bindReason(e)
+	if answer.Reason == "" {
+		e.State.BoundAt = s.env.Clock.Now()
+		if old := s.env.Sessions.Bind(e.Session, *e.State); old != nil {
+			run.pass(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{old.Ref}, Reason: string(stanza.StreamConflict)})
+			_, err := fire(ctx, run.table, Unbound, old)
+			s.logError("unbound", old.Ref, err)
+		}
+		if entry, ok := s.env.Sessions.Find(e.Session.JID); ok {
+			_, err := fire(ctx, run.table, Bound, entry)
+			s.logError("bound", e.Session, err)
+		}
+	}
+	answer.State = nil
+	run.pass(&answer)
+}
+
+func (s *Server) bindReason(e *channel.Envelope) string {
+	all := s.env.Sessions.Account(e.Session.JID.Bare())
+	if slices.ContainsFunc(all, func(x *sessions.Entry) bool { return x.JID == e.Session.JID }) {
+		switch s.cfg.ResourceConflict {
+		case Refuse:
+			return string(stanza.Conflict)
+		case Rename:
+			return string(Rename)
+		}
+		return ""
+	}
+	if e.State.Kind == sessions.Client && len(all) >= s.cfg.MaxResources { // RFC 6120 §13.12
+		return string(stanza.ResourceConstraint)
+	}
+	return ""
+}
+
+func (s *Server) unbind(ctx context.Context, run *run, ref sessions.Ref) {
+	entry, ok := s.env.Sessions.Unbind(ref)
+	if !ok {
+		return // replaced by a newer session: it has been said
+	}
+	_, err := fire(ctx, run.table, Unbound, entry)
+	s.logError("unbound", ref, err)
+}
+
+func (s *Server) logError(what string, ref sessions.Ref, err error) {
+	if err != nil {
+		s.log.Error("hook failed", "hook", what, "jid", ref.JID.String(), "conn", ref.Conn, "err", err)
+	}
+}
+
+func (s *Server) send(ctx context.Context, batch []*channel.Envelope) {
+	if len(batch) == 0 {
+		return
+	}
+	if err := s.links.Out("router").Send(ctx, batch); err != nil && !errors.Is(err, context.Canceled) {
+		s.log.Error("router does not take stanzas", "err", err, "count", len(batch))
+	}
+}

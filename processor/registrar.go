@@ -1,0 +1,130 @@
+package processor
+
+import (
+	"context"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/router/channel"
+	"parley/router/sessions"
+)
+
+// Target tells whom an IQ request may address for a handler to see it.
+type Target uint8
+
+// The targets; they combine with |.
+const (
+	Host    Target = 1 << iota // a domain of ours
+	Self                       // no 'to', or the sender's own bare JID
+	Account                    // another local account's bare JID, existing or not
+)
+
+// IQ is a request for a handler.
+type IQ struct {
+	*stanza.Stanza
+	Query   *stanza.Element // its payload
+	Session *sessions.Entry // the sender's, when it is a local client; else nil
+	Owner   jid.JID         // the account that is asked, bare; the domain for Host
+}
+
+// Set reports whether the request is of type set.
+func (q *IQ) Set() bool { return q.Type == "set" }
+
+// Own reports whether the sender asks its own account.
+func (q *IQ) Own() bool { return q.Session != nil && q.Owner == q.Session.JID.Bare() }
+
+// IQHandler returns the result's payload (nil for an empty result) or an
+// error; a *stanza.Error goes to the peer as it is, any other as
+// internal-server-error, its text to the log. The reply is built elsewhere.
+type IQHandler func(context.Context, *IQ) (*stanza.Element, error)
+
+// Registrar takes down what a component wants to do. Everything registered
+// vanishes with the component. The registering methods are for Register, the
+// others for any time until Stop.
+type Registrar struct {
+	server          *Server
+	name            string
+	hooks           []func(*table)
+	iqs             []registeredIQ
+	features        []string
+	accountFeatures []string
+}
+
+type registeredIQ struct {
+	key   iqKey
+	entry iqEntry
+}
+
+// IQ lets h answer requests whose payload is local in namespace ns.
+func (r *Registrar) IQ(ns, local string, to Target, h IQHandler) {
+	r.iqs = append(r.iqs, registeredIQ{iqKey{ns, local}, iqEntry{to, h}})
+}
+
+// Feature announces namespaces in the server's disco#info (XEP-0030 §3).
+func (r *Registrar) Feature(ns ...string) { r.features = append(r.features, ns...) }
+
+// AccountFeature announces namespaces in disco#info of accounts.
+func (r *Registrar) AccountFeature(ns ...string) {
+	r.accountFeatures = append(r.accountFeatures, ns...)
+}
+
+// Features returns what is announced now, for the server or for accounts.
+func (r *Registrar) Features(of Target) []string {
+	t := r.server.acquire()
+	defer t.release()
+	if of == Host {
+		return t.features
+	}
+	return t.account
+}
+
+// Emit routes stanzas as they are: pushes, results, notifications. They are on
+// their way before it returns, so before the reply of the handler that calls
+// it. No hook sees them.
+func (r *Registrar) Emit(ctx context.Context, out ...*stanza.Stanza) {
+	batch := make([]*channel.Envelope, 0, len(out))
+	for _, st := range out {
+		batch = append(batch, &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: st})
+	}
+	r.server.send(ctx, batch)
+}
+
+// Route hands over envelopes of kind Route that need more than Emit gives:
+// edits, a pending row, a replay.
+func (r *Registrar) Route(ctx context.Context, batch ...*channel.Envelope) {
+	r.server.send(ctx, batch)
+}
+
+// Submit lets stanzas arrive as if somebody had sent them: to a local account
+// they pass the Incoming hooks, messages are stored before they are routed.
+func (r *Registrar) Submit(ctx context.Context, in ...*stanza.Stanza) {
+	t := r.server.acquire()
+	defer t.release()
+	run := &run{server: r.server, table: t}
+	for _, st := range in {
+		run.arrive(ctx, &Flow{Stanza: st})
+	}
+	run.flush(ctx)
+}
+
+// Ask sends a request of the server's own and calls done exactly once: with
+// the answer, or with an error when the recipient is gone, answers with an
+// error, or says nothing for AskTimeout. It does not wait. The answer counts
+// only when it comes from where the request went (RFC 6120 §8.1.2.2).
+func (r *Registrar) Ask(ctx context.Context, q *stanza.Stanza, done func(*stanza.Stanza, error)) {
+	r.server.asks.add(q, done)
+	r.Emit(ctx, q)
+}
+
+// Change changes the state of a session and returns its new entry; false when
+// the session is gone.
+func (r *Registrar) Change(ref sessions.Ref, f func(*sessions.State)) (*sessions.Entry, bool) {
+	return r.server.env.Sessions.Change(ref, f)
+}
+
+// Close ends streams with the stream error condition.
+func (r *Registrar) Close(ctx context.Context, condition stanza.StreamCondition, refs ...sessions.Ref) {
+	if len(refs) > 0 {
+		r.server.send(ctx, []*channel.Envelope{{Kind: channel.Close, To: refs, Reason: string(condition)}})
+	}
+}

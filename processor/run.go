@@ -1,0 +1,347 @@
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/router/channel"
+	"parley/router/delivery"
+	"parley/router/sessions"
+	"parley/storage"
+)
+
+// run is one batch on its way: what is stored at its end, and what goes out
+// after that.
+type run struct {
+	server *Server
+	table  *table
+	works  []*work
+	done   *channel.Envelope // the last stanza handled: one Handled covers those before it
+}
+
+// work is one stanza's share of a run, so that a commit that fails can tell
+// whose fault it was.
+type work struct {
+	cause  *stanza.Stanza
+	writes storage.WriteSet
+	out    []*channel.Envelope
+}
+
+// Store adds a row that is committed before anything of this stanza goes out.
+// A flow outside of a run (there is none) would panic.
+func (f *Flow) Store(s *storage.Stmt, args ...any) { f.work.writes.Add(s, args...) }
+
+// Send adds an envelope that goes out after the commit, before the recipient's
+// copy.
+func (f *Flow) Send(e *channel.Envelope) { f.work.out = append(f.work.out, e) }
+
+func (r *run) begin(cause *stanza.Stanza) *work {
+	w := &work{cause: cause}
+	r.works = append(r.works, w)
+	return w
+}
+
+func (r *run) pass(e *channel.Envelope) {
+	w := r.begin(nil)
+	w.out = append(w.out, e)
+}
+
+func (r *run) handled(e *channel.Envelope) { r.done = e }
+
+// flush commits what the run has collected and hands everything to the router.
+// A set that cannot be committed costs its own stanza an error, nobody else.
+func (r *run) flush(ctx context.Context) {
+	if len(r.works) == 0 && r.done == nil {
+		return
+	}
+	var all storage.WriteSet
+	for _, w := range r.works {
+		all.Merge(&w.writes)
+	}
+	if all.Len() > 0 {
+		if err := r.server.env.DB.Commit(ctx, &all); err != nil {
+			r.commitEach(ctx)
+		}
+	}
+	n := 0
+	for _, w := range r.works {
+		n += len(w.out)
+	}
+	out := make([]*channel.Envelope, 0, n+1)
+	for _, w := range r.works {
+		out = append(out, w.out...)
+	}
+	if r.done != nil {
+		out = append(out, &channel.Envelope{Kind: channel.Handled, Session: r.done.Session, Seq: r.done.Seq})
+		r.done = nil
+	}
+	r.works = r.works[:0]
+	r.server.send(ctx, out)
+}
+
+func (r *run) commitEach(ctx context.Context) {
+	for _, w := range r.works {
+		if w.writes.Len() == 0 {
+			continue
+		}
+		err := r.server.env.DB.Commit(ctx, &w.writes)
+		if err == nil {
+			continue
+		}
+		r.server.metrics.refused.Inc()
+		r.server.log.Error("message not stored", "from", w.cause.From.String(), "id", w.cause.ID, "err", err)
+		w.out = r.answer(w.cause, storeError(err))
+	}
+}
+
+func storeError(err error) *stanza.Error {
+	if errors.Is(err, storage.ErrUnavailable) {
+		return stanza.NewError(stanza.ResourceConstraint, "the message could not be stored; try again later")
+	}
+	return stanza.NewError(stanza.InternalServerError, "")
+}
+
+// answer returns the envelope of an error reply, if one may be sent.
+func (r *run) answer(st *stanza.Stanza, e *stanza.Error) []*channel.Envelope {
+	if reply := st.ErrorReply(e); reply != nil {
+		return []*channel.Envelope{{Kind: channel.Route, Raw: reply.Raw, Stanza: reply}}
+	}
+	return nil
+}
+
+// receive handles a stanza of a bound stream.
+func (r *run) receive(ctx context.Context, e *channel.Envelope) {
+	st := e.Stanza
+	r.server.metrics.stanzas.WithLabelValues(st.Kind.String()).Inc()
+	w := r.begin(st)
+	defer r.handled(e)
+	entry, ok := r.server.env.Sessions.Find(e.Session.JID)
+	if !ok || entry.Ref != e.Session {
+		return // its session was replaced or ended while it was on its way
+	}
+	f := &Flow{Stanza: st, Session: entry, work: w, Hops: e.Hops}
+	r.guard(f, func() error {
+		if e.Reason != "" {
+			return stanza.NewError(stanza.Condition(e.Reason), "")
+		}
+		if entry.Kind == sessions.Component {
+			return r.foreign(ctx, f)
+		}
+		return r.outgoing(ctx, f)
+	})
+}
+
+// guard is the one recover per stanza, and the one place where a handler's
+// error becomes the answer.
+func (r *run) guard(f *Flow, do func() error) {
+	err := func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				r.server.metrics.panics.Inc()
+				r.server.log.Error("handler panicked", "panic", fmt.Sprint(p), "from", f.From.String(), "id", f.ID, "stack", string(debug.Stack()))
+				err = stanza.NewError(stanza.InternalServerError, "")
+			}
+		}()
+		return do()
+	}()
+	if err == nil {
+		return
+	}
+	var se *stanza.Error
+	if !errors.As(err, &se) {
+		r.server.log.Error("stanza failed", "from", f.From.String(), "to", f.To.String(), "id", f.ID, "err", err)
+		se = stanza.NewError(stanza.InternalServerError, "")
+		if errors.Is(err, storage.ErrUnavailable) {
+			se = stanza.NewError(stanza.ResourceConstraint, "")
+		}
+	}
+	f.work.out = append(f.work.out, r.answer(f.Stanza, se)...)
+}
+
+// outgoing is the road of a local client's stanza.
+func (r *run) outgoing(ctx context.Context, f *Flow) error {
+	if err := valid(f.Stanza); err != nil {
+		return err
+	}
+	if v, err := fire(ctx, r.table, Outgoing, f); err != nil || v == Stop {
+		return err
+	}
+	if f.To.IsZero() { // RFC 6120 §10.3
+		if f.Kind == stanza.Presence {
+			return nil
+		}
+		if f.Kind == stanza.IQ {
+			return r.request(ctx, f, Self, f.Session.JID.Bare())
+		}
+		f.Stanza.To = f.Session.JID.Bare()
+	}
+	return r.address(ctx, f)
+}
+
+// valid checks what RFC 6120 §8.2.3 asks of every IQ.
+func valid(st *stanza.Stanza) error {
+	if st.Kind != stanza.IQ {
+		return nil
+	}
+	switch st.Type {
+	case "get", "set":
+		if len(st.Children) != 1 {
+			return stanza.NewError(stanza.BadRequest, "a request has exactly one payload")
+		}
+	case "result", "error":
+	default:
+		return stanza.NewError(stanza.BadRequest, "unknown type")
+	}
+	if st.ID == "" {
+		return stanza.NewError(stanza.BadRequest, "id is missing")
+	}
+	return nil
+}
+
+// foreign is the road of a component's stanza; it may speak for its own
+// domain only (XEP-0114 §4).
+func (r *run) foreign(ctx context.Context, f *Flow) error {
+	if f.From.IsZero() || f.To.IsZero() {
+		r.refuse(f, stanza.StreamImproperAddressing)
+		return nil
+	}
+	if f.From.Domain() != f.Session.JID.Domain() {
+		r.refuse(f, stanza.StreamInvalidFrom)
+		return nil
+	}
+	if err := valid(f.Stanza); err != nil {
+		return err
+	}
+	return r.address(ctx, f)
+}
+
+func (r *run) refuse(f *Flow, c stanza.StreamCondition) {
+	f.Send(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{f.Session.Ref}, Reason: string(c)})
+}
+
+// arrive is the road of a stanza that no local client sent.
+func (r *run) arrive(ctx context.Context, f *Flow) {
+	f.work = r.begin(f.Stanza)
+	r.guard(f, func() error { return r.address(ctx, f) })
+}
+
+// address finds out whose business the stanza is (RFC 6120 §10.5).
+func (r *run) address(ctx context.Context, f *Flow) error {
+	to := f.To
+	if !r.server.env.Local(to.Domain()) {
+		r.route(f)
+		return nil
+	}
+	if to.Local() == "" {
+		if f.Kind == stanza.IQ {
+			return r.request(ctx, f, Host, to.Host())
+		}
+		if v, err := fire(ctx, r.table, ToServer, f); err != nil || v == Stop || f.Kind == stanza.Presence {
+			return err
+		}
+		return stanza.NewError(stanza.ServiceUnavailable, "")
+	}
+	f.Account = to.Bare()
+	if f.Kind == stanza.IQ && to.IsBare() { // RFC 6121 §8.5.2.1.3
+		target := Account
+		if f.Session != nil && f.Session.JID.Bare() == to {
+			target = Self
+		}
+		return r.request(ctx, f, target, to)
+	}
+	return r.incoming(ctx, f)
+}
+
+// incoming is the road to a local account.
+func (r *run) incoming(ctx context.Context, f *Flow) error {
+	action := delivery.Decide(f.Stanza, r.server.env.Sessions.Account(f.Account))
+	if action == delivery.Refuse || action == delivery.Keep {
+		f.Fails = stanza.NewError(stanza.ServiceUnavailable, "")
+	}
+	if v, err := fire(ctx, r.table, Incoming, f); err != nil || v == Stop {
+		return err
+	}
+	switch {
+	case action == delivery.Drop:
+		return nil
+	case f.Fails != nil && f.Pending == 0:
+		return f.Fails
+	}
+	r.route(f)
+	return nil
+}
+
+func (r *run) route(f *Flow) {
+	e := &channel.Envelope{Kind: channel.Route, Raw: f.Raw, Stanza: f.Stanza, Pending: f.Pending, Private: f.Private, Hops: f.Hops}
+	if f.Session != nil {
+		e.Session = f.Session.Ref
+	}
+	if f.edited {
+		e.Edits = f.edits
+	} else if f.Session != nil {
+		e.Edits = f.Stamp()
+	}
+	f.work.out = append(f.work.out, e)
+}
+
+// undelivered deals with what a dead session left behind (XEP-0198 §5): IQ
+// requests get an error, presence is dropped, messages are the archive's.
+func (r *run) undelivered(ctx context.Context, e *channel.Envelope) {
+	f := &Flow{Stanza: e.Stanza, Account: e.Session.JID.Bare(), Pending: e.Pending, Hops: e.Hops + 1, work: r.begin(e.Stanza)}
+	if f.Hops > channel.MaxHops {
+		return
+	}
+	r.guard(f, func() error {
+		if r.server.asks.fail(f.Stanza) {
+			return nil
+		}
+		if v, err := fire(ctx, r.table, Undelivered, f); err != nil || v == Stop {
+			return err
+		}
+		if f.Kind == stanza.Presence || f.Kind == stanza.Message && f.Pending != 0 {
+			return nil
+		}
+		return stanza.NewError(stanza.ServiceUnavailable, "")
+	})
+}
+
+// request answers an IQ that the house itself is asked.
+func (r *run) request(ctx context.Context, f *Flow, target Target, owner jid.JID) error {
+	if f.Type == "result" || f.Type == "error" { // RFC 6120 §10.3.3: an orphan is ignored
+		r.server.asks.answer(f.Stanza)
+		return nil
+	}
+	query := f.Payload()
+	for _, e := range r.table.iq[iqKey{query.Name.Space, query.Name.Local}] {
+		if e.to&target == 0 {
+			continue
+		}
+		r.commitBefore(ctx, f)
+		result, err := e.h(ctx, &IQ{Stanza: f.Stanza, Query: query, Session: f.Session, Owner: owner})
+		if err != nil {
+			return err
+		}
+		f.reply(f.Reply(result))
+		return nil
+	}
+	return stanza.NewError(stanza.ServiceUnavailable, "") // RFC 6120 §8.4
+}
+
+// commitBefore lets everything that came before a handler be durable and on
+// its way before the handler runs (house: barrier).
+func (r *run) commitBefore(ctx context.Context, f *Flow) {
+	if len(r.works) > 1 {
+		own := r.works[len(r.works)-1]
+		r.works = r.works[:len(r.works)-1]
+		r.flush(ctx)
+		r.works = append(r.works, own)
+	}
+}
+
+func (f *Flow) reply(st *stanza.Stanza) {
+	f.work.out = append(f.work.out, &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: st})
+}

@@ -1,0 +1,72 @@
+package processor
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// table is what the attached components have registered: immutable, replaced
+// as a whole. A retired table is drained when nobody runs in it any more.
+type table struct {
+	iq       map[iqKey][]iqEntry
+	hooks    map[any]any // *Hook[E] → []hooked[E]
+	features []string    // of the server
+	account  []string    // of each account
+
+	users   atomic.Int64
+	retired atomic.Bool
+	once    sync.Once
+	drained chan struct{}
+}
+
+type iqKey struct{ ns, local string }
+
+type iqEntry struct {
+	to Target
+	h  IQHandler
+}
+
+func newTable(parts []*Registrar) *table {
+	t := &table{iq: map[iqKey][]iqEntry{}, hooks: map[any]any{}, drained: make(chan struct{})}
+	for _, r := range parts {
+		for _, add := range r.hooks {
+			add(t)
+		}
+		for _, q := range r.iqs {
+			t.iq[q.key] = append(t.iq[q.key], q.entry)
+		}
+		t.features = append(t.features, r.features...)
+		t.account = append(t.account, r.accountFeatures...)
+	}
+	slices.Sort(t.features)
+	slices.Sort(t.account)
+	t.features = slices.Compact(t.features)
+	t.account = slices.Compact(t.account)
+	return t
+}
+
+// acquire returns the table in force and keeps it from being drained.
+func (s *Server) acquire() *table {
+	for {
+		t := s.table.Load()
+		t.users.Add(1)
+		if s.table.Load() == t {
+			return t
+		}
+		t.release()
+	}
+}
+
+func (t *table) release() {
+	if t.users.Add(-1) == 0 && t.retired.Load() {
+		t.once.Do(func() { close(t.drained) })
+	}
+}
+
+// retire marks the table as replaced; drained closes when it is empty.
+func (t *table) retire() {
+	t.users.Add(1)
+	t.retired.Store(true)
+	t.release()
+}

@@ -1,0 +1,122 @@
+// Package channel joins the stages of the house.
+//
+// What travels is an Envelope; it may cross a network, so it carries bytes and
+// names, never a pointer into a stage's memory (Stanza is the one exception:
+// it is derived from Raw and rebuilt where it does not arrive). A stage sends
+// into a MessageChannel and receives from a DataReceiver; which of the
+// implementations sits between them is configuration:
+//
+//	Inline  a function call on the sender's goroutine (the default)
+//	Queue   n bounded shards, each with a worker; order kept per lane
+package channel
+
+import (
+	"context"
+	"errors"
+
+	"parley/parser/stanza"
+	"parley/router/sessions"
+)
+
+// Kind tells what an Envelope carries. Control travels the same road as
+// stanzas, so that it keeps its place among them.
+type Kind uint8
+
+// The kinds, with the direction they travel in.
+const (
+	Stanza      Kind = iota + 1 // streamer → parser → processor: an element of a bound stream
+	Bind                        // streamer → … → processor: a stream wants Session.JID; answered by Handled
+	Unbind                      // streamer → … → processor: a stream is gone for good
+	Acked                       // streamer → … → processor: the recipient has these Pending rows
+	Undelivered                 // streamer → … → processor: written to nobody, the session died
+	Change                      // both ways: a session's state is now State
+	Route                       // processor → router: find the recipients of Stanza
+	Deliver                     // router → streamer: write Raw with Edits to every one of To
+	Handled                     // router → streamer: everything of Session up to Seq is done and durable
+	Close                       // router → streamer: end the streams To with the stream error Reason
+)
+
+var kindNames = [...]string{"none", "stanza", "bind", "unbind", "acked", "undelivered", "change", "route", "deliver", "handled", "close"}
+
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return "unknown"
+}
+
+// Class tells a streamer how urgent a delivery is while its client is
+// inactive (XEP-0352 §5.1).
+type Class uint8
+
+// The classes of deliveries.
+const (
+	Urgent    Class = iota // goes out at once
+	Presence               // only the last one per sender matters
+	ChatState              // of no use later
+)
+
+// Envelope is what travels between Servers.
+type Envelope struct {
+	Kind    Kind
+	Session sessions.Ref    // the stream it came from or is about; zero: the house itself
+	Seq     uint64          // position among the session's inbound stanzas (the XEP-0198 counter)
+	Lang    string          // Stanza: the stream's language, when the stanza has to name it (RFC 6120 §8.1.5)
+	Raw     []byte          // the element as it arrived; never modified
+	Stanza  *stanza.Stanza  // its parsed form; local only, rebuilt on arrival at another node
+	To      []sessions.Ref  // Deliver, Close: the streams on the node it goes to
+	Edits   stanza.Edits    // Route, Deliver: fresh start tag, spans to cut, elements to append
+	State   *sessions.State // Bind, Change
+	Pending int64           // Route, Deliver: the archive row that the recipient's acknowledgement frees; 0: none
+	Rows    []int64         // Acked: freed rows
+	Class   Class           // Deliver
+	Private bool            // Route: no copies to other devices (XEP-0280 §9)
+	Replay  bool            // Route: goes to exactly this full JID, pending replay included
+	Hops    uint8           // how often the house has re-routed it; bounded, so that loops end
+	Reason  string          // Close: stream error condition; Handled of a Bind: why it was refused
+	Stamp   int64           // Undelivered: when it was first handed over, unix microseconds
+}
+
+// MaxHops bounds Envelope.Hops.
+const MaxHops = 8
+
+// Lane is the key of the order that must be kept: envelopes of one lane are
+// handled in the order of their sending. A client's stream is a lane; on
+// streams that carry many users, and for what the house sends by itself, the
+// pair of sender and bare recipient is (RFC 6120 §10.1).
+func (e *Envelope) Lane() uint64 {
+	if !e.Session.IsZero() && (e.Stanza == nil || e.Session.JID.IsFull()) {
+		return e.Session.Conn
+	}
+	if e.Stanza == nil {
+		return 0
+	}
+	h := uint64(14695981039346656037)
+	for _, s := range [...]string{e.Stanza.From.String(), e.Stanza.To.Bare().String()} {
+		for i := 0; i < len(s); i++ {
+			h = (h ^ uint64(s[i])) * 1099511628211
+		}
+	}
+	return h
+}
+
+// Handler does a stage's work on one batch: what one read of one session
+// brought, or what one batch of the stage before it led to.
+type Handler func(context.Context, []*Envelope) error
+
+// MessageChannel is a stage's way out. Send returns on acceptance; it blocks
+// while the receiving stage is stopped or full and fails only with ctx or
+// ErrClosed. It never drops silently. The envelopes belong to the receiver.
+type MessageChannel interface {
+	Send(ctx context.Context, batch []*Envelope) error
+}
+
+// DataReceiver is a stage's way in. Receive hands batches to h until ctx is
+// done, one batch at a time and in order per lane, and returns when the last
+// one that was accepted has been handled.
+type DataReceiver interface {
+	Receive(ctx context.Context, h Handler) error
+}
+
+// ErrClosed says that the channel is gone for good.
+var ErrClosed = errors.New("channel closed")

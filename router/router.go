@@ -1,0 +1,329 @@
+// Package router is stage 4: it finds the recipients of a stanza and hands it
+// over to the streams they are bound to.
+//
+// The rules are RFC 6120 §10 for whose business a stanza is, and RFC 6121 §8,
+// which stands as a table in router/delivery, for local accounts. External
+// components are domains of their own (XEP-0114). What one batch leads to goes
+// to the streamer as one batch, so that each touched stream is flushed once.
+package router
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/plugins"
+	"parley/router/channel"
+	"parley/router/delivery"
+	"parley/router/sessions"
+)
+
+// Name is the Server's name in configurations.
+const Name = "router"
+
+// Plugin provides the Server.
+var Plugin = plugins.Plugin{
+	Name:  Name,
+	Doc:   "Finds the recipients of stanzas.",
+	Serve: &plugins.ServerMaker{Name: Name, Defaults: &Config{Deployment: plugins.Deployment{Type: "local"}}, New: newServer},
+}
+
+// Component works in the router.
+type Component interface {
+	plugins.Component
+	Register(*Registrar)
+}
+
+// Copied is a message that has found its recipients in an account.
+type Copied struct {
+	*stanza.Stanza
+	Account jid.JID           // whose sessions these are
+	Session sessions.Ref      // the sender's stream, when it is a local client's
+	Private bool              // no copies are wanted
+	Raw     []byte            // with Edits: what the recipients get
+	Edits   stanza.Edits      //
+	Chosen  []*sessions.Entry // who gets it
+	All     []*sessions.Entry // every session of the account
+}
+
+// Copier returns further deliveries for a message, to sessions of the same
+// account that it was not addressed to (XEP-0280 §7).
+type Copier func(context.Context, *Copied) []*channel.Envelope
+
+// Gateway takes stanzas for domains that are not served here. It reports false
+// when it has no way there.
+type Gateway func(context.Context, *channel.Envelope) bool
+
+// Registrar takes down what a component wants to do.
+type Registrar struct {
+	name     string
+	copiers  []Copier
+	gateways []Gateway
+}
+
+// Copies lets f add copies to each message that is delivered to an account.
+func (r *Registrar) Copies(f Copier) { r.copiers = append(r.copiers, f) }
+
+// Remote lets g take stanzas for foreign domains.
+func (r *Registrar) Remote(g Gateway) { r.gateways = append(r.gateways, g) }
+
+// Config is the Server's section.
+type Config struct {
+	Deployment plugins.Deployment `yaml:"deployment" reload:"restart" doc:"How the Server is joined to the others."`
+}
+
+// Server is the stage.
+type Server struct {
+	env   plugins.Env
+	log   *slog.Logger
+	links plugins.Links
+
+	mu    sync.RWMutex // held for reading while a batch runs, so that Attach drains
+	parts atomic.Pointer[[]*Registrar]
+
+	routed *prometheus.CounterVec
+}
+
+func newServer(env plugins.Env, _ plugins.Config, links plugins.Links) (plugins.Server, error) {
+	s := &Server{env: env, log: env.Log, links: links}
+	s.parts.Store(&[]*Registrar{})
+	s.routed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_routed_total", Help: "What became of routed stanzas."}, []string{"outcome"})
+	if err := env.Metrics.Register(s.routed); err != nil {
+		return nil, fmt.Errorf("router metrics: %w", err)
+	}
+	return s, nil
+}
+
+// Serve implements plugins.Server.
+func (s *Server) Serve(ctx context.Context) error { return s.links.In.Receive(ctx, s.route) }
+
+// Attach implements plugins.Server.
+func (s *Server) Attach(name string, c plugins.Component) (func(context.Context) error, error) {
+	rc, ok := c.(Component)
+	if !ok {
+		return nil, fmt.Errorf("%s: a router component needs Register", name)
+	}
+	r := &Registrar{name: name}
+	rc.Register(r)
+	s.replace(func(p *Registrar) bool { return p.name == name }, r)
+	return func(context.Context) error {
+		s.replace(func(p *Registrar) bool { return p == r }, nil)
+		return nil
+	}, nil
+}
+
+// replace swaps the parts and returns when no batch runs with the old ones.
+func (s *Server) replace(old func(*Registrar) bool, fresh *Registrar) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	parts := slices.DeleteFunc(slices.Clone(*s.parts.Load()), old)
+	if fresh != nil {
+		parts = append(parts, fresh)
+	}
+	slices.SortFunc(parts, func(a, b *Registrar) int { return strings.Compare(a.name, b.name) })
+	s.parts.Store(&parts)
+}
+
+// route is the stage's channel.Handler.
+func (s *Server) route(ctx context.Context, batch []*channel.Envelope) error {
+	s.mu.RLock()
+	b := &bundle{server: s, parts: *s.parts.Load(), out: make([]*channel.Envelope, 0, len(batch)+2)}
+	for _, e := range batch {
+		b.add(ctx, e)
+	}
+	s.mu.RUnlock()
+	if len(b.out) == 0 {
+		return nil
+	}
+	if err := s.links.Out("streamer").Send(ctx, b.out); err != nil && ctx.Err() == nil {
+		s.log.Error("streamer does not take deliveries", "err", err, "count", len(b.out))
+	}
+	return nil
+}
+
+// bundle is what one batch leads to.
+type bundle struct {
+	server *Server
+	parts  []*Registrar
+	out    []*channel.Envelope
+}
+
+func (b *bundle) add(ctx context.Context, e *channel.Envelope) {
+	switch e.Kind {
+	case channel.Route:
+		b.route(ctx, e)
+	case channel.Handled, channel.Close, channel.Deliver:
+		b.out = append(b.out, e)
+	default:
+		b.server.log.Error("envelope of a kind that does not belong here", "kind", e.Kind.String())
+	}
+}
+
+// route finds out whose business the stanza is (RFC 6120 §10.4, §10.5).
+func (b *bundle) route(ctx context.Context, e *channel.Envelope) {
+	to := e.Stanza.To
+	switch {
+	case to.IsZero():
+		b.server.log.Error("stanza without an address in the router", "from", e.Stanza.From.String(), "id", e.Stanza.ID)
+	case b.server.env.Local(to.Domain()):
+		b.account(ctx, e)
+	default:
+		b.foreign(ctx, e)
+	}
+}
+
+// foreign hands over to an external component, or to whoever knows the way to
+// another server (RFC 6120 §10.4).
+func (b *bundle) foreign(ctx context.Context, e *channel.Envelope) {
+	if c, ok := b.server.env.Sessions.Find(e.Stanza.To.Host()); ok {
+		b.deliver(e, c)
+		return
+	}
+	for _, p := range b.parts {
+		for _, g := range p.gateways {
+			if g(ctx, e) {
+				b.server.routed.WithLabelValues("remote").Inc()
+				return
+			}
+		}
+	}
+	b.fail(ctx, e, stanza.RemoteServerNotFound) // RFC 6120 §10.4.3
+}
+
+// account is RFC 6121 §8.5.
+func (b *bundle) account(ctx context.Context, e *channel.Envelope) {
+	st := e.Stanza
+	if st.To.Local() == "" { // an answer to the domain itself, e.g. a bounce of our own
+		return
+	}
+	all := b.server.env.Sessions.Account(st.To.Bare())
+	if e.Replay {
+		b.chosen(ctx, e, all, func(x *sessions.Entry) bool { return x.JID == st.To })
+		return
+	}
+	switch delivery.Decide(st, all) {
+	case delivery.ToAll:
+		b.chosen(ctx, e, all, (*sessions.Entry).Receives)
+	case delivery.ToAvail:
+		b.chosen(ctx, e, all, func(x *sessions.Entry) bool { return x.Available })
+	case delivery.ToOne:
+		b.chosen(ctx, e, all, func(x *sessions.Entry) bool { return x.JID == st.To })
+	case delivery.Refuse, delivery.Keep:
+		b.copies(ctx, e, nil, all)
+		if e.Pending == 0 {
+			b.fail(ctx, e, stanza.ServiceUnavailable)
+			return
+		}
+		b.server.routed.WithLabelValues("kept").Inc()
+	case delivery.Drop:
+		b.server.routed.WithLabelValues("dropped").Inc()
+	}
+}
+
+// chosen delivers to the sessions that pick takes, but keeps a stored message
+// back from a session whose older ones are still on their way.
+func (b *bundle) chosen(ctx context.Context, e *channel.Envelope, all []*sessions.Entry, pick func(*sessions.Entry) bool) {
+	to := make([]*sessions.Entry, 0, 1)
+	for _, x := range all {
+		if !pick(x) {
+			continue
+		}
+		if x.Replaying && e.Pending != 0 && !e.Replay && b.server.env.Sessions.Holds(x.Ref) {
+			continue
+		}
+		to = append(to, x)
+	}
+	b.deliver(e, to...)
+	if !e.Replay {
+		b.copies(ctx, e, to, all)
+	}
+}
+
+func (b *bundle) copies(ctx context.Context, e *channel.Envelope, chosen, all []*sessions.Entry) {
+	if e.Stanza.Kind != stanza.Message || len(all) == len(chosen) {
+		return
+	}
+	c := &Copied{Stanza: e.Stanza, Account: e.Stanza.To.Bare(), Session: e.Session, Private: e.Private, Raw: e.Raw, Edits: e.Edits, Chosen: chosen, All: all}
+	for _, p := range b.parts {
+		for _, f := range p.copiers {
+			b.out = append(b.out, f(ctx, c)...)
+		}
+	}
+}
+
+// deliver addresses one envelope to the sessions. Sessions with a negative
+// priority get it without its row: they never consume (RFC 6121 §8.5.2.1.1).
+func (b *bundle) deliver(e *channel.Envelope, to ...*sessions.Entry) {
+	if len(to) == 0 {
+		return
+	}
+	d := *e
+	d.Kind, d.Class, d.To = channel.Deliver, classOf(e.Stanza), make([]sessions.Ref, 0, len(to))
+	var only []sessions.Ref
+	for _, x := range to {
+		if e.Pending != 0 && !x.Receives() {
+			only = append(only, x.Ref)
+			continue
+		}
+		d.To = append(d.To, x.Ref)
+	}
+	if len(d.To) > 0 {
+		b.out = append(b.out, &d)
+	}
+	if len(only) > 0 {
+		n := d
+		n.To, n.Pending = only, 0
+		b.out = append(b.out, &n)
+	}
+	b.server.routed.WithLabelValues("delivered").Add(float64(len(to)))
+}
+
+// fail answers with an error, unless the stanza is one that must not be
+// answered (RFC 6120 §8.3.1).
+func (b *bundle) fail(ctx context.Context, e *channel.Envelope, c stanza.Condition) {
+	b.server.routed.WithLabelValues("refused").Inc()
+	if e.Hops >= channel.MaxHops || e.Stanza.Kind == stanza.Presence {
+		return
+	}
+	reply := e.Stanza.ErrorReply(stanza.NewError(c, ""))
+	if reply == nil || reply.To.IsZero() {
+		return
+	}
+	b.route(ctx, &channel.Envelope{Kind: channel.Route, Raw: reply.Raw, Stanza: reply, Hops: e.Hops + 1})
+}
+
+// classOf tells how urgent the stanza is to a client that nobody looks at
+// (XEP-0352 §5.1).
+func classOf(st *stanza.Stanza) channel.Class {
+	switch {
+	case st.Kind == stanza.Presence && (st.Type == "" || st.Type == "unavailable"):
+		return channel.Presence
+	case st.Kind == stanza.Message && chatStateOnly(st):
+		return channel.ChatState
+	}
+	return channel.Urgent
+}
+
+func chatStateOnly(st *stanza.Stanza) bool {
+	state := false
+	for _, c := range st.Children {
+		switch c.Name.Space {
+		case stanza.NSChatStates:
+			state = true
+		case stanza.NSHints:
+		default:
+			if c.Name.Local != "thread" {
+				return false
+			}
+		}
+	}
+	return state
+}

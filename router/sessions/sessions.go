@@ -1,0 +1,232 @@
+// Package sessions knows who is bound where.
+//
+// A Registry holds one immutable Entry per bound stream: clients under their
+// full JID, external components under their domain. It is a node's replica of
+// what the owners of the sockets have told: Bind, Change and Unbind envelopes
+// feed it, and nobody writes an Entry of a socket that is not theirs. It is a
+// hint for routing, never the truth about a message: what a stale entry loses
+// is still pending in the archive.
+package sessions
+
+import (
+	"sync"
+	"time"
+
+	"parley/parser/jid"
+)
+
+// Ref names one bound stream: the node that owns the socket, the stream's
+// number there, and the address it is bound to.
+type Ref struct {
+	Node string
+	Conn uint64
+	JID  jid.JID
+}
+
+// IsZero reports whether the Ref names no stream, as for stanzas that the
+// server itself made.
+func (r Ref) IsZero() bool { return r.Conn == 0 }
+
+// Kind tells what sits at the other end of a stream.
+type Kind uint8
+
+// The kinds of streams.
+const (
+	Client    Kind = iota + 1 // a user's client, bound to a full JID
+	Component                 // an external component, bound to a domain (XEP-0114)
+)
+
+// State is what the house knows of a session beyond its address. It is owned
+// by the node with the socket and changed by Change envelopes only.
+type State struct {
+	Kind       Kind
+	Available  bool      // has sent initial presence (RFC 6121 §4.2)
+	Priority   int8      // of the last available presence; 0 when none was given
+	Presence   []byte    // last available presence: a complete stanza without 'to'
+	PresenceAt time.Time // when it came; the stamp of answers to probes
+	Interested bool      // has fetched the roster (RFC 6121 §2.2)
+	Carbons    bool      // XEP-0280 §4
+	Blocking   bool      // has fetched the block list (XEP-0191 §3.2)
+	CapsNode   string    // XEP-0115 §4: the node#ver that the last presence announced
+	CapsHash   string    // and the algorithm of its hash
+	Hibernated bool      // the socket is gone, the session may still be resumed (XEP-0198 §5)
+	Replaying  bool      // pending messages are on their way; live ones wait in the archive
+	Device     string    // SASL2 user-agent id, when the client gave one (XEP-0388 §2.3.1)
+	Remote     string    // the peer's network address, for operators
+	Secure     bool      // the stream is encrypted
+	Transport  string    // tcp, tls, websocket, component
+	BoundAt    time.Time
+}
+
+// Entry is an immutable snapshot of one session.
+type Entry struct {
+	Ref
+	State
+	missed bool // a live message was held back while Replaying
+}
+
+// Receives reports whether messages to the bare JID reach this session: it is
+// available with a non-negative priority (RFC 6121 §8.5.2.1.1).
+func (e *Entry) Receives() bool { return e.Available && e.Priority >= 0 }
+
+const shardCount = 64
+
+type shard struct {
+	mu       sync.RWMutex
+	accounts map[jid.JID][]*Entry // by bare JID; slices are never changed in place
+}
+
+// Registry is safe for concurrent use. What it returns is immutable.
+type Registry struct{ shards [shardCount]shard }
+
+// NewRegistry returns an empty registry.
+func NewRegistry() *Registry {
+	r := &Registry{}
+	for i := range r.shards {
+		r.shards[i].accounts = make(map[jid.JID][]*Entry)
+	}
+	return r
+}
+
+func (r *Registry) shard(bare jid.JID) *shard {
+	h := uint32(2166136261)
+	s := bare.String()
+	for i := 0; i < len(s); i++ {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return &r.shards[h%shardCount]
+}
+
+// Bind adds a session. An entry of the same full JID is replaced and returned:
+// never two sessions with one address (RFC 6120 §7.7.2.2).
+func (r *Registry) Bind(ref Ref, st State) (replaced *Entry) {
+	s := r.shard(ref.JID.Bare())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.accounts[ref.JID.Bare()]
+	list := make([]*Entry, 0, len(old)+1)
+	for _, e := range old {
+		if e.JID == ref.JID {
+			replaced = e
+			continue
+		}
+		list = append(list, e)
+	}
+	s.accounts[ref.JID.Bare()] = append(list, &Entry{Ref: ref, State: st})
+	return replaced
+}
+
+// Unbind removes the session if it is still this very stream's and returns
+// its last state.
+func (r *Registry) Unbind(ref Ref) (*Entry, bool) {
+	bare := ref.JID.Bare()
+	s := r.shard(bare)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.accounts[bare]
+	for i, e := range old {
+		if e.Ref != ref {
+			continue
+		}
+		if len(old) == 1 {
+			delete(s.accounts, bare)
+			return e, true
+		}
+		list := make([]*Entry, 0, len(old)-1)
+		s.accounts[bare] = append(append(list, old[:i]...), old[i+1:]...)
+		return e, true
+	}
+	return nil, false
+}
+
+// Change replaces the session's state by what f makes of a copy of it and
+// returns the new entry. It reports false when the stream is not bound.
+func (r *Registry) Change(ref Ref, f func(*State)) (*Entry, bool) {
+	return r.update(ref, func(e *Entry) { f(&e.State) })
+}
+
+func (r *Registry) update(ref Ref, f func(*Entry)) (*Entry, bool) {
+	bare := ref.JID.Bare()
+	s := r.shard(bare)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, e := range s.accounts[bare] {
+		if e.Ref != ref {
+			continue
+		}
+		fresh := *e
+		f(&fresh)
+		list := append([]*Entry(nil), s.accounts[bare]...)
+		list[i] = &fresh
+		s.accounts[bare] = list
+		return &fresh, true
+	}
+	return nil, false
+}
+
+// Account returns the sessions of a bare JID in the order of their binding.
+// The slice must not be changed.
+func (r *Registry) Account(bare jid.JID) []*Entry {
+	s := r.shard(bare)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.accounts[bare]
+}
+
+// Find returns the session that is bound to exactly this address.
+func (r *Registry) Find(full jid.JID) (*Entry, bool) {
+	for _, e := range r.Account(full.Bare()) {
+		if e.JID == full {
+			return e, true
+		}
+	}
+	return nil, false
+}
+
+// Holds reports whether a live message to the session has to wait because its
+// pending ones are still being replayed, and notes that one waited. The
+// message is in the archive, so the replay finds it.
+func (r *Registry) Holds(ref Ref) (holds bool) {
+	r.update(ref, func(e *Entry) {
+		holds = e.Replaying
+		e.missed = e.Replaying
+	})
+	return holds
+}
+
+// GoLive ends a replay. It reports false, and the replay has to look into the
+// archive once more, when a live message was held back since the last call.
+func (r *Registry) GoLive(ref Ref) (live bool) {
+	live = true
+	r.update(ref, func(e *Entry) {
+		live = !e.missed
+		e.missed = false
+		e.Replaying = !live
+	})
+	return live
+}
+
+// Each calls f for every session until f returns false; for counting and for
+// operators' lists, not for routing.
+func (r *Registry) Each(f func(*Entry) bool) {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.RLock()
+		var all []*Entry
+		for _, list := range s.accounts {
+			all = append(all, list...)
+		}
+		s.mu.RUnlock()
+		for _, e := range all {
+			if !f(e) {
+				return
+			}
+		}
+	}
+}
+
+// Len returns how many streams are bound.
+func (r *Registry) Len() (n int) {
+	r.Each(func(*Entry) bool { n++; return true })
+	return n
+}

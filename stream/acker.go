@@ -1,0 +1,74 @@
+package stream
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"parley/router/channel"
+	"parley/router/sessions"
+)
+
+// ackLinger is how long acknowledged rows wait for company: marks are written
+// lazily (design: D2), a crash repeats a message with the same stanza-id.
+const ackLinger = 20 * time.Millisecond
+
+// acker collects which pending rows recipients have taken, so that a
+// delivery never waits for the pipeline. It is bounded by what is pending.
+type acker struct {
+	mu   sync.Mutex
+	rows map[sessions.Ref][]int64
+	wake chan struct{}
+}
+
+func (a *acker) add(ref sessions.Ref, rows ...int64) {
+	a.mu.Lock()
+	if a.rows == nil {
+		a.rows = map[sessions.Ref][]int64{}
+	}
+	a.rows[ref] = append(a.rows[ref], rows...)
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *acker) take() map[sessions.Ref][]int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rows := a.rows
+	a.rows = nil
+	return rows
+}
+
+// sendAcks runs until ctx is done and everything collected is on its way.
+func (s *Server) sendAcks(ctx context.Context) {
+	for {
+		select {
+		case <-s.acks.wake:
+			select {
+			case <-time.After(ackLinger):
+			case <-ctx.Done():
+			}
+		case <-ctx.Done():
+		}
+		s.passAcks()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (s *Server) passAcks() {
+	var batch []*channel.Envelope
+	for ref, rows := range s.acks.take() {
+		batch = append(batch, &channel.Envelope{Kind: channel.Acked, Session: ref, Rows: rows})
+	}
+	if len(batch) == 0 {
+		return
+	}
+	if err := s.send(context.Background(), batch...); err != nil {
+		s.log.Warn("acknowledgements not passed on; the messages stay pending", "err", err)
+	}
+}

@@ -1,0 +1,496 @@
+package stream
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/router/channel"
+	"parley/stream/sasl"
+)
+
+// Profile is what a kind of stream does before it is bound: a client's
+// (RFC 6120), an external component's (XEP-0114).
+type Profile interface {
+	// ContentNS is the namespace of its stanzas.
+	ContentNS() string
+	// Header answers the peer's stream header.
+	Header(ctx context.Context, c *Conn, h *stanza.Element) error
+	// Element takes a first-level element of a stream that is not bound, or
+	// one that is no stanza.
+	Element(ctx context.Context, c *Conn, t stanza.Token) error
+}
+
+// Conn is one transport and the stream on it. Its reader goroutine owns every
+// field that is not said to be shared.
+type Conn struct {
+	srv     *Server
+	tr      Transport
+	rd      *stanza.Reader
+	profile Profile
+	log     *slog.Logger
+	number  uint64
+	origin  netip.Prefix
+	limiter *limiter
+
+	phase     Phase
+	opened    bool    // our header is out
+	id        string  // of the stream (RFC 6120 §4.7.3)
+	domain    string  // which of ours the peer wants to talk to
+	claimed   jid.JID // 'from' of the peer's header
+	lang      string  // the stream's xml:lang, stamped on stanzas without one
+	auth      *authentication
+	binding   sasl.Binding
+	account   jid.JID // who logged in, bare
+	device    string  // SASL2 user-agent id
+	agent     string  // SASL2 user-agent software, for people
+	authFails int
+	bindFails int
+
+	session *Session
+	batch   []*channel.Envelope
+
+	closeOnce sync.Once
+	closing   atomic.Bool // shared: our end of the stream is closed
+}
+
+// streamLang is the language of our streams: of error texts, and what stanzas
+// without xml:lang inherit.
+const streamLang = "en"
+
+// limiter slows down one session's reading.
+type limiter struct{ bytes, stanzas *rate.Limiter }
+
+func newConn(s *Server, t Transport, p Profile) *Conn {
+	c := &Conn{srv: s, tr: t, profile: p, number: s.lastID.Add(1), origin: originOf(t.RemoteAddr()), phase: Fresh}
+	c.log = s.log.With("conn", c.number)
+	mode := stanza.Stream
+	if t.Framed() {
+		mode = stanza.Framed
+	}
+	c.rd = stanza.NewReader(mode, s.cfg.Limits.reader(false))
+	if t.TLS() != nil || !s.needsTLS(c) {
+		c.phase = Secured
+	}
+	return c
+}
+
+// needsTLS reports whether the peer must encrypt before it logs in.
+func (s *Server) needsTLS(c *Conn) bool {
+	if s.cfg.TLS.Loopback && isLoopback(c.tr.RemoteAddr()) {
+		return false
+	}
+	return s.cfg.TLS.Required
+}
+
+// run is the reader: it returns when the stream has ended.
+func (c *Conn) run(ctx context.Context) {
+	c.log.Debug("connected", "remote", c.tr.RemoteAddr().String(), "transport", c.tr.Name())
+	c.srv.metrics.connections.Inc()
+	if c.tr.TLS() != nil {
+		c.binding = c.srv.certs.binding(c.tr.TLS())
+	}
+	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Login))
+	if c.pump(ctx, func() bool { return c.phase == Established }) {
+		// The stack that TLS, SASL and key derivation have grown ends here; a
+		// session's own stays small.
+		go c.live(ctx)
+		return
+	}
+	c.end(ctx)
+}
+
+func (c *Conn) live(ctx context.Context) {
+	c.tr.SetReadDeadline(time.Time{})
+	c.pump(ctx, func() bool { return false })
+	c.end(ctx)
+}
+
+// pump reads and handles until done says so (true) or the stream ends (false).
+func (c *Conn) pump(ctx context.Context, done func() bool) bool {
+	for {
+		p, err := c.tr.Fill()
+		if err != nil {
+			c.readFailed(err)
+			return false
+		}
+		c.session.heard()
+		c.limiter.wait(ctx, len(p), 0)
+		c.rd.Feed(p)
+		if !c.elements(ctx) {
+			return false
+		}
+		if done() {
+			return true
+		}
+		c.elementDeadline()
+	}
+}
+
+// elementDeadline bounds the rest of an element that has begun (reliability
+// row 2). Before login the deadline of the login goes on.
+func (c *Conn) elementDeadline() {
+	if c.phase != Established || c.closing.Load() {
+		return
+	}
+	if c.rd.Buffered() > 0 {
+		c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Element))
+		return
+	}
+	c.tr.SetReadDeadline(time.Time{})
+}
+
+func (c *Conn) readFailed(err error) {
+	if c.closing.Load() {
+		return
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.fail(&stanza.StreamError{Condition: stanza.StreamConnectionTimeout})
+		return
+	}
+	if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+		c.log.Debug("read failed", "err", err)
+	}
+}
+
+// elements handles what has been fed; false: the stream is over.
+func (c *Conn) elements(ctx context.Context) bool {
+	for {
+		t, err := c.rd.Next()
+		if errors.Is(err, stanza.ErrMore) {
+			c.sendBatch(ctx)
+			c.tr.Flush()
+			return true
+		}
+		if err == nil {
+			err = c.token(ctx, t)
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, errEnd):
+			c.sendBatch(ctx)
+			return false
+		default:
+			c.sendBatch(ctx)
+			c.fail(err)
+			c.detach(ctx)
+			c.await()
+			return false
+		}
+	}
+}
+
+// maxFarewell is what a peer may send after our end is closed.
+const maxFarewell = 1 << 20
+
+// await goes on reading after our end is closed, until the peer closes its own
+// or the time for that is over (RFC 6120 §4.4); what comes is ignored.
+func (c *Conn) await() {
+	for n := 0; n < maxFarewell; {
+		p, err := c.tr.Fill()
+		if err != nil {
+			return
+		}
+		n += len(p)
+	}
+}
+
+// detach tells the session that this was its connection; once.
+func (c *Conn) detach(ctx context.Context) {
+	if s := c.session; s != nil {
+		s.lost(context.WithoutCancel(ctx), c)
+	}
+}
+
+// errEnd says that both ends of the stream are closed.
+var errEnd = errors.New("stream ended")
+
+func (c *Conn) token(ctx context.Context, t stanza.Token) error {
+	switch {
+	case c.closing.Load():
+		if t.Kind == stanza.Close || t.Name == framedClose {
+			return errEnd
+		}
+		return nil
+	case t.Kind == stanza.Close || t.Kind == stanza.Item && t.Name == framedClose:
+		c.sendBatch(ctx)
+		c.goodbye()
+		return errEnd
+	case t.Kind == stanza.Open:
+		if err := checkHeader(t, c.profile.ContentNS()); err != nil {
+			return err
+		}
+		return c.header(ctx, t.Open)
+	case c.tr.Framed() && t.Name == framedOpen:
+		el, err := stanza.ParseElement(t.Raw, "")
+		if err != nil {
+			return &stanza.StreamError{Condition: stanza.StreamNotWellFormed}
+		}
+		return c.header(ctx, el)
+	case !c.opened: // RFC 7395 §3.4: <open/> comes first
+		return &stanza.StreamError{Condition: stanza.StreamBadFormat}
+	case c.phase == Established && isStanza(t.Name, c.profile.ContentNS()):
+		c.accept(t)
+		return nil
+	}
+	c.sendBatch(ctx)
+	return c.profile.Element(ctx, c, t)
+}
+
+var (
+	framedOpen  = stanza.Name{Space: stanza.NSFraming, Local: "open"}
+	framedClose = stanza.Name{Space: stanza.NSFraming, Local: "close"}
+)
+
+func isStanza(n stanza.Name, ns string) bool {
+	return n.Space == ns && (n.Local == "message" || n.Local == "presence" || n.Local == "iq")
+}
+
+// checkHeader is RFC 6120 §4.8: the root's name and the namespaces.
+func checkHeader(t stanza.Token, contentNS string) error {
+	switch {
+	case t.Name.Space != stanza.NSStream || t.Name.Local != "stream": // §4.8.1
+		return &stanza.StreamError{Condition: stanza.StreamInvalidNamespace}
+	case t.DefaultNS != contentNS: // §4.8.2
+		return &stanza.StreamError{Condition: stanza.StreamInvalidNamespace}
+	}
+	return nil
+}
+
+func (c *Conn) header(ctx context.Context, h *stanza.Element) error {
+	c.lang = h.Lang()
+	c.claimed, _ = jid.Parse(h.Get("from"))
+	return c.profile.Header(ctx, c, h)
+}
+
+// accept takes a stanza of a bound stream into the batch.
+func (c *Conn) accept(t stanza.Token) {
+	s := c.session
+	e := &channel.Envelope{Kind: channel.Stanza, Session: s.ref, Seq: s.received.Add(1), Raw: t.Raw}
+	if c.lang != streamLang { // recipients inherit ours (RFC 6120 §8.1.5)
+		e.Lang = c.lang
+	}
+	c.batch = append(c.batch, e)
+}
+
+// sendBatch puts what one read brought on the road. It is called before every
+// wait and before everything that is no stanza.
+func (c *Conn) sendBatch(ctx context.Context) {
+	if len(c.batch) == 0 {
+		return
+	}
+	batch := c.batch
+	c.batch = nil
+	c.limiter.wait(ctx, 0, len(batch))
+	c.srv.metrics.received.Add(float64(len(batch)))
+	if err := c.srv.send(context.WithoutCancel(ctx), batch...); err != nil {
+		c.log.Error("pipeline does not take stanzas", "err", err)
+		c.fail(&stanza.StreamError{Condition: stanza.StreamInternalServerError})
+	}
+}
+
+// Open sends our stream header (RFC 6120 §4.7) with a new id.
+func (c *Conn) Open(from string) {
+	c.id = rand.Text() // RFC 6120 §4.7.3: unpredictable, new after each restart
+	attrs := stanza.El("", "x").With("id", c.id).With("version", "1.0").With("xml:lang", streamLang).WithOpt("from", from)
+	if !c.claimed.IsZero() { // RFC 6120 §4.7.2
+		attrs.With("to", c.claimed.Bare().String())
+	}
+	var b []byte
+	if c.tr.Framed() {
+		el := stanza.El(stanza.NSFraming, "open")
+		el.Attrs = attrs.Attrs
+		b = el.Append(b, "")
+	} else {
+		b = append(b, "<?xml version='1.0'?><stream:stream xmlns='"+c.profile.ContentNS()+"' xmlns:stream='"+stanza.NSStream+"'"...)
+		b = appendAttrs(b, attrs)
+		b = append(b, '>')
+	}
+	c.opened = true
+	c.tr.Queue(b)
+}
+
+// appendAttrs renders el's attributes, each behind a space.
+func appendAttrs(b []byte, el *stanza.Element) []byte {
+	raw := el.Bytes("")
+	return append(b, raw[len("<x"):len(raw)-len("/>")]...)
+}
+
+// ID is the stream's current id.
+func (c *Conn) ID() string { return c.id }
+
+// Account is who has logged in, bare; zero before.
+func (c *Conn) Account() jid.JID { return c.account }
+
+// Domain is the domain of ours that the peer addressed.
+func (c *Conn) Domain() string { return c.domain }
+
+// Transport is what the stream runs over.
+func (c *Conn) Transport() Transport { return c.tr }
+
+// Send queues one first-level element.
+func (c *Conn) Send(el *stanza.Element) {
+	if el.Name.Space == stanza.NSStream {
+		c.tr.Queue(c.streamElement(el))
+		return
+	}
+	c.tr.Queue(el.Bytes(c.parentNS()))
+}
+
+func (c *Conn) parentNS() string {
+	if c.tr.Framed() {
+		return ""
+	}
+	return c.profile.ContentNS()
+}
+
+// streamElement renders <stream:features/> and <stream:error/> with their
+// customary prefix, which clients expect.
+func (c *Conn) streamElement(el *stanza.Element) []byte {
+	b := []byte("<stream:" + el.Name.Local)
+	if c.tr.Framed() {
+		b = append(b, " xmlns:stream='"+stanza.NSStream+"'"...)
+	}
+	b = append(b, '>')
+	for child := range el.Elements() {
+		b = child.Append(b, c.parentNS())
+	}
+	return append(b, "</stream:"+el.Name.Local+">"...)
+}
+
+// sendStanza queues a rendered stanza.
+func (c *Conn) sendStanza(rendered []byte) {
+	if c.tr.Framed() { // RFC 7395 §3.3.3: each message declares its namespace
+		rendered = withNamespace(rendered, c.profile.ContentNS())
+	}
+	c.tr.Queue(rendered)
+}
+
+func withNamespace(rendered []byte, ns string) []byte {
+	for i, b := range rendered {
+		if b == ' ' || b == '>' || b == '/' {
+			out := make([]byte, 0, len(rendered)+len(ns)+10)
+			out = append(out, rendered[:i]...)
+			out = append(out, " xmlns='"+ns+"'"...)
+			return append(out, rendered[i:]...)
+		}
+	}
+	return rendered
+}
+
+// restart makes the reader expect a new stream header (RFC 6120 §4.3.3).
+func (c *Conn) restart() {
+	mode := stanza.Stream
+	if c.tr.Framed() {
+		mode = stanza.Framed
+	}
+	c.rd.Reset(mode)
+	c.opened = false
+}
+
+// fail ends the stream with an error (RFC 6120 §4.9); the reader calls it.
+func (c *Conn) fail(err error) {
+	var se *stanza.StreamError
+	if !errors.As(err, &se) {
+		c.log.Error("stream failed", "err", err)
+		se = &stanza.StreamError{Condition: stanza.StreamInternalServerError}
+	}
+	c.abort(se)
+}
+
+// abort ends the stream with an error; any goroutine may call it. The reader
+// goes on until the peer closes its end or the time for that is over.
+func (c *Conn) abort(se *stanza.StreamError) {
+	c.closeOnce.Do(func() {
+		c.closing.Store(true)
+		c.log.Debug("stream closed with an error", "condition", string(se.Condition), "text", se.Text)
+		c.srv.metrics.streamErrors.WithLabelValues(string(se.Condition)).Inc()
+		if !c.opened { // RFC 6120 §4.9.1.2: our header comes first all the same
+			c.Open(c.authority())
+		}
+		c.Send(se.Element())
+		c.sayClose()
+	})
+}
+
+// goodbye closes our end of the stream (RFC 6120 §4.4).
+func (c *Conn) goodbye() {
+	c.closeOnce.Do(func() {
+		c.closing.Store(true)
+		c.sayClose()
+	})
+}
+
+func (c *Conn) sayClose() {
+	if c.tr.Framed() {
+		c.tr.Queue(stanza.El(stanza.NSFraming, "close").Bytes(""))
+	} else {
+		c.tr.Queue([]byte("</stream:stream>"))
+	}
+	c.tr.Flush()
+	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Close))
+}
+
+// authority is a domain of ours, never one the peer made up (RFC 6120
+// §4.9.1.3).
+func (c *Conn) authority() string {
+	if c.domain != "" {
+		return c.domain
+	}
+	if len(c.srv.env.Domains) > 0 {
+		return c.srv.env.Domains[0]
+	}
+	return ""
+}
+
+// end takes the stream down after the reader has left.
+func (c *Conn) end(ctx context.Context) {
+	c.detach(ctx)
+	c.tr.Close(c.srv.cfg.Timeouts.Close)
+	c.srv.conns.remove(c)
+	c.srv.metrics.connections.Dec()
+	c.log.Debug("disconnected", "jid", c.account.String())
+}
+
+// newLimiter returns nil when nothing is limited.
+func (r Rate) newLimiter() *limiter {
+	l := &limiter{}
+	if r.Bytes > 0 {
+		l.bytes = rate.NewLimiter(rate.Limit(r.Bytes), int(r.Bytes)*r.Burst)
+	}
+	if r.Stanzas > 0 {
+		l.stanzas = rate.NewLimiter(rate.Limit(r.Stanzas), r.Stanzas*r.Burst)
+	}
+	if l.bytes == nil && l.stanzas == nil {
+		return nil
+	}
+	return l
+}
+
+// wait delays the reader, which is the peer's own loss (reliability row 4).
+func (l *limiter) wait(ctx context.Context, bytes, stanzas int) {
+	if l == nil {
+		return
+	}
+	if l.bytes != nil && bytes > 0 {
+		_ = l.bytes.WaitN(ctx, bytes)
+	}
+	if l.stanzas != nil && stanzas > 0 {
+		_ = l.stanzas.WaitN(ctx, min(stanzas, l.stanzas.Burst()))
+	}
+}
+
+func (c *Conn) String() string { return fmt.Sprintf("stream %d of %s", c.number, c.account) }

@@ -1,0 +1,111 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"parley/parser/stanza"
+)
+
+// connSet are the open connections; it bounds them in all and by address.
+type connSet struct {
+	limits Connections
+	mu     sync.Mutex
+	open   map[*Conn]struct{}
+	byAddr map[netip.Prefix]int
+	gone   sync.WaitGroup
+}
+
+var (
+	errFull    = errors.New("too many connections (streamer.connections.total)")
+	errAddress = errors.New("too many connections from one address (streamer.connections.per_address)")
+)
+
+func (s *connSet) add(c *Conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open, s.byAddr = map[*Conn]struct{}{}, map[netip.Prefix]int{}
+	}
+	switch {
+	case len(s.open) >= s.limits.Total:
+		return errFull
+	case c.origin.IsValid() && s.byAddr[c.origin] >= s.limits.PerAddress:
+		return errAddress
+	}
+	s.open[c] = struct{}{}
+	if c.origin.IsValid() {
+		s.byAddr[c.origin]++
+	}
+	s.gone.Add(1)
+	return nil
+}
+
+func (s *connSet) remove(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.open[c]; !ok {
+		return
+	}
+	delete(s.open, c)
+	if c.origin.IsValid() {
+		if s.byAddr[c.origin]--; s.byAddr[c.origin] <= 0 {
+			delete(s.byAddr, c.origin)
+		}
+	}
+	s.gone.Done()
+}
+
+func (s *connSet) all() []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*Conn, 0, len(s.open))
+	for c := range s.open {
+		list = append(list, c)
+	}
+	return list
+}
+
+// shutdown tells every peer and waits until all have gone, at most for grace;
+// then it cuts those that have not.
+func (s *connSet) shutdown(grace time.Duration) {
+	for _, c := range s.all() {
+		c.abort(&stanza.StreamError{Condition: stanza.StreamSystemShutdown})
+	}
+	done, stop := context.WithTimeout(context.Background(), grace)
+	go func() { s.gone.Wait(); stop() }()
+	<-done.Done()
+	for _, c := range s.all() {
+		c.tr.Close(0)
+	}
+	s.gone.Wait()
+}
+
+// originOf is what connections are counted by: an IPv4 address or an IPv6 /64;
+// invalid for loopback, which is not counted.
+func originOf(a net.Addr) netip.Prefix {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil || ap.Addr().Unmap().IsLoopback() {
+		return netip.Prefix{}
+	}
+	ip := ap.Addr().Unmap()
+	bits := 64
+	if ip.Is4() {
+		bits = 32
+	}
+	p, err := ip.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// isLoopback reports whether the peer is on this machine.
+func isLoopback(a net.Addr) bool {
+	ap, err := netip.ParseAddrPort(a.String())
+	return err == nil && ap.Addr().Unmap().IsLoopback()
+}

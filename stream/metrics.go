@@ -1,0 +1,55 @@
+package stream
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	connections  prometheus.Gauge
+	received     prometheus.Counter
+	logins       *prometheus.CounterVec
+	authFailures *prometheus.CounterVec
+	streamErrors *prometheus.CounterVec
+	overflows    prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		connections:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "parley_connections", Help: "Open connections."}),
+		received:     prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_received_stanzas_total", Help: "Stanzas read from bound streams."}),
+		logins:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_logins_total", Help: "Successful logins."}, []string{"mechanism"}),
+		authFailures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_login_failures_total", Help: "Failed logins."}, []string{"condition"}),
+		streamErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_stream_errors_total", Help: "Streams that the server ended with an error."}, []string{"condition"}),
+		overflows:    prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_outbox_overflows_total", Help: "Clients cut off because they did not read."}),
+	}
+	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("streamer metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// noteAddress remembers where a door is open.
+func (s *Server) noteAddress(door string, a net.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.addresses == nil {
+		s.addresses = map[string]string{}
+	}
+	s.addresses[door] = a.String()
+}
+
+// Addresses returns where the doors are open, by name.
+func (s *Server) Addresses() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]string, len(s.addresses))
+	for k, v := range s.addresses {
+		out[k] = v
+	}
+	return out
+}

@@ -1,0 +1,148 @@
+package stream
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/router/sessions"
+	"parley/stream/sasl"
+)
+
+// Credentials knows accounts' keys and tokens; the accounts feature brings it.
+type Credentials interface {
+	// SASL returns the mechanisms of a domain of ours.
+	SASL(domain string) (*sasl.Server, error)
+	// Throttle slows down guessing.
+	Throttle() *sasl.Throttle
+	// Issue makes a FAST token for the client (XEP-0484 §3.2).
+	Issue(ctx context.Context, account jid.JID, clientID, mechanism string) (sasl.Token, error)
+	// Revoke forgets the client's tokens (XEP-0484 §3.6).
+	Revoke(ctx context.Context, account jid.JID, clientID string) error
+}
+
+// Phase is how far a stream has come.
+type Phase uint8
+
+// The phases; a set of them is their sum.
+const (
+	Fresh         Phase = 1 << iota // not encrypted, not authenticated
+	Secured                         // encrypted (or need not be), not authenticated
+	Authenticated                   // not bound
+	Established                     // bound
+)
+
+// Feature is one of <stream:features/> with the elements that belong to it.
+type Feature struct {
+	In        Phase                          // when it is advertised and its elements are taken
+	Order     int                            // among the features; smaller comes first
+	Advertise func(*Conn) *stanza.Element    // nil: not on this stream
+	Elements  map[stanza.Name]ElementHandler // first-level elements, by name
+}
+
+// ElementHandler deals with one first-level element that is no stanza. A
+// *stanza.StreamError ends the stream.
+type ElementHandler func(context.Context, *Conn, *stanza.Element) error
+
+// Inline is a feature that a client may ask for while it binds (XEP-0386 §3.2).
+type Inline struct {
+	Name stanza.Name // the element inside <bind/>; its namespace is advertised
+	// Handle changes the state the session is bound with, and returns what
+	// goes into <bound/>; nil: nothing.
+	Handle func(context.Context, *Conn, *stanza.Element, *sessions.State) *stanza.Element
+}
+
+// PreAuthIQ answers a request of a client that has not logged in (XEP-0077 §3).
+type PreAuthIQ func(ctx context.Context, c *Conn, st *stanza.Stanza) (*stanza.Element, error)
+
+// Registrar takes down what a component adds to streams. Everything registered
+// vanishes with the component.
+type Registrar struct {
+	server      *Server
+	name        string
+	features    []Feature
+	inlines     []Inline
+	preAuth     map[stanza.Name]PreAuthIQ
+	routes      map[string]http.Handler
+	credentials Credentials
+}
+
+// Credentials sets who knows the keys. One component does.
+func (r *Registrar) Credentials(c Credentials) { r.credentials = c }
+
+// StreamFeature adds a feature.
+func (r *Registrar) StreamFeature(f Feature) { r.features = append(r.features, f) }
+
+// InlineFeature adds to Bind 2.
+func (r *Registrar) InlineFeature(i Inline) { r.inlines = append(r.inlines, i) }
+
+// PreAuthIQ answers requests with the payload name before login.
+func (r *Registrar) PreAuthIQ(name stanza.Name, h PreAuthIQ) {
+	if r.preAuth == nil {
+		r.preAuth = map[stanza.Name]PreAuthIQ{}
+	}
+	r.preAuth[name] = h
+}
+
+// HTTP serves a pattern of net/http on the HTTP doors.
+func (r *Registrar) HTTP(pattern string, h http.Handler) {
+	if r.routes == nil {
+		r.routes = map[string]http.Handler{}
+	}
+	r.routes[pattern] = h
+}
+
+// Serve runs a stream over a transport that the component has accepted, until
+// the stream has ended.
+func (r *Registrar) Serve(ctx context.Context, t Transport, p Profile) {
+	r.server.Serve1(ctx, t, p)
+}
+
+// Client is the profile of ordinary clients, for Serve.
+func (r *Registrar) Client() Profile { return clientProfile{} }
+
+// Addresses returns where the doors are open, by name (c2s, c2s-tls, http,
+// https): what was configured, or what the system chose for port 0.
+func (r *Registrar) Addresses() map[string]string { return r.server.Addresses() }
+
+// table is what the attached components have registered: immutable.
+type table struct {
+	features    []Feature
+	elements    map[stanza.Name][]boundElement
+	inlines     []Inline
+	preAuth     map[stanza.Name]PreAuthIQ
+	http        *http.ServeMux
+	credentials Credentials
+}
+
+type boundElement struct {
+	in Phase
+	h  ElementHandler
+}
+
+func newTable(parts []*Registrar) *table {
+	t := &table{elements: map[stanza.Name][]boundElement{}, preAuth: map[stanza.Name]PreAuthIQ{}, http: http.NewServeMux()}
+	t.features = append(t.features, coreFeatures()...)
+	for _, p := range parts {
+		t.features = append(t.features, p.features...)
+		t.inlines = append(t.inlines, p.inlines...)
+		for n, h := range p.preAuth {
+			t.preAuth[n] = h
+		}
+		for pattern, h := range p.routes {
+			t.http.Handle(pattern, h)
+		}
+		if p.credentials != nil {
+			t.credentials = p.credentials
+		}
+	}
+	slices.SortStableFunc(t.features, func(a, b Feature) int { return a.Order - b.Order })
+	for _, f := range t.features {
+		for n, h := range f.Elements {
+			t.elements[n] = append(t.elements[n], boundElement{f.In, h})
+		}
+	}
+	return t
+}

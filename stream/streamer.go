@@ -1,0 +1,328 @@
+// Package stream is stage 1: it accepts connections, secures and authenticates
+// them, binds them to an address and frames their bytes.
+//
+// A Conn is one transport with one reader goroutine; it walks through the
+// phases of RFC 6120 (header, STARTTLS, SASL, bind) with SASL2 and Bind 2 as
+// the shorter road through the same code. A Session is what was bound: it
+// survives the Conn when stream management lets it (XEP-0198 §5). What one
+// read brings is one batch into the pipeline; what comes back is appended to
+// the recipients' transports, and each touched one is flushed once per batch.
+package stream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/plugins"
+	"parley/router/channel"
+	"parley/router/sessions"
+)
+
+// Name is the Server's name in configurations.
+const Name = "streamer"
+
+// Plugin provides the Server.
+var Plugin = plugins.Plugin{
+	Name:  Name,
+	Doc:   "Accepts, secures, authenticates and frames streams.",
+	Serve: &plugins.ServerMaker{Name: Name, Defaults: defaults(), New: newServer},
+}
+
+// Component works in the streamer.
+type Component interface {
+	plugins.Component
+	Register(*Registrar)
+}
+
+// Server is the stage.
+type Server struct {
+	env   plugins.Env
+	cfg   Config
+	log   *slog.Logger
+	links plugins.Links
+	jids  *jid.Cache
+	certs *certificates
+
+	mu        sync.Mutex // guards parts, addresses and the replacing of table
+	parts     []*Registrar
+	addresses map[string]string
+	table     atomic.Pointer[table]
+	sessions  sync.Map // Conn number → *Session
+	conns     connSet
+	lastID    atomic.Uint64
+
+	acks    acker
+	serving atomic.Pointer[serving]
+	metrics *metrics
+}
+
+// serving is one call of Serve.
+type serving struct {
+	ctx   context.Context
+	tasks sync.WaitGroup
+}
+
+func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.Server, error) {
+	s := &Server{env: env, cfg: *defaults(), log: env.Log, links: links, jids: jid.NewCache(1 << 16)}
+	if err := c.Decode(&s.cfg); err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(env.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	s.metrics = m
+	s.certs, err = newCertificates(s.cfg.TLS, env)
+	if err != nil {
+		return nil, err
+	}
+	s.conns.limits = s.cfg.Connections
+	s.acks.wake = make(chan struct{}, 1)
+	s.table.Store(newTable(nil))
+	// Connection numbers are not reused across restarts, so that a late
+	// envelope cannot reach a stranger.
+	s.lastID.Store(uint64(env.Clock.Now().UnixMicro()))
+	return s, nil
+}
+
+// Attach implements plugins.Server.
+func (s *Server) Attach(name string, c plugins.Component) (func(context.Context) error, error) {
+	sc, ok := c.(Component)
+	if !ok {
+		return nil, fmt.Errorf("%s: a streamer component needs Register", name)
+	}
+	r := &Registrar{server: s, name: name}
+	sc.Register(r)
+	s.replace(func(p *Registrar) bool { return p.name == name }, r)
+	return func(context.Context) error {
+		s.replace(func(p *Registrar) bool { return p == r }, nil)
+		return nil
+	}, nil
+}
+
+func (s *Server) replace(old func(*Registrar) bool, fresh *Registrar) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	parts := slices.DeleteFunc(slices.Clone(s.parts), old)
+	if fresh != nil {
+		parts = append(parts, fresh)
+	}
+	slices.SortFunc(parts, func(a, b *Registrar) int { return strings.Compare(a.name, b.name) })
+	s.parts = parts
+	s.table.Store(newTable(parts))
+}
+
+// Serve implements plugins.Server: it listens until ctx is done, then tells
+// every client that the system shuts down and waits for them to leave.
+func (s *Server) Serve(ctx context.Context) error {
+	receiving, stopReceiving := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopReceiving()
+	sv := &serving{ctx: ctx}
+	s.serving.Store(sv)
+	defer s.serving.Store(nil)
+
+	var back sync.WaitGroup
+	back.Go(func() {
+		if err := s.links.In.Receive(receiving, s.deliver); err != nil {
+			s.log.Error("deliveries ended", "err", err)
+		}
+	})
+	back.Go(func() { s.sendAcks(receiving) })
+	back.Go(func() { s.certs.watch(receiving) })
+
+	err := s.listen(ctx, sv)
+	s.conns.shutdown(s.cfg.Timeouts.Drain)
+	sv.tasks.Wait()
+	s.endHibernated()
+	stopReceiving()
+	back.Wait()
+	return err
+}
+
+// listen runs the listeners until ctx is done or one of them fails to start.
+func (s *Server) listen(ctx context.Context, sv *serving) error {
+	var open []net.Listener
+	defer func() {
+		for _, l := range open {
+			_ = l.Close()
+		}
+	}()
+	for _, d := range s.doors() {
+		if d.address == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", d.address)
+		if err != nil {
+			return fmt.Errorf("%s: %w (is another server running? choose another address with servers.streamer.%s)", d.name, err, d.key)
+		}
+		open = append(open, l)
+		s.log.Info("listening", "door", d.name, "address", l.Addr().String())
+		s.noteAddress(d.name, l.Addr())
+		sv.tasks.Go(func() { d.serve(ctx, l) })
+	}
+	<-ctx.Done()
+	return nil
+}
+
+type door struct {
+	name, key, address string
+	serve              func(context.Context, net.Listener)
+}
+
+func (s *Server) doors() []door {
+	return []door{
+		{"c2s", "c2s", s.cfg.C2S, s.accept(false)},
+		{"c2s-tls", "c2s_tls", s.cfg.C2STLS, s.accept(true)},
+		{"http", "http", s.cfg.HTTP, s.serveHTTP(false)},
+		{"https", "https", s.cfg.HTTPS, s.serveHTTP(true)},
+	}
+}
+
+// accept serves XMPP clients over TCP; direct is TLS from the first byte
+// (XEP-0368).
+func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
+	return func(ctx context.Context, l net.Listener) {
+		go func() { <-ctx.Done(); _ = l.Close() }()
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				if ctx.Err() != nil {
+					return
+				}
+				s.log.Warn("accept failed; waiting a moment", "err", err)
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(100 * time.Millisecond): // out of descriptors: others may end
+				}
+				continue
+			}
+			go s.serveTCP(ctx, c, direct)
+		}
+	}
+}
+
+func (s *Server) serveTCP(ctx context.Context, c net.Conn, direct bool) {
+	t := NewTCP(c).(*tcp)
+	if direct {
+		cfg := s.certs.config()
+		cfg.NextProtos = []string{"xmpp-client"} // XEP-0368 §3
+		if err := t.StartTLS(cfg, s.cfg.Timeouts.Handshake); err != nil {
+			s.log.Debug("direct TLS failed", "remote", c.RemoteAddr().String(), "err", err)
+			t.Close(0)
+			return
+		}
+		t.name = "tls"
+	}
+	s.Serve1(ctx, t, clientProfile{})
+}
+
+// Serve1 runs one stream over the transport until it has ended.
+func (s *Server) Serve1(ctx context.Context, t Transport, p Profile) {
+	c := newConn(s, t, p)
+	if err := s.conns.add(c); err != nil {
+		s.log.Info("connection refused", "remote", t.RemoteAddr().String(), "err", err)
+		t.Close(0)
+		return
+	}
+	c.run(ctx)
+}
+
+// serveHTTP serves what components have put on the HTTP doors.
+func (s *Server) serveHTTP(secure bool) func(context.Context, net.Listener) {
+	return func(ctx context.Context, l net.Listener) {
+		srv := &http.Server{
+			Handler:           http.HandlerFunc(s.handleHTTP),
+			ReadHeaderTimeout: 10 * time.Second,
+			IdleTimeout:       time.Minute,
+			MaxHeaderBytes:    16 << 10,
+			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		}
+		if secure {
+			cfg := s.certs.config()
+			cfg.NextProtos = []string{"http/1.1"} // WebSockets need it
+			l = tls.NewListener(l, cfg)
+		}
+		stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+		defer stop()
+		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
+			s.log.Error("HTTP door failed", "err", err)
+		}
+	}
+}
+
+func (s *Server) handleHTTP(w http.ResponseWriter, r *http.Request) {
+	s.table.Load().http.ServeHTTP(w, r)
+}
+
+// deliver is the channel.Handler of the way back.
+func (s *Server) deliver(ctx context.Context, batch []*channel.Envelope) error {
+	touched := make([]*Session, 0, 8)
+	for _, e := range batch {
+		switch e.Kind {
+		case channel.Deliver:
+			touched = s.hand(e, touched)
+		case channel.Handled:
+			if sess, ok := s.session(e.Session.Conn); ok && sess.handled(e) {
+				touched = append(touched, sess)
+			}
+		case channel.Close:
+			for _, ref := range e.To {
+				if sess, ok := s.session(ref.Conn); ok {
+					sess.closeWith(&stanza.StreamError{Condition: stanza.StreamCondition(e.Reason)})
+				}
+			}
+		default:
+			s.log.Error("envelope of a kind that does not belong here", "kind", e.Kind.String())
+		}
+	}
+	for _, sess := range touched {
+		sess.flush()
+	}
+	return nil
+}
+
+// hand appends one delivery to each of its recipients.
+func (s *Server) hand(e *channel.Envelope, touched []*Session) []*Session {
+	rendered := e.Edits.Render(nil, e.Raw)
+	for _, ref := range e.To {
+		sess, ok := s.session(ref.Conn)
+		if !ok {
+			continue // it has just ended; a stored message is still pending
+		}
+		if sess.take(e, rendered) && !slices.Contains(touched, sess) {
+			touched = append(touched, sess)
+		}
+	}
+	return touched
+}
+
+func (s *Server) session(conn uint64) (*Session, bool) {
+	v, ok := s.sessions.Load(conn)
+	if !ok {
+		return nil, false
+	}
+	return v.(*Session), true
+}
+
+// send puts control and stanzas on the road.
+func (s *Server) send(ctx context.Context, batch ...*channel.Envelope) error {
+	return s.links.Out("parser").Send(ctx, batch)
+}
+
+// ref names a stream of this node.
+func (s *Server) ref(conn uint64, at jid.JID) sessions.Ref {
+	return sessions.Ref{Node: s.env.Node, Conn: conn, JID: at}
+}
