@@ -187,6 +187,12 @@ func (h *Host) Server(name string) (Server, bool) {
 	return r.server, true
 }
 
+// Contract returns what a plugin shares, for the wiring in cmd and for tests.
+func (h *Host) Contract(plugin string) (any, bool) {
+	c, ok := h.repo.shared[plugin]
+	return c, ok
+}
+
 func (h *Host) running(name string) (*running, bool) {
 	i := slices.IndexFunc(h.servers, func(r *running) bool { return r.name == name })
 	if i < 0 {

@@ -238,7 +238,10 @@ func (c *Conn) authFailed(ctx context.Context, account string, err error) error 
 	if f.Condition == sasl.NotAuthorized {
 		c.log.Info("login failed", "remote", c.tr.RemoteAddr().String(), "condition", string(f.Condition))
 		var delay time.Duration
-		c.throttle(func(t *sasl.Throttle, addr netip.Addr) { delay = t.Fail(account, addr) })
+		c.throttle(func(t *sasl.Throttle, addr netip.Addr) {
+			t.Fail(account, addr)
+			delay = t.Wait(account, addr)
+		})
 		c.pause(ctx, delay)
 	}
 	ns := c.saslNS()

@@ -58,6 +58,7 @@ type Server struct {
 	mu        sync.Mutex // guards parts, addresses and the replacing of table
 	parts     []*Registrar
 	addresses map[string]string
+	open      chan struct{} // closed while the doors are open
 	table     atomic.Pointer[table]
 	sessions  sync.Map // Conn number → *Session
 	conns     connSet
@@ -90,6 +91,7 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 	}
 	s.conns.limits = s.cfg.Connections
 	s.acks.wake = make(chan struct{}, 1)
+	s.open = make(chan struct{})
 	s.table.Store(newTable(nil))
 	// Connection numbers are not reused across restarts, so that a late
 	// envelope cannot reach a stranger.
@@ -172,8 +174,30 @@ func (s *Server) listen(ctx context.Context, sv *serving) error {
 		s.noteAddress(d.name, l.Addr())
 		sv.tasks.Go(func() { d.serve(ctx, l) })
 	}
+	s.mu.Lock()
+	opened := s.open
+	s.mu.Unlock()
+	close(opened)
 	<-ctx.Done()
+	s.mu.Lock()
+	s.open = make(chan struct{})
+	s.mu.Unlock()
 	return nil
+}
+
+// Doors waits until the server listens and returns where, by name (c2s,
+// c2s-tls, http, https): what was configured, or what the system chose for
+// port 0.
+func (s *Server) Doors(ctx context.Context) (map[string]string, error) {
+	s.mu.Lock()
+	opened := s.open
+	s.mu.Unlock()
+	select {
+	case <-opened:
+		return s.Addresses(), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 type door struct {

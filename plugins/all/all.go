@@ -1,0 +1,22 @@
+// Package all lists every plugin that is compiled in. An own build is an own
+// main with one more element.
+package all
+
+import (
+	"parley/parser"
+	"parley/plugins"
+	"parley/processor"
+	"parley/router"
+	"parley/stream"
+)
+
+// Plugins returns the list: the stages from the last to the first, so that
+// each starts before those that send to it, then the features.
+func Plugins() []plugins.Plugin {
+	return []plugins.Plugin{
+		router.Plugin,
+		processor.Plugin,
+		parser.Plugin,
+		stream.Plugin,
+	}
+}

@@ -1,0 +1,281 @@
+// Package plugintest starts a Host in process and runs protocol scripts
+// against it.
+//
+// A House is a whole server on an ephemeral database, with its doors on
+// loopback ports that the system chooses. It is a script.Target: scripts make
+// their accounts in it, reload it and restart it.
+package plugintest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/parser/jid"
+	"parley/plugins"
+	"parley/plugins/config"
+	"parley/plugins/plugintest/script"
+	"parley/storage"
+	"parley/stream"
+)
+
+// Options make a House; the zero value is the local one on SQLite.
+type Options struct {
+	Plugins []plugins.Plugin
+	Config  string                // YAML, over what a test house needs
+	Storage func() storage.Config // default: SQLite in the house's directory
+	Clock   plugins.Clock
+	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
+}
+
+// base is what every test house is configured with.
+const base = `
+domains: [localhost]
+log: {level: debug}
+servers:
+  streamer:
+    c2s: 127.0.0.1:0
+    c2s_tls: 127.0.0.1:0
+    http: 127.0.0.1:0
+    https: ""
+    timeouts: {drain: 2s, close: 1s}
+    tls: {plain_on_loopback: true}
+`
+
+// House is a running server.
+type House struct {
+	opt Options
+	dir string
+
+	mu    sync.Mutex
+	host  *plugins.Host
+	db    storage.DB
+	doors map[string]string
+	over  []byte // the script's own configuration
+}
+
+var (
+	_ script.Target     = (*House)(nil)
+	_ script.Configurer = (*House)(nil)
+)
+
+// Start starts a house that ends with the test.
+func Start(t testing.TB, o Options) *House {
+	t.Helper()
+	h := &House{opt: o, dir: t.TempDir()}
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	if err := h.start(ctx); err != nil {
+		t.Fatalf("house: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+		defer cancel()
+		if err := h.Stop(ctx); err != nil {
+			t.Errorf("house: %v", err)
+		}
+	})
+	return h
+}
+
+// startLimit ends a house that does not start or stop.
+const startLimit = time.Minute
+
+// Run starts a house and runs the scripts that glob names.
+func Run(t *testing.T, o Options, glob string) {
+	t.Helper()
+	script.Test(t, &script.Runner{Target: Start(t, o)}, glob)
+}
+
+// Host returns the Host, for tests that look inside.
+func (h *House) Host() *plugins.Host {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.host
+}
+
+// DB returns the database.
+func (h *House) DB() storage.DB {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.db
+}
+
+// Door returns the address of a door: c2s, c2s-tls, http, https.
+func (h *House) Door(name string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.doors[name]
+}
+
+func (h *House) start(ctx context.Context) error {
+	schema, err := plugins.Schema(h.opt.Plugins)
+	if err != nil {
+		return err
+	}
+	load := func() (*config.Tree, error) { return h.load(schema) }
+	tree, err := load()
+	if err != nil {
+		return err
+	}
+	level := new(slog.LevelVar)
+	level.Set(slog.LevelDebug)
+	log := slog.New(slog.NewTextHandler(h.logTo(), &slog.HandlerOptions{Level: level}))
+	reg := prometheus.NewRegistry()
+	sc := storage.Config{Driver: "sqlite", Path: filepath.Join(h.dir, "parley.db")}
+	if h.opt.Storage != nil {
+		sc = h.opt.Storage()
+	}
+	db, err := storage.Open(ctx, sc, log, reg)
+	if err != nil {
+		return err
+	}
+	clock := h.opt.Clock
+	if clock == nil {
+		clock = plugins.SystemClock{}
+	}
+	host, err := plugins.New(ctx, plugins.Options{Plugins: h.opt.Plugins, Tree: tree, Reload: load, DB: db, Log: log, Level: level, Clock: clock, Metrics: reg, Version: "test", Node: "test"})
+	if err == nil {
+		err = host.Start(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	h.mu.Lock()
+	h.host, h.db = host, db
+	h.mu.Unlock()
+	return h.open(ctx, host)
+}
+
+// open waits until the doors are open.
+func (h *House) open(ctx context.Context, host *plugins.Host) error {
+	srv, ok := host.Server(stream.Name)
+	if !ok {
+		return errors.New("a house needs a streamer")
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case err := <-host.Fatal():
+			cancel(err)
+		case <-ctx.Done():
+		}
+	}()
+	doors, err := srv.(*stream.Server).Doors(ctx)
+	if err != nil {
+		return context.Cause(ctx)
+	}
+	h.mu.Lock()
+	h.doors = doors
+	h.mu.Unlock()
+	return nil
+}
+
+func (h *House) logTo() io.Writer {
+	switch {
+	case h.opt.Log != nil:
+		return h.opt.Log
+	case os.Getenv("PARLEY_TEST_LOG") != "":
+		return os.Stderr
+	}
+	return io.Discard
+}
+
+// load merges the house's layers: its own, the test's, the script's.
+func (h *House) load(schema *config.Schema) (*config.Tree, error) {
+	h.mu.Lock()
+	over := h.over
+	h.mu.Unlock()
+	merged, err := merge([]byte(base), []byte("data: "+h.dir+"\n"), []byte(h.opt.Config), over)
+	if err != nil {
+		return nil, err
+	}
+	return config.Parse(schema, "test.yaml", merged, config.Inputs{})
+}
+
+// Stop ends the house.
+func (h *House) Stop(ctx context.Context) error {
+	h.mu.Lock()
+	host, db := h.host, h.db
+	h.host, h.db = nil, nil
+	h.mu.Unlock()
+	if host == nil {
+		return nil
+	}
+	return errors.Join(host.Stop(ctx), db.Close())
+}
+
+// Domain implements script.Target.
+func (h *House) Domain() string { return "localhost" }
+
+// creator is what the house asks of the accounts plugin.
+type creator interface {
+	Create(ctx context.Context, account jid.JID, password string) error
+}
+
+// Account implements script.Target.
+func (h *House) Account(ctx context.Context, user, password string) error {
+	c, _ := h.Host().Contract("accounts")
+	mk, ok := c.(creator)
+	if !ok {
+		return fmt.Errorf("accounts contract is %T", c)
+	}
+	at, err := jid.Parse(user + "@" + h.Domain())
+	if err != nil {
+		return err
+	}
+	return mk.Create(ctx, at, password)
+}
+
+// Dial implements script.Target.
+func (h *House) Dial(ctx context.Context, kind script.DialKind) (net.Conn, error) {
+	var d net.Dialer
+	switch kind {
+	case script.DirectTLS:
+		return d.DialContext(ctx, "tcp", h.Door("c2s-tls"))
+	case script.WebSocket:
+		return script.DialWebSocket(ctx, "ws://"+h.Door("http")+"/xmpp-websocket", nil)
+	}
+	return d.DialContext(ctx, "tcp", h.Door("c2s"))
+}
+
+// Service implements script.Target.
+func (h *House) Service(string) string { return "" }
+
+// Restart implements script.Target.
+func (h *House) Restart(ctx context.Context) error {
+	if err := h.Stop(ctx); err != nil {
+		return err
+	}
+	return h.start(ctx)
+}
+
+// Reload implements script.Target.
+func (h *House) Reload(ctx context.Context) error {
+	_, err := h.Host().Control().Reload(ctx)
+	return err
+}
+
+// Configure implements script.Configurer: a restart with the script's own
+// configuration on top, or without one if the last script had any.
+func (h *House) Configure(ctx context.Context, overlay []byte) error {
+	h.mu.Lock()
+	same := string(h.over) == string(overlay)
+	h.over = overlay
+	h.mu.Unlock()
+	if same {
+		return nil
+	}
+	return h.Restart(ctx)
+}
