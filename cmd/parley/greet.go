@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"parley/plugins/config"
+	"parley/stream"
+)
+
+func streamConfig(t *config.Tree) (stream.Config, error) {
+	return config.Get[stream.Config](t, config.ServerPath(stream.Name))
+}
+
+// greet prints to the terminal what listens where and, for a demonstration,
+// how to try it. Nothing of it goes to the log: a password may be in it.
+func (s *setup) greet(ctx context.Context, w io.Writer, h *house, demo bool) {
+	fmt.Fprintf(w, "\nParley %s serves %s from %s\n\n", thisBuild().Version, strings.Join(s.settings.Domains, ", "), s.settings.Data)
+	doors, err := s.doors()
+	if err != nil {
+		return // it was read before
+	}
+	open := h.addresses()
+	for _, d := range doors {
+		if at := open[d.name]; at != "" {
+			fmt.Fprintf(w, "  %-9s %-22s %s\n", d.name, at, d.what)
+		}
+	}
+	fmt.Fprintln(w)
+	if demo {
+		s.demonstrate(ctx, w, open)
+	}
+}
+
+// port is that of a host:port.
+func port(address string) string {
+	_, p, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	return p
+}

@@ -1,0 +1,45 @@
+// Command parley is the server and everything an operator does with it.
+//
+// It is wiring: the house is in plugins/ and the stages, this command joins
+// configuration, database, Host, signals and the terminal. `serve` (serve.go)
+// runs the house; the commands that change something at run time speak to its
+// administration socket (plugins/admin/client), and account commands start a
+// house without doors when none runs (offline.go).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	err := root().ExecuteContext(context.Background())
+	if err == nil {
+		return
+	}
+	if !errors.Is(err, errSaid) {
+		fmt.Fprintln(os.Stderr, "parley:", err)
+	}
+	os.Exit(1)
+}
+
+// errSaid ends the program with status 1 when what is wrong has been printed.
+var errSaid = errors.New("see above")
+
+func root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:           "parley",
+		Short:         "An XMPP server",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Example: `  parley quickstart example.org      write a configuration and make the first accounts
+  parley serve --config parley.yaml  run the server
+  parley check --config parley.yaml  see what is wrong with the installation`,
+	}
+	cmd.AddCommand(serveCommand(), versionCommand())
+	return cmd
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"parley/plugins"
+	"parley/stream"
+)
+
+// stopWithin bounds a graceful stop; the streamer's timeouts.drain is shorter.
+const stopWithin = time.Minute
+
+func serveCommand() *cobra.Command {
+	var p place
+	var demo bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: `Runs the server until SIGTERM or SIGINT, then drains; a second signal ends it
+at once. SIGHUP reads the configuration again. Logs go to standard error.`,
+		Example: `  parley serve --config /etc/parley/parley.yaml
+  parley serve --demo                 localhost, in ./data, with an account to try it`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := p.load(cmd)
+			if err != nil {
+				return err
+			}
+			return s.serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), demo)
+		},
+	}
+	p.common(cmd)
+	p.doors(cmd)
+	cmd.Flags().BoolVar(&demo, "demo", false, "make an administrator's account when there is none, and say how to try the server")
+	return cmd
+}
+
+// serve runs the house until a signal or ctx ends it.
+func (s *setup) serve(ctx context.Context, terminal, logs io.Writer, demo bool) error {
+	log, level, err := newLog(logs, s.settings.Log)
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	h, err := s.open(ctx, log, level)
+	if err != nil {
+		return err
+	}
+	if err := h.host.Start(ctx); err != nil {
+		return errors.Join(err, h.halt(ctx, log, signals))
+	}
+	err = s.opened(ctx, h)
+	if err == nil {
+		log.Info("started", "version", thisBuild().Version, "domains", s.settings.Domains, "data", s.settings.Data)
+		s.greet(ctx, terminal, h, demo)
+		notify("READY=1")
+		err = s.wait(ctx, h, log, signals)
+	}
+	notify("STOPPING=1")
+	err = errors.Join(err, h.halt(ctx, log, signals))
+	log.Info("stopped")
+	return err
+}
+
+// wait returns when it is time to stop; nil when somebody asked for it.
+func (s *setup) wait(ctx context.Context, h *house, log *slog.Logger, signals <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-h.host.Fatal():
+			return err
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				log.Info("stopping", "signal", sig.String())
+				return nil
+			}
+			reload(ctx, h.host.Control(), log)
+		}
+	}
+}
+
+// reload reads the configuration again and logs what became of each key.
+func reload(ctx context.Context, c plugins.Control, log *slog.Logger) {
+	changes, err := c.Reload(ctx)
+	if err != nil {
+		log.Error("configuration not reloaded; the one in force stays", "err", err)
+		return
+	}
+	for _, ch := range changes {
+		level := slog.LevelInfo
+		if ch.Outcome != "applied" {
+			level = slog.LevelWarn
+		}
+		log.Log(ctx, level, "configuration", "key", ch.Path, "old", ch.Old, "new", ch.New, "outcome", ch.Outcome, "detail", ch.Detail)
+	}
+	log.Info("configuration reloaded", "changes", len(changes))
+}
+
+// halt stops the house: it drains for stopWithin, or until a second signal.
+func (h *house) halt(ctx context.Context, log *slog.Logger, signals <-chan os.Signal) error {
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- h.stop(drain) }()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				continue
+			}
+			log.Warn("stopping at once", "signal", sig.String())
+			return errors.New("stopped at once: clients were not told, but what was acknowledged is stored")
+		}
+	}
+}
+
+// opened waits until the doors that are configured are open, or one cannot be.
+func (s *setup) opened(ctx context.Context, h *house) error {
+	if !s.tree.ServerEnabled(stream.Name) {
+		return nil
+	}
+	want, err := s.doors()
+	if err != nil {
+		return err
+	}
+	t := time.NewTicker(2 * time.Millisecond)
+	defer t.Stop()
+	for len(h.addresses()) < len(want) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-h.host.Fatal():
+			return err
+		case <-t.C:
+		}
+	}
+	return nil
+}
+
+// door is one configured address of the streamer.
+type door struct{ name, address, what string }
+
+// doors are those that are configured.
+func (s *setup) doors() ([]door, error) {
+	c, err := streamConfig(s.tree)
+	if err != nil {
+		return nil, fmt.Errorf("streamer: %w", err)
+	}
+	var out []door
+	for _, d := range []door{
+		{"c2s", c.C2S, "clients, STARTTLS"},
+		{"c2s-tls", c.C2STLS, "clients, direct TLS"},
+		{"http", c.HTTP, "HTTP: WebSocket, /healthz, /readyz, /metrics"},
+		{"https", c.HTTPS, "HTTPS: secure WebSocket"},
+	} {
+		if d.address != "" {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,170 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"parley/plugins"
+)
+
+// Status is the answer of GET /v1/status.
+type Status struct {
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Node    string    `json:"node"`
+	Domains []string  `json:"domains"`
+	Since   time.Time `json:"since"`
+}
+
+// PluginStatus is a plugin with its components.
+type PluginStatus struct {
+	Name       string           `json:"name"`
+	Doc        string           `json:"doc"`
+	Components []plugins.Status `json:"components"`
+}
+
+// Settings is the body of PATCH /v1/components/{server}/{name}: keys of the
+// component's section with values as YAML text.
+type Settings struct {
+	Set map[string]string `json:"set"`
+}
+
+// Unsetter is what a Control may have: it takes keys, and what is below them,
+// out of what was set at run time, and returns the paths that are gone.
+type Unsetter interface {
+	Unset(ctx context.Context, by, path string) ([]string, error)
+}
+
+// answer is a handler of ours: a value to send (nil: 204), or an error.
+type answer func(*http.Request) (any, error)
+
+func (a answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v, err := a(r)
+	switch {
+	case err != nil:
+		WriteError(w, err)
+	case v == nil:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		Write(w, v)
+	}
+}
+
+// routes are the Server's own.
+func (s *Server) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	for pattern, a := range map[string]answer{
+		"GET /v1/status":                             s.status,
+		"GET /v1/components":                         func(*http.Request) (any, error) { return s.links.Control.Components(), nil },
+		"PATCH /v1/components/{server}/{name}":       s.reconfigure,
+		"POST /v1/components/{server}/{name}/{verb}": s.component,
+		"GET /v1/servers":                            func(*http.Request) (any, error) { return s.links.Control.Servers(), nil },
+		"POST /v1/servers/{name}/{verb}":             s.server,
+		"GET /v1/plugins":                            func(*http.Request) (any, error) { return s.plugins(), nil },
+		"POST /v1/plugins/{name}/{verb}":             s.plugin,
+		"GET /v1/config":                             func(*http.Request) (any, error) { return s.links.Control.Config(), nil },
+		"POST /v1/config/reload":                     func(r *http.Request) (any, error) { return list(s.links.Control.Reload(r.Context())) },
+		"DELETE /v1/config/{path}":                   s.unset,
+		"/": func(r *http.Request) (any, error) {
+			return nil, Fail(http.StatusNotFound, "nothing at %s %s", r.Method, r.URL.Path)
+		},
+	} {
+		mux.Handle(pattern, a)
+	}
+	return mux
+}
+
+// list never is null in JSON.
+func list[T any](l []T, err error) ([]T, error) {
+	if l == nil {
+		l = []T{}
+	}
+	return l, err
+}
+
+func (s *Server) status(*http.Request) (any, error) {
+	return Status{Version: s.env.Version, PID: os.Getpid(), Node: s.env.Node, Domains: s.env.Domains, Since: s.since}, nil
+}
+
+func (s *Server) component(r *http.Request) (any, error) {
+	c := s.links.Control
+	verbs := map[string]func(context.Context, string, string) error{
+		"install": c.Install, "start": c.Start, "stop": c.Stop, "uninstall": c.Uninstall,
+	}
+	f, ok := verbs[r.PathValue("verb")]
+	if !ok {
+		return nil, Fail(http.StatusNotFound, "a component can be installed, started, stopped or uninstalled, not %q", r.PathValue("verb"))
+	}
+	return nil, f(r.Context(), r.PathValue("server"), r.PathValue("name"))
+}
+
+func (s *Server) reconfigure(r *http.Request) (any, error) {
+	var in Settings
+	if err := Read(r, &in); err != nil {
+		return nil, err
+	}
+	if len(in.Set) == 0 {
+		return nil, Fail(http.StatusBadRequest, "nothing to set")
+	}
+	err := s.links.Control.Reconfigure(r.Context(), r.RemoteAddr, r.PathValue("server"), r.PathValue("name"), in.Set)
+	var p *Problem
+	if err != nil && !errors.Is(err, plugins.ErrUnknown) && !errors.As(err, &p) {
+		return nil, Fail(http.StatusUnprocessableEntity, "%s", err.Error()) // the component does not take it
+	}
+	return nil, err
+}
+
+func (s *Server) unset(r *http.Request) (any, error) {
+	u, ok := s.links.Control.(Unsetter)
+	if !ok {
+		return nil, Fail(http.StatusNotImplemented, "settings cannot be taken back at run time")
+	}
+	return list(u.Unset(r.Context(), r.RemoteAddr, r.PathValue("path")))
+}
+
+func (s *Server) server(r *http.Request) (any, error) {
+	name, c := r.PathValue("name"), s.links.Control
+	if !slices.ContainsFunc(c.Servers(), func(x plugins.ServerStatus) bool { return x.Name == name }) {
+		return nil, Fail(http.StatusNotFound, "no Server %s here", name)
+	}
+	switch verb := r.PathValue("verb"); {
+	case verb == "start":
+		return nil, c.StartServer(r.Context(), name)
+	case verb == "stop" && name == Name: // it would wait for this very request
+		return nil, Fail(http.StatusConflict, "the administration cannot stop itself: end the process")
+	case verb == "stop":
+		return nil, c.StopServer(r.Context(), name)
+	default:
+		return nil, Fail(http.StatusNotFound, "a Server can be started or stopped, not %q", verb)
+	}
+}
+
+func (s *Server) plugin(r *http.Request) (any, error) {
+	name, c := r.PathValue("name"), s.links.Control
+	switch verb := r.PathValue("verb"); verb {
+	case "start":
+		return nil, c.StartPlugin(r.Context(), name)
+	case "stop":
+		return nil, c.StopPlugin(r.Context(), name)
+	default:
+		return nil, Fail(http.StatusNotFound, "a plugin can be started or stopped, not %q", verb)
+	}
+}
+
+// plugins groups the components by plugin, in the order of the Repository.
+func (s *Server) plugins() []PluginStatus {
+	out := []PluginStatus{}
+	for _, c := range s.links.Control.Components() {
+		i := slices.IndexFunc(out, func(p PluginStatus) bool { return p.Name == c.Plugin })
+		if i < 0 {
+			i = len(out)
+			out = append(out, PluginStatus{Name: c.Plugin, Doc: c.Doc})
+		}
+		out[i].Components = append(out[i].Components, c)
+	}
+	return out
+}
