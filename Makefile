@@ -1,0 +1,40 @@
+# Parley. `make` lists the targets.
+
+SHELL   := /bin/bash
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+INSTALL ?= yes
+FUZZTIME ?= 30s
+
+.DEFAULT_GOAL := help
+
+.PHONY: help build run test check fuzz bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/parley
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/parley ./cmd/parley
+
+run: build ## build, start on an embedded database and say what to try next
+	./bin/parley serve --data ./data --demo
+
+test: ## every test: units with -race, scripts, real databases and real clients (INSTALL=no uses only what is there)
+	@INSTALL=$(INSTALL) scripts/test
+
+check: ## gofmt, vet, staticcheck, import rules, references, go.mod
+	@scripts/check
+
+fuzz: ## every fuzz target for FUZZTIME (default 30s)
+	@scripts/fuzz $(FUZZTIME)
+
+bench: ## Go benchmarks with their allocations
+	$(GO) test -run '^$$' -bench . -benchmem ./parser/... ./router/... ./storage/...
+
+docs: ## regenerate docs/conformance.md, doap.xml and docs/configuration.md
+	$(GO) run ./cmd/specref -write
+	$(GO) run ./cmd/parley config doc > docs/configuration.yaml
+
+clean: ## remove what was built
+	rm -rf bin
