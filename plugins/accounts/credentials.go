@@ -1,0 +1,230 @@
+package accounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/parser/jid"
+	"parley/plugins"
+	"parley/plugins/config"
+	"parley/stream"
+	"parley/stream/sasl"
+)
+
+// Config is the section of the streamer's component.
+type Config struct {
+	Iterations int           `yaml:"iterations" min:"4096" max:"4194304" doc:"PBKDF2 rounds of new passwords (RFC 5802 §5.1: at least 4096). More makes a stolen database slower to attack, and each login slower: with SCRAM on the client's processor, with PLAIN on the server's. 10000 costs a phone a few hundredths of a second. Old passwords keep theirs until they are changed."`
+	Mechanisms []string      `yaml:"mechanisms" doc:"SASL mechanisms that may be used, HT-… for FAST included; empty: all there are."`
+	Downgrade  bool          `yaml:"downgrade_protection" doc:"Let clients find out in SCRAM when somebody between took mechanisms off the list (XEP-0474)."`
+	FastTTL    time.Duration `yaml:"fast_ttl" doc:"How long a FAST token is good (XEP-0484 §3.3); 0: no tokens."`
+	Remembered int           `yaml:"remembered" min:"0" max:"1000000" doc:"Passwords that PLAIN has seen, kept as keyed hashes in memory, so that clients that reconnect do not cost PBKDF2 each time."`
+	Throttle   Throttle      `yaml:"throttle" doc:"How guessing is slowed down. It never slows down addresses that did not fail."`
+}
+
+// Throttle is the section about guessing.
+type Throttle struct {
+	Free   int           `yaml:"free" min:"1" doc:"Failures of an account from an address that cost nothing."`
+	Spray  int           `yaml:"spray" min:"1" doc:"Failures of an address over all accounts that cost nothing."`
+	Base   time.Duration `yaml:"base" min:"1ms" doc:"The first delay; each further failure doubles it."`
+	Max    time.Duration `yaml:"max" min:"1ms" doc:"The longest delay."`
+	Forget time.Duration `yaml:"forget" min:"1s" doc:"After so long without failures everything is forgiven."`
+	Alert  int           `yaml:"alert" min:"1" doc:"Failures of an account from an address after which a warning is logged."`
+}
+
+func defaults() *Config {
+	return &Config{
+		Iterations: 10000, Downgrade: true, FastTTL: 30 * 24 * time.Hour, Remembered: 10000,
+		Throttle: Throttle{Free: 2, Spray: 20, Base: time.Second, Max: 30 * time.Second, Forget: 15 * time.Minute, Alert: 10},
+	}
+}
+
+// Validate implements config.Validator.
+func (c *Config) Validate() error {
+	var errs []error
+	for _, name := range c.Mechanisms {
+		if !slices.ContainsFunc(sasl.Mechanisms(), func(m sasl.Mechanism) bool { return m.Name == name }) {
+			errs = append(errs, config.Key("mechanisms", "%q is not a mechanism of this server", name))
+		}
+	}
+	if c.FastTTL < 0 || c.FastTTL > 0 && c.FastTTL < time.Minute {
+		errs = append(errs, config.Key("fast_ttl", "is either 0 or at least a minute"))
+	}
+	return errors.Join(errs...)
+}
+
+// credentials is the streamer's component.
+type credentials struct {
+	env      plugins.Env
+	cfg      Config
+	accounts *Accounts
+	throttle *sasl.Throttle
+	domains  map[string]*sasl.Server // made by Start, never changed after
+}
+
+var (
+	_ stream.Component   = (*credentials)(nil)
+	_ stream.Credentials = (*credentials)(nil)
+)
+
+func newCredentials(env plugins.Env, c plugins.Config) (plugins.Component, error) {
+	a, err := plugins.Need[*Accounts](env, Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &credentials{env: env, cfg: *defaults(), accounts: a}
+	if err := c.Decode(&s.cfg); err != nil {
+		return nil, err
+	}
+	t := s.cfg.Throttle
+	s.throttle = sasl.NewThrottle(sasl.ThrottleConfig{
+		Free: t.Free, Spray: t.Spray, Base: t.Base, Max: t.Max, Forget: t.Forget, Lock: t.Alert,
+		Lockout: s.lockout, Clock: env.Clock.Now,
+	})
+	return s, s.measure()
+}
+
+func (s *credentials) measure() error {
+	gauges := []struct {
+		name, help string
+		f          func() int
+	}{
+		{"parley_password_work_running", "Passwords whose keys are being derived.", s.accounts.pool.Running},
+		{"parley_password_work_waiting", "Passwords that wait for a processor.", s.accounts.pool.Waiting},
+		{"parley_login_throttle_entries", "Accounts and addresses with failed logins.", s.throttle.Len},
+	}
+	for _, g := range gauges {
+		err := s.env.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, func() float64 { return float64(g.f()) }))
+		if err != nil {
+			return fmt.Errorf("accounts metrics: %w", err)
+		}
+	}
+	return nil
+}
+
+// lockout is the event of reliability row 8.
+func (s *credentials) lockout(l sasl.Lockout) {
+	s.env.Log.Warn("many failed logins", "account", l.Account, "remote", l.Addr.String(), "failures", l.Failures)
+}
+
+// Register implements stream.Component.
+func (s *credentials) Register(r *stream.Registrar) { r.Credentials(s) }
+
+// Start implements plugins.Component: it makes the mechanisms of each domain.
+func (s *credentials) Start(ctx context.Context) error {
+	secret, err := s.accounts.store.secret(ctx)
+	if err != nil {
+		return fmt.Errorf("secret of unknown users' salts: %w", err)
+	}
+	verified := sasl.NewVerified(s.cfg.Remembered)
+	s.domains = map[string]*sasl.Server{}
+	for _, domain := range s.env.Domains {
+		keys := keyring{s.accounts, domain}
+		cfg := sasl.Config{
+			Domain: domain, Credentials: keys, Username: keys.username, Authzid: authzid, Secret: secret,
+			Iterations: s.cfg.Iterations, Mechanisms: s.cfg.Mechanisms, Downgrade: s.cfg.Downgrade,
+			Loopback: true, // the streamer says which connections count as such
+			Pool:     s.accounts.pool, Verified: verified, Clock: s.env.Clock.Now,
+		}
+		if s.cfg.FastTTL > 0 {
+			cfg.Tokens = keys
+		}
+		if s.domains[domain], err = sasl.New(cfg); err != nil {
+			return fmt.Errorf("mechanisms of %s: %w", domain, err)
+		}
+	}
+	s.accounts.iterations.Store(int64(s.cfg.Iterations))
+	return nil
+}
+
+// Stop implements plugins.Component.
+func (s *credentials) Stop(context.Context) error { return nil }
+
+// SASL implements stream.Credentials.
+func (s *credentials) SASL(domain string) (*sasl.Server, error) {
+	if srv, ok := s.domains[domain]; ok {
+		return srv, nil
+	}
+	return nil, fmt.Errorf("%q is not served here", domain)
+}
+
+// Throttle implements stream.Credentials.
+func (s *credentials) Throttle() *sasl.Throttle { return s.throttle }
+
+// Issue implements stream.Credentials. Errors: ErrUnknown, ErrDisabled,
+// ErrClient; one for a mechanism that takes no tokens or is not offered.
+func (s *credentials) Issue(ctx context.Context, account jid.JID, clientID, mechanism string) (sasl.Token, error) {
+	offered := s.cfg.FastTTL > 0 && (len(s.cfg.Mechanisms) == 0 || slices.Contains(s.cfg.Mechanisms, mechanism))
+	known := slices.ContainsFunc(sasl.Mechanisms(), func(m sasl.Mechanism) bool { return m.Token && m.Name == mechanism })
+	if !offered || !known {
+		return sasl.Token{}, fmt.Errorf("no tokens for mechanism %q", mechanism)
+	}
+	return s.accounts.issue(ctx, account, clientID, mechanism, s.cfg.FastTTL)
+}
+
+// Revoke implements stream.Credentials.
+func (s *credentials) Revoke(ctx context.Context, account jid.JID, clientID string) error {
+	return s.accounts.revoke(ctx, account, clientID)
+}
+
+// keyring is what sasl asks about one domain.
+type keyring struct {
+	accounts *Accounts
+	domain   string
+}
+
+var (
+	_ sasl.Credentials = keyring{}
+	_ sasl.TokenStore  = keyring{}
+)
+
+// username prepares a localpart (RFC 7622 §3.3).
+func (k keyring) username(raw string) (string, error) {
+	j, err := jid.New(raw, k.domain, "")
+	return j.Local(), err
+}
+
+// authzid prepares a bare JID (RFC 6120 §6.3.8).
+func authzid(raw string) (local, domain string, err error) {
+	j, err := jid.Parse(raw)
+	if err != nil {
+		return "", "", err
+	}
+	if !j.IsBare() || j.Local() == "" {
+		return "", "", ErrName
+	}
+	return j.Local(), j.Domain(), nil
+}
+
+// account is the bare JID of a prepared localpart.
+func (k keyring) account(username string) string { return username + "@" + k.domain }
+
+// Keys implements sasl.Credentials.
+func (k keyring) Keys(ctx context.Context, username string, h sasl.Hash) (sasl.Keys, error) {
+	all, isDisabled, err := k.accounts.store.keys(ctx, k.account(username))
+	if err != nil {
+		return sasl.Keys{}, err
+	}
+	i := slices.IndexFunc(all, func(k sasl.Keys) bool { return h == sasl.AnyHash || k.Hash == h })
+	switch {
+	case i < 0:
+		return sasl.Keys{}, sasl.ErrUnknownUser
+	case isDisabled:
+		return all[i], sasl.ErrDisabled
+	}
+	return all[i], nil
+}
+
+// Tokens implements sasl.TokenStore.
+func (k keyring) Tokens(ctx context.Context, username, clientID string) (sasl.Tokens, error) {
+	return k.accounts.store.tokens(ctx, k.account(username), clientID)
+}
+
+// Used implements sasl.TokenStore.
+func (k keyring) Used(ctx context.Context, use sasl.TokenUse) error {
+	return k.accounts.store.used(ctx, k.account(use.Username), use)
+}

@@ -1,0 +1,259 @@
+package accounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/processor"
+	"parley/router/channel"
+	"parley/router/sessions"
+	"parley/stream/sasl"
+)
+
+// Create makes an account. Errors: ErrName, ErrPassword, ErrExists, ErrBusy.
+func (a *Accounts) Create(ctx context.Context, j jid.JID, password string) error {
+	if err := a.check(j); err != nil {
+		return err
+	}
+	if st, err := a.state(ctx, j); err == nil && (st == live || st == disabled) { // before the costly part
+		return ErrExists
+	}
+	keys, err := a.derive(ctx, password)
+	if err != nil {
+		return err
+	}
+	err = a.store.insert(ctx, j, a.env.Clock.Now(), keys)
+	if errors.Is(err, errTombstone) {
+		if err = a.release(ctx, j); err == nil {
+			err = a.store.insert(ctx, j, a.env.Clock.Now(), keys)
+		}
+	}
+	if errors.Is(err, errTombstone) {
+		return ErrExists
+	}
+	if err != nil {
+		return err
+	}
+	a.states.changed(j)
+	a.log.Info("account created", "account", j.String())
+	return nil
+}
+
+// derive makes the keys of both hashes, each with a salt of its own.
+func (a *Accounts) derive(ctx context.Context, password string) ([]sasl.Keys, error) {
+	if _, err := sasl.PreparePassword(password); err != nil {
+		return nil, err
+	}
+	var keys []sasl.Keys
+	var err error
+	busy := a.pool.Do(ctx, func() {
+		for _, h := range [...]sasl.Hash{sasl.SHA1, sasl.SHA256} {
+			k, failed := sasl.Derive(password, sasl.NewSalt(), int(a.iterations.Load()), h)
+			keys, err = append(keys, k), errors.Join(err, failed)
+		}
+	})
+	return keys, errors.Join(busy, err)
+}
+
+// SetPassword changes the password and revokes every FAST token. Sessions go
+// on. Errors: ErrName, ErrPassword, ErrUnknown, ErrBusy.
+func (a *Accounts) SetPassword(ctx context.Context, j jid.JID, password string) error {
+	if err := a.check(j); err != nil {
+		return err
+	}
+	keys, err := a.derive(ctx, password)
+	if err != nil {
+		return err
+	}
+	if err := a.store.replaceKeys(ctx, j, keys); err != nil {
+		return err
+	}
+	a.log.Info("password changed", "account", j.String())
+	return nil
+}
+
+// Disable keeps an account from being used and ends its sessions. It still
+// receives: messages are stored as for anybody who is offline. Errors:
+// ErrName, ErrUnknown.
+func (a *Accounts) Disable(ctx context.Context, j jid.JID) error {
+	if err := a.setDisabled(ctx, j, a.env.Clock.Now()); err != nil {
+		return err
+	}
+	a.close(context.WithoutCancel(ctx), a.sessions(j)...)
+	a.log.Info("account disabled", "account", j.String())
+	return nil
+}
+
+// Enable undoes Disable. Errors: ErrName, ErrUnknown.
+func (a *Accounts) Enable(ctx context.Context, j jid.JID) error {
+	if err := a.setDisabled(ctx, j, time.Time{}); err != nil {
+		return err
+	}
+	a.log.Info("account enabled", "account", j.String())
+	return nil
+}
+
+func (a *Accounts) setDisabled(ctx context.Context, j jid.JID, since time.Time) error {
+	if err := a.check(j); err != nil {
+		return err
+	}
+	if err := a.store.setDisabled(ctx, j, since); err != nil {
+		return err
+	}
+	a.states.changed(j)
+	return nil
+}
+
+// Delete ends an account (see the package comment). When it returns nobody can
+// use the account or reach it; an account with sessions is forgotten when they
+// have ended, within seconds. Errors: ErrName, ErrUnknown.
+func (a *Accounts) Delete(ctx context.Context, j jid.JID) error {
+	if err := a.mark(ctx, j); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx) // there is no way back
+	going := a.sessions(j)
+	a.close(ctx, going...)
+	if len(going) == 0 {
+		return a.forget(ctx, j)
+	}
+	return nil
+}
+
+// DeleteOwn deletes the account that sent f: it is told first, then its
+// sessions end (XEP-0077 §3.2). Errors: as Delete.
+func (a *Accounts) DeleteOwn(ctx context.Context, f *processor.Flow) error {
+	j := f.Session.JID.Bare()
+	if err := a.mark(ctx, j); err != nil {
+		return err
+	}
+	reply := f.Reply(nil)
+	f.Send(&channel.Envelope{Kind: channel.Route, Raw: reply.Raw, Stanza: reply})
+	going := a.sessions(j)
+	for _, ref := range going {
+		a.closing.add(ref)
+	}
+	f.Send(&channel.Envelope{Kind: channel.Close, To: going, Reason: string(stanza.StreamNotAuthorized)})
+	return nil
+}
+
+// mark makes the account unusable, in the table and in the cache.
+func (a *Accounts) mark(ctx context.Context, j jid.JID) error {
+	if err := a.check(j); err != nil {
+		return err
+	}
+	if err := a.store.mark(ctx, j, a.env.Clock.Now()); err != nil {
+		return err
+	}
+	a.states.changed(j)
+	a.log.Info("account deleted", "account", j.String())
+	return nil
+}
+
+// errNoProcessor says that features cannot be told here and now.
+var errNoProcessor = errors.New("no processor runs here")
+
+// forget lets every feature drop what it keeps of the account.
+func (a *Accounts) forget(ctx context.Context, j jid.JID) error {
+	house := a.house.Load()
+	if house == nil {
+		return fmt.Errorf("account %s: %w; it is forgotten where and when one does", j, errNoProcessor)
+	}
+	if _, err := processor.Fire(ctx, house, processor.AccountRemoved, j); err != nil {
+		return fmt.Errorf("forget account %s: %w", j, err)
+	}
+	return nil
+}
+
+// release is the last step of an account's end, for whoever wants its name.
+// Errors: errTombstone while it has sessions or cannot be forgotten.
+func (a *Accounts) release(ctx context.Context, j jid.JID) error {
+	t, err := a.store.tombstone(ctx, j)
+	if err != nil || t.at == 0 {
+		return err
+	}
+	return a.bury(ctx, t)
+}
+
+// bury forgets once more and gives the name free.
+func (a *Accounts) bury(ctx context.Context, t tombstone) error {
+	if going := a.sessions(t.jid); len(going) > 0 {
+		a.close(ctx, going...)
+		return errTombstone
+	}
+	if err := a.forget(ctx, t.jid); err != nil {
+		a.log.Error("deleted account is not forgotten yet", "account", t.jid.String(), "err", err)
+		return errTombstone
+	}
+	if err := a.store.erase(ctx, t); err != nil {
+		return err
+	}
+	a.states.changed(t.jid)
+	return nil
+}
+
+func (a *Accounts) sessions(j jid.JID) []sessions.Ref {
+	var out []sessions.Ref
+	for _, e := range a.env.Sessions.Account(j) {
+		out = append(out, e.Ref)
+	}
+	return out
+}
+
+// close ends streams; from now on what they send counts for nothing.
+func (a *Accounts) close(ctx context.Context, going ...sessions.Ref) {
+	house := a.house.Load()
+	if house == nil {
+		return
+	}
+	for _, ref := range going {
+		a.closing.add(ref)
+		if e, ok := a.env.Sessions.Find(ref.JID); !ok || e.Ref != ref { // it has just left
+			a.closing.remove(ref)
+		}
+	}
+	house.Close(ctx, stanza.StreamNotAuthorized, going...)
+}
+
+// Show describes an account. Errors: ErrName, ErrUnknown.
+func (a *Accounts) Show(ctx context.Context, j jid.JID) (Account, error) {
+	if err := a.check(j); err != nil {
+		return Account{}, err
+	}
+	acc, err := a.store.show(ctx, j)
+	if err != nil {
+		return Account{}, err
+	}
+	acc.Sessions = a.env.Sessions.Account(j)
+	return acc, nil
+}
+
+// maxPage bounds List.
+const maxPage = 1000
+
+// List returns up to limit accounts (at most 1000) of a domain in the order of
+// their addresses, those behind after; the zero JID begins. The last one's JID
+// leads to the next page.
+func (a *Accounts) List(ctx context.Context, domain string, after jid.JID, limit int) ([]Account, error) {
+	list, err := a.store.list(ctx, domain, after.String(), max(1, min(limit, maxPage)))
+	for i := range list {
+		list[i].Sessions = a.env.Sessions.Account(list[i].JID)
+	}
+	return list, err
+}
+
+// Count returns how many accounts a domain has.
+func (a *Accounts) Count(ctx context.Context, domain string) (int64, error) {
+	return a.store.number(ctx, sqlCount, domain)
+}
+
+// LooksTaken reports whether an account of the domain has a name that looks
+// like this one (reliability row 25).
+func (a *Accounts) LooksTaken(ctx context.Context, j jid.JID) (bool, error) {
+	n, err := a.store.number(ctx, sqlAlike, Skeleton(j.Local()), j.Domain(), j.String())
+	return n > 0, err
+}
