@@ -115,11 +115,21 @@ type Flow struct {
 	Pending int64           // the archive row that the recipient's acknowledgement frees
 	Private bool            // no copies to other devices (XEP-0280 §9)
 	Fails   *stanza.Error   // Incoming: why no session can take it unless it is stored (RFC 6121 §8.5); nil: somebody can
+	Keep    bool            // Incoming, with Fails: it may be stored (§8.5.2.2.1); without, it is refused whatever is stored
+	Since   int64           // Undelivered: when it was first handed over, unix microseconds; 0: unknown
 	Hops    uint8
 	edits   stanza.Edits
 	edited  bool
+	marks   []byte
 	work    *work
 }
+
+// Mark adds an element to the copies that the sender's other devices get, and
+// to nothing that leaves the account (XEP-0313 §3.5).
+func (f *Flow) Mark(el *stanza.Element) { f.marks = el.Append(f.marks, stanza.NSClient) }
+
+// Marks returns what Mark has added, serialised.
+func (f *Flow) Marks() []byte { return f.marks }
 
 // Append adds an element to the recipient's copy.
 func (f *Flow) Append(el *stanza.Element) {

@@ -167,6 +167,9 @@ func (r *run) outgoing(ctx context.Context, f *Flow) error {
 	if err := valid(f.Stanza); err != nil {
 		return err
 	}
+	if f.To.IsZero() && f.Kind == stanza.Message { // RFC 6120 §10.3.1
+		f.Stanza.To = f.Session.JID.Bare()
+	}
 	if v, err := fire(ctx, r.table, Outgoing, f); err != nil || v == Stop {
 		return err
 	}
@@ -174,10 +177,7 @@ func (r *run) outgoing(ctx context.Context, f *Flow) error {
 		if f.Kind == stanza.Presence {
 			return nil
 		}
-		if f.Kind == stanza.IQ {
-			return r.request(ctx, f, Self, f.Session.JID.Bare())
-		}
-		f.Stanza.To = f.Session.JID.Bare()
+		return r.request(ctx, f, Self, f.Session.JID.Bare())
 	}
 	return r.address(ctx, f)
 }
@@ -261,6 +261,7 @@ func (r *run) incoming(ctx context.Context, f *Flow) error {
 	action := delivery.Decide(f.Stanza, r.server.env.Sessions.Account(f.Account))
 	if action == delivery.Refuse || action == delivery.Keep {
 		f.Fails = stanza.NewError(stanza.ServiceUnavailable, "")
+		f.Keep = action == delivery.Keep
 	}
 	if v, err := fire(ctx, r.table, Incoming, f); err != nil || v == Stop {
 		return err
@@ -268,7 +269,7 @@ func (r *run) incoming(ctx context.Context, f *Flow) error {
 	switch {
 	case action == delivery.Drop:
 		return nil
-	case f.Fails != nil && f.Pending == 0:
+	case f.Fails != nil && (f.Pending == 0 || !f.Keep):
 		return f.Fails
 	}
 	r.route(f)
@@ -291,7 +292,7 @@ func (r *run) route(f *Flow) {
 // undelivered deals with what a dead session left behind (XEP-0198 §5): IQ
 // requests get an error, presence is dropped, messages are the archive's.
 func (r *run) undelivered(ctx context.Context, e *channel.Envelope) {
-	f := &Flow{Stanza: e.Stanza, Account: e.Session.JID.Bare(), Pending: e.Pending, Hops: e.Hops + 1, work: r.begin(e.Stanza)}
+	f := &Flow{Stanza: e.Stanza, Account: e.Session.JID.Bare(), Pending: e.Pending, Since: e.Stamp, Hops: e.Hops + 1, work: r.begin(e.Stanza)}
 	if f.Hops > channel.MaxHops {
 		return
 	}
