@@ -79,6 +79,7 @@ func (s *Server) stanza(e *channel.Envelope) *channel.Envelope {
 		s.log.Error("element not parsed", "conn", e.Session.Conn, "err", err)
 		return &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Session}, Reason: string(stanza.StreamInternalServerError)}
 	}
+	st.Rebase() // a component's children follow into our namespace
 	if e.Kind == channel.Stanza && e.Session.JID.IsFull() {
 		st.From = e.Session.JID
 	}

@@ -224,6 +224,9 @@ func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 
 func (s *Server) bindReason(e *channel.Envelope) string {
 	all := s.env.Sessions.Account(e.Session.JID.Bare())
+	if e.State.Kind == sessions.Component { // its listener has a policy of its own
+		return ""
+	}
 	if slices.ContainsFunc(all, func(x *sessions.Entry) bool { return x.JID == e.Session.JID }) {
 		switch s.cfg.ResourceConflict {
 		case Refuse:
@@ -233,7 +236,7 @@ func (s *Server) bindReason(e *channel.Envelope) string {
 		}
 		return ""
 	}
-	if e.State.Kind == sessions.Client && len(all) >= s.cfg.MaxResources { // RFC 6120 §13.12
+	if len(all) >= s.cfg.MaxResources { // RFC 6120 §13.12
 		return string(stanza.ResourceConstraint)
 	}
 	return ""

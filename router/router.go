@@ -62,12 +62,21 @@ type Copier func(context.Context, *Copied) []*channel.Envelope
 // when it has no way there.
 type Gateway func(context.Context, *channel.Envelope) bool
 
+// Absence says why nobody can be reached at a domain that belongs here but
+// has no stream now; nil: it does not belong here.
+type Absence func(domain string) *stanza.Error
+
 // Registrar takes down what a component wants to do.
 type Registrar struct {
 	name     string
 	copiers  []Copier
 	gateways []Gateway
+	absences []Absence
 }
+
+// Absent lets f answer for domains of external components that are away,
+// before anybody looks for them elsewhere.
+func (r *Registrar) Absent(f Absence) { r.absences = append(r.absences, f) }
 
 // Copies lets f add copies to each message that is delivered to an account.
 func (r *Registrar) Copies(f Copier) { r.copiers = append(r.copiers, f) }
@@ -188,6 +197,14 @@ func (b *bundle) foreign(ctx context.Context, e *channel.Envelope) {
 		return
 	}
 	for _, p := range b.parts {
+		for _, away := range p.absences {
+			if why := away(e.Stanza.To.Domain()); why != nil {
+				b.refuse(ctx, e, why)
+				return
+			}
+		}
+	}
+	for _, p := range b.parts {
 		for _, g := range p.gateways {
 			if g(ctx, e) {
 				b.server.routed.WithLabelValues("remote").Inc()
@@ -289,11 +306,15 @@ func (b *bundle) deliver(e *channel.Envelope, to ...*sessions.Entry) {
 // fail answers with an error, unless the stanza is one that must not be
 // answered (RFC 6120 §8.3.1).
 func (b *bundle) fail(ctx context.Context, e *channel.Envelope, c stanza.Condition) {
+	b.refuse(ctx, e, stanza.NewError(c, ""))
+}
+
+func (b *bundle) refuse(ctx context.Context, e *channel.Envelope, why *stanza.Error) {
 	b.server.routed.WithLabelValues("refused").Inc()
 	if e.Hops >= channel.MaxHops || e.Stanza.Kind == stanza.Presence {
 		return
 	}
-	reply := e.Stanza.ErrorReply(stanza.NewError(c, ""))
+	reply := e.Stanza.ErrorReply(why)
 	if reply == nil || reply.To.IsZero() {
 		return
 	}

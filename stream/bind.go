@@ -76,7 +76,9 @@ func (c *Conn) BindAs(ctx context.Context, at jid.JID, st sessions.State) (strin
 		return reason, err
 	}
 	c.phase = Established
-	c.limiter = c.srv.cfg.Rate.newLimiter()
+	if st.Kind != sessions.Component { // it speaks for many, and is trusted
+		c.limiter = c.srv.cfg.Rate.newLimiter()
+	}
 	c.rd.SetLimits(c.srv.cfg.Limits.reader(true))
 	c.log = c.log.With("jid", at.String())
 	c.log.Info("bound", "transport", c.tr.Name())

@@ -62,6 +62,7 @@ type Conn struct {
 
 	session *Session
 	batch   []*channel.Envelope
+	inFrame int // elements of the message that is being read (framed transports)
 
 	closeOnce sync.Once
 	closing   atomic.Bool // shared: our end of the stream is closed
@@ -100,8 +101,11 @@ func (s *Server) needsTLS(c *Conn) bool {
 func (c *Conn) run(ctx context.Context) {
 	c.log.Debug("connected", "remote", c.tr.RemoteAddr().String(), "transport", c.tr.Name())
 	c.srv.metrics.connections.Inc()
-	if c.tr.TLS() != nil {
-		c.binding = c.srv.certs.binding(c.tr.TLS())
+	if st := c.tr.TLS(); st != nil {
+		c.binding = sasl.Binding{TLS: true} // browsers know no channel, and a proxy may end TLS before us
+		if !c.tr.Framed() {
+			c.binding = c.srv.certs.binding(st)
+		}
 	}
 	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Login))
 	if c.pump(ctx, func() bool { return c.phase == Established }) {
@@ -154,10 +158,14 @@ func (c *Conn) elementDeadline() {
 }
 
 func (c *Conn) readFailed(err error) {
-	if c.closing.Load() {
+	var se *stanza.StreamError
+	switch {
+	case c.closing.Load():
 		return
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	case errors.As(err, &se): // the transport saw what no stream may carry
+		c.fail(se)
+		return
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.fail(&stanza.StreamError{Condition: stanza.StreamConnectionTimeout})
 		return
 	}
@@ -170,15 +178,20 @@ func (c *Conn) readFailed(err error) {
 func (c *Conn) elements(ctx context.Context) bool {
 	for {
 		t, err := c.rd.Next()
-		if errors.Is(err, stanza.ErrMore) {
+		more := errors.Is(err, stanza.ErrMore)
+		switch {
+		case more:
 			c.sendBatch(ctx)
 			c.tr.Flush()
-			return true
-		}
-		if err == nil {
-			err = c.token(ctx, t)
+			err = c.frameEnd()
+		case err == nil:
+			if err = c.frameElement(); err == nil {
+				err = c.token(ctx, t)
+			}
 		}
 		switch {
+		case err == nil && more:
+			return true
 		case err == nil:
 		case errors.Is(err, errEnd):
 			c.sendBatch(ctx)
@@ -191,6 +204,41 @@ func (c *Conn) elements(ctx context.Context) bool {
 			return false
 		}
 	}
+}
+
+// partial is a framed transport whose Fill returns messages in pieces.
+type partial interface {
+	// Partial reports whether more of the message that Fill has begun to
+	// return is to come.
+	Partial() bool
+}
+
+// frameElement counts the elements of a message (RFC 7395 §3.3.3).
+func (c *Conn) frameElement() error {
+	if c.inFrame++; c.inFrame > 1 && c.tr.Framed() {
+		return &stanza.StreamError{Condition: stanza.StreamBadFormat, Text: "one element in each message"}
+	}
+	return nil
+}
+
+// frameEnd checks at the end of a message that it was exactly one complete
+// element (RFC 7395 §3.3.3).
+func (c *Conn) frameEnd() error {
+	if !c.tr.Framed() {
+		return nil
+	}
+	if p, ok := c.tr.(partial); ok && p.Partial() {
+		return nil
+	}
+	n := c.inFrame
+	c.inFrame = 0
+	switch {
+	case c.rd.Buffered() > 0:
+		return &stanza.StreamError{Condition: stanza.StreamNotWellFormed}
+	case n != 1:
+		return &stanza.StreamError{Condition: stanza.StreamBadFormat, Text: "one element in each message"}
+	}
+	return nil
 }
 
 // maxFarewell is what a peer may send after our end is closed.
@@ -235,11 +283,9 @@ func (c *Conn) token(ctx context.Context, t stanza.Token) error {
 		}
 		return c.header(ctx, t.Open)
 	case c.tr.Framed() && t.Name == framedOpen:
-		el, err := stanza.ParseElement(t.Raw, "")
-		if err != nil {
-			return &stanza.StreamError{Condition: stanza.StreamNotWellFormed}
-		}
-		return c.header(ctx, el)
+		return c.framedHeader(ctx, t)
+	case c.tr.Framed() && !c.opened && (t.Name.Local == "open" || t.Name.Local == "close"): // RFC 7395 §3.3.2
+		return &stanza.StreamError{Condition: stanza.StreamInvalidNamespace}
 	case !c.opened: // RFC 7395 §3.4: <open/> comes first
 		return &stanza.StreamError{Condition: stanza.StreamBadFormat}
 	case c.phase == Established && isStanza(t.Name, c.profile.ContentNS()):
@@ -268,6 +314,21 @@ func checkHeader(t stanza.Token, contentNS string) error {
 		return &stanza.StreamError{Condition: stanza.StreamInvalidNamespace}
 	}
 	return nil
+}
+
+// framedHeader is an <open/> (RFC 7395 §3.4), the first or the one after a
+// restart (§3.7); a second stream on the same WebSocket is none of these.
+func (c *Conn) framedHeader(ctx context.Context, t stanza.Token) error {
+	el, err := stanza.ParseElement(t.Raw, "")
+	switch {
+	case err != nil:
+		return &stanza.StreamError{Condition: stanza.StreamNotWellFormed}
+	case c.opened:
+		return &stanza.StreamError{Condition: stanza.StreamBadFormat, Text: "the stream is open already"}
+	case c.phase == Fresh: // RFC 7395 §3.9: TLS cannot be started later
+		return &stanza.StreamError{Condition: stanza.StreamPolicyViolation, Text: "TLS is required: use wss"}
+	}
+	return c.header(ctx, el)
 }
 
 func (c *Conn) header(ctx context.Context, h *stanza.Element) error {
@@ -305,7 +366,10 @@ func (c *Conn) sendBatch(ctx context.Context) {
 // Open sends our stream header (RFC 6120 §4.7) with a new id.
 func (c *Conn) Open(from string) {
 	c.id = rand.Text() // RFC 6120 §4.7.3: unpredictable, new after each restart
-	attrs := stanza.El("", "x").With("id", c.id).With("version", "1.0").With("xml:lang", streamLang).WithOpt("from", from)
+	attrs := stanza.El("", "x").With("id", c.id).With("xml:lang", streamLang).WithOpt("from", from)
+	if c.profile.ContentNS() != stanza.NSComponent { // XEP-0114 §3: it is older than versions, and features
+		attrs.With("version", "1.0")
+	}
 	if !c.claimed.IsZero() { // RFC 6120 §4.7.2
 		attrs.With("to", c.claimed.Bare().String())
 	}

@@ -40,6 +40,10 @@ func (s *Server) noteAddress(door string, a net.Addr) {
 	if s.addresses == nil {
 		s.addresses = map[string]string{}
 	}
+	if a == nil {
+		delete(s.addresses, door)
+		return
+	}
 	s.addresses[door] = a.String()
 }
 

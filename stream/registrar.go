@@ -2,7 +2,9 @@ package stream
 
 import (
 	"context"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 
 	"parley/parser/jid"
@@ -94,10 +96,33 @@ func (r *Registrar) HTTP(pattern string, h http.Handler) {
 	r.routes[pattern] = h
 }
 
+// Routed reports whether a component serves the path on the HTTP doors.
+func (r *Registrar) Routed(path string) bool {
+	_, pattern := r.server.table.Load().http.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}})
+	return pattern == path
+}
+
 // Serve runs a stream over a transport that the component has accepted, until
-// the stream has ended.
+// the stream is bound or has ended: a bound one goes on by itself. While the
+// Server is stopped nobody is served.
 func (r *Registrar) Serve(ctx context.Context, t Transport, p Profile) {
+	if r.server.serving.Load() == nil {
+		t.Close(0)
+		return
+	}
 	r.server.Serve1(ctx, t, p)
+}
+
+// Close ends a bound stream of this node with a stream error.
+func (r *Registrar) Close(ref sessions.Ref, se *stanza.StreamError) {
+	if s, ok := r.server.session(ref.Conn); ok && s.ref == ref {
+		s.closeWith(se)
+	}
+}
+
+// Door notes where a component listens, for Addresses; nil: nowhere any more.
+func (r *Registrar) Door(name string, at net.Addr) {
+	r.server.noteAddress(name, at)
 }
 
 // Client is the profile of ordinary clients, for Serve.

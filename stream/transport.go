@@ -14,9 +14,12 @@ import (
 // Fill belongs to the one reader.
 type Transport interface {
 	// Fill waits for bytes from the peer. The slice is valid until the next
-	// call. A framed transport returns one whole message.
+	// call. A framed transport returns one whole message, or has Partial and
+	// returns messages in pieces, so that limits hold while they come. An error
+	// that is a *stanza.StreamError goes to the peer.
 	Fill() ([]byte, error)
-	// Queue takes one complete element, or a piece of stream markup.
+	// Queue takes one complete element, or a piece of stream markup; p may be
+	// kept and must not be changed any more.
 	Queue(p []byte)
 	// Flush gives what was queued to the socket and returns how many bytes
 	// are still pending after that.
