@@ -29,6 +29,9 @@ type Options struct {
 	Metrics prometheus.Registerer
 	Version string
 	Node    string
+	// Wrap, when set, stands between each sender and the channel it sends
+	// into; tests put a network there.
+	Wrap func(channel.MessageChannel) channel.MessageChannel
 }
 
 // Host is one per process: it runs Servers and owns what joins them.
@@ -107,7 +110,11 @@ func (h *Host) makeServers(all []Plugin) error {
 		if err != nil {
 			return fmt.Errorf("server %s: %w", p.Serve.Name, err)
 		}
-		h.links[p.Serve.Name] = newLink(d)
+		l := newLink(d)
+		if h.opt.Wrap != nil {
+			l.MessageChannel = h.opt.Wrap(l.MessageChannel)
+		}
+		h.links[p.Serve.Name] = l
 		h.servers = append(h.servers, &running{name: p.Serve.Name, plugin: p.Name, deployment: d})
 	}
 	for _, r := range h.servers {
@@ -135,7 +142,19 @@ func newLink(d Deployment) *link {
 	return &link{c, c, c.Close}
 }
 
-func (h *Host) out(server string) channel.MessageChannel { return h.links[server] }
+func (h *Host) out(server string) channel.MessageChannel {
+	if l, ok := h.links[server]; ok {
+		return l
+	}
+	return nowhere{server}
+}
+
+// nowhere is the channel to a Server that this node does not run.
+type nowhere struct{ server string }
+
+func (n nowhere) Send(context.Context, []*channel.Envelope) error {
+	return fmt.Errorf("server %s: %w", n.server, channel.ErrClosed)
+}
 
 // env is what a Server or component sees of the house.
 func (h *Host) env(name string, contracts map[string]any) Env {

@@ -25,6 +25,7 @@ import (
 	"parley/plugins"
 	"parley/plugins/config"
 	"parley/plugins/plugintest/script"
+	"parley/router/channel"
 	"parley/storage"
 	"parley/stream"
 )
@@ -34,6 +35,7 @@ type Options struct {
 	Plugins []plugins.Plugin
 	Config  string                // YAML, over what a test house needs
 	Storage func() storage.Config // default: SQLite in the house's directory
+	Seam    bool                  // every envelope crosses a network on its way to the next stage
 	Clock   plugins.Clock
 	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
 }
@@ -144,7 +146,11 @@ func (h *House) start(ctx context.Context) error {
 	if clock == nil {
 		clock = plugins.SystemClock{}
 	}
-	host, err := plugins.New(ctx, plugins.Options{Plugins: h.opt.Plugins, Tree: tree, Reload: load, DB: db, Log: log, Level: level, Clock: clock, Metrics: reg, Version: "test", Node: "test"})
+	var wrap func(channel.MessageChannel) channel.MessageChannel
+	if h.opt.Seam {
+		wrap = func(c channel.MessageChannel) channel.MessageChannel { return network{c} }
+	}
+	host, err := plugins.New(ctx, plugins.Options{Wrap: wrap, Plugins: h.opt.Plugins, Tree: tree, Reload: load, DB: db, Log: log, Level: level, Clock: clock, Metrics: reg, Version: "test", Node: "test"})
 	if err == nil {
 		err = host.Start(ctx)
 	}
@@ -278,4 +284,19 @@ func (h *House) Configure(ctx context.Context, overlay []byte) error {
 		return nil
 	}
 	return h.Restart(ctx)
+}
+
+// network is a channel whose envelopes arrive as bytes, as on another machine.
+type network struct{ to channel.MessageChannel }
+
+func (n network) Send(ctx context.Context, batch []*channel.Envelope) error {
+	arrived := make([]*channel.Envelope, 0, len(batch))
+	for _, e := range batch {
+		a, err := channel.Decode(channel.Encode(nil, e), nil)
+		if err != nil {
+			return err
+		}
+		arrived = append(arrived, a)
+	}
+	return n.to.Send(ctx, arrived)
 }

@@ -81,7 +81,19 @@ func stages() []plugins.Plugin {
 	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts}
 }
 
-// The thin thread: two clients, one message, all four stages.
+// The thin thread: two clients, one message, all four stages; as one goroutine,
+// through queues, and with every envelope as bytes between the stages.
 func TestThinThread(t *testing.T) {
-	plugintest.Run(t, plugintest.Options{Plugins: stages()}, "testdata/*.txtar")
+	workers := "servers: {parser: {deployment: {workers: 2}}, processor: {deployment: {workers: 2}}, router: {deployment: {workers: 2}}, streamer: {deployment: {workers: 2}}}"
+	for name, o := range map[string]plugintest.Options{
+		"inline": {},
+		"queues": {Config: workers},
+		"seam":   {Seam: true},
+		"both":   {Seam: true, Config: workers},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Plugins = stages()
+			plugintest.Run(t, o, "testdata/*.txtar")
+		})
+	}
 }

@@ -58,23 +58,24 @@ const (
 
 // Envelope is what travels between Servers.
 type Envelope struct {
-	Kind    Kind
-	Session sessions.Ref    // the stream it came from or is about; zero: the house itself
-	Seq     uint64          // position among the session's inbound stanzas (the XEP-0198 counter)
-	Lang    string          // Stanza: the stream's language, when the stanza has to name it (RFC 6120 §8.1.5)
-	Raw     []byte          // the element as it arrived; never modified
-	Stanza  *stanza.Stanza  // its parsed form; local only, rebuilt on arrival at another node
-	To      []sessions.Ref  // Deliver, Close: the streams on the node it goes to
-	Edits   stanza.Edits    // Route, Deliver: fresh start tag, spans to cut, elements to append
-	State   *sessions.State // Bind, Change
-	Pending int64           // Route, Deliver: the archive row that the recipient's acknowledgement frees; 0: none
-	Rows    []int64         // Acked: freed rows
-	Class   Class           // Deliver
-	Private bool            // Route: no copies to other devices (XEP-0280 §9)
-	Replay  bool            // Route: goes to exactly this full JID, pending replay included
-	Hops    uint8           // how often the house has re-routed it; bounded, so that loops end
-	Reason  string          // Close: stream error condition; Handled of a Bind: why it was refused
-	Stamp   int64           // Undelivered: when it was first handed over, unix microseconds
+	Kind      Kind
+	Session   sessions.Ref    // the stream it came from or is about; zero: the house itself
+	Seq       uint64          // position among the session's inbound stanzas (the XEP-0198 counter)
+	Lang      string          // Stanza: the stream's language, when the stanza has to name it (RFC 6120 §8.1.5)
+	Raw       []byte          // the element as it arrived; never modified
+	Stanza    *stanza.Stanza  // its parsed form; local only, rebuilt on arrival at another node
+	To        []sessions.Ref  // Deliver, Close: the streams on the node it goes to
+	Edits     stanza.Edits    // Route, Deliver: fresh start tag, spans to cut, elements to append
+	State     *sessions.State // Bind, Change
+	Pending   int64           // Route, Deliver: the archive row that the recipient's acknowledgement frees; 0: none
+	Rows      []int64         // Acked: freed rows
+	Class     Class           // Deliver
+	Private   bool            // Route: no copies to other devices (XEP-0280 §9)
+	Replay    bool            // Route: goes to exactly this full JID, pending replay included
+	Solicited bool            // Route, Deliver: the recipient has asked for it, so it waits for room instead of being cut off
+	Hops      uint8           // how often the house has re-routed it; bounded, so that loops end
+	Reason    string          // Close: stream error condition; Handled of a Bind: why it was refused
+	Stamp     int64           // Undelivered: when it was first handed over, unix microseconds
 }
 
 // MaxHops bounds Envelope.Hops.

@@ -47,7 +47,7 @@ var table = map[key][situations]Action{
 	{stanza.Message, "normal"}:    {ToAll, Keep, ToOne, Refuse, Refuse},
 	{stanza.Message, "chat"}:      {ToAll, Keep, ToOne, ToAll, Keep},
 	{stanza.Message, "groupchat"}: {Refuse, Refuse, ToOne, Refuse, Refuse},
-	{stanza.Message, "headline"}:  {ToAll, Drop, ToOne, Drop, Drop},
+	{stanza.Message, "headline"}:  {ToAll, Drop, ToOne, Refuse, Refuse},
 	{stanza.Message, "error"}:     {Drop, Drop, ToOne, Drop, Drop},
 	// §8.5.2.1.2, §8.5.2.2.2, §8.5.3.1, §8.5.3.2.2
 	{stanza.Presence, ""}:            {ToAvail, ToAvail, ToOne, Drop, Drop},

@@ -1,0 +1,71 @@
+package channel
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/router/sessions"
+)
+
+// full is an envelope with every field set, so that a field that Encode
+// forgets is a difference.
+func full(t testing.TB) *Envelope {
+	raw := []byte(`<message to='juliet@b/y' id='1'><body>hi</body></message>`)
+	st, err := stanza.Parse(raw, stanza.NSClient, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.From = jid.MustParse("romeo@b/x")
+	ref := sessions.Ref{Node: "n1", Conn: 7, JID: st.From}
+	e := &Envelope{
+		Kind: Route, Session: ref, Seq: 9, Lang: "de", Raw: raw, Stanza: st, To: []sessions.Ref{ref, {Node: "n2", Conn: 8, JID: st.To}},
+		Edits: st.Stamp(), State: &sessions.State{
+			Kind: sessions.Client, Available: true, Priority: -3, Presence: []byte("<presence/>"), PresenceAt: time.UnixMicro(123456),
+			Interested: true, Carbons: true, Blocking: true, CapsNode: "n#v", CapsHash: "sha-1", Hibernated: true, Replaying: true,
+			Device: "d", Remote: "127.0.0.1:1", Secure: true, Transport: "tcp", BoundAt: time.UnixMicro(99),
+		},
+		Pending: 5, Rows: []int64{1, 1 << 60}, Class: ChatState, Private: true, Replay: true, Solicited: true, Hops: 2, Reason: "conflict", Stamp: 77,
+	}
+	e.Edits.Cut = []stanza.Span{{Start: 3, End: 5}}
+	e.Edits.Append = []byte("<x/>")
+	return e
+}
+
+func TestEnvelopeCrossesANetwork(t *testing.T) {
+	e := full(t)
+	for i, v := 0, reflect.ValueOf(*e); i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("the test does not set %s", v.Type().Field(i).Name)
+		}
+	}
+	got, err := Decode(Encode(nil, e), jid.NewCache(16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := cmp.Options{cmp.AllowUnexported(stanza.Stanza{}), cmp.Comparer(func(a, b jid.JID) bool { return a == b }), cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) })}
+	if d := cmp.Diff(e, got, opts); d != "" {
+		t.Error(d)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add(Encode(nil, full(f)))
+	f.Add(Encode(nil, &Envelope{Kind: Handled}))
+	f.Add([]byte{WireVersion, 1, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := Decode(b, nil)
+		if err != nil {
+			return
+		}
+		e.Edits.Render(nil, e.Raw)
+		again, err := Decode(Encode(nil, e), nil)
+		if err != nil || again.Kind != e.Kind || again.Seq != e.Seq {
+			t.Fatalf("%v", err)
+		}
+	})
+}

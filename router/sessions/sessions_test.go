@@ -1,0 +1,81 @@
+package sessions
+
+import (
+	"testing"
+
+	"parley/parser/jid"
+)
+
+func ref(conn uint64, at string) Ref { return Ref{Node: "n", Conn: conn, JID: jid.MustParse(at)} }
+
+func TestBindReplacesTheSameFullJID(t *testing.T) {
+	r := NewRegistry()
+	if old := r.Bind(ref(1, "a@b/c"), State{}); old != nil {
+		t.Fatalf("replaced %v", old)
+	}
+	if old := r.Bind(ref(2, "a@b/c"), State{}); old == nil || old.Conn != 1 {
+		t.Fatalf("replaced %v, want stream 1", old)
+	}
+	if n := len(r.Account(jid.MustParse("a@b"))); n != 1 {
+		t.Errorf("%d sessions with one address", n)
+	}
+	if _, ok := r.Unbind(ref(1, "a@b/c")); ok {
+		t.Error("the replaced stream took its successor away")
+	}
+}
+
+func TestEntriesAreSnapshots(t *testing.T) {
+	r := NewRegistry()
+	at := ref(1, "a@b/c")
+	r.Bind(at, State{})
+	before, _ := r.Find(at.JID)
+	r.Change(at, func(s *State) { s.Priority = 5 })
+	after, _ := r.Find(at.JID)
+	if before.Priority != 0 || after.Priority != 5 {
+		t.Errorf("before %d, after %d", before.Priority, after.Priority)
+	}
+	r.Unbind(at)
+	if _, ok := r.Change(at, func(*State) {}); ok {
+		t.Error("changed a session that is gone")
+	}
+	if r.Len() != 0 {
+		t.Error("an account without sessions is kept")
+	}
+}
+
+// A live message that comes while older ones are replayed waits in the
+// archive, and the replay looks there once more.
+func TestReplayAndLiveMessagesDoNotOvertake(t *testing.T) {
+	r := NewRegistry()
+	at := ref(1, "a@b/c")
+	r.Bind(at, State{Replaying: true})
+	if !r.Holds(at) {
+		t.Fatal("a live message overtakes the replay")
+	}
+	if r.GoLive(at) {
+		t.Fatal("the message that was held back is forgotten")
+	}
+	if !r.GoLive(at) {
+		t.Fatal("the replay does not end")
+	}
+	if r.Holds(at) {
+		t.Error("a live session does not get its messages")
+	}
+}
+
+func TestReceives(t *testing.T) {
+	for _, c := range []struct {
+		st   State
+		want bool
+	}{
+		{State{}, false},
+		{State{Available: true}, true},
+		{State{Available: true, Priority: -1}, false},
+		{State{Priority: 5}, false},
+	} {
+		e := Entry{State: c.st}
+		if e.Receives() != c.want {
+			t.Errorf("%+v: %v", c.st, !c.want)
+		}
+	}
+}
