@@ -5,6 +5,12 @@ package all
 import (
 	"parley/parser"
 	"parley/plugins"
+	"parley/plugins/accounts"
+	"parley/plugins/admin"
+	"parley/plugins/entitytime"
+	"parley/plugins/health"
+	"parley/plugins/ping"
+	"parley/plugins/version"
 	"parley/processor"
 	"parley/router"
 	"parley/stream"
@@ -18,5 +24,11 @@ func Plugins() []plugins.Plugin {
 		processor.Plugin,
 		parser.Plugin,
 		stream.Plugin,
+		admin.Plugin,
+		accounts.Plugin,
+		entitytime.Plugin,
+		health.Plugin,
+		ping.Plugin,
+		version.Plugin,
 	}
 }
