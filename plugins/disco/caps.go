@@ -1,0 +1,158 @@
+package disco
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+
+	"github.com/maypok86/otter/v2"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/processor"
+	"parley/router/sessions"
+)
+
+// NSCaps is the namespace of XEP-0115.
+const NSCaps = "http://jabber.org/protocol/caps"
+
+// Hash names capabilities: a verification string and the algorithm that made
+// it, by its IANA name (XEP-0115 §4). The zero value names none.
+type Hash struct{ Algorithm, Ver string }
+
+// IsZero reports whether it names nothing.
+func (h Hash) IsZero() bool { return h == Hash{} }
+
+// Bounds of the cache.
+const (
+	maxCacheBytes = 16 << 20 // of verified capabilities
+	maxRemotes    = 100_000  // full JIDs elsewhere whose hash is known
+)
+
+// Caps is what is known of clients' capabilities. It is the plugin's contract.
+type Caps struct {
+	sessions *sessions.Registry
+	verified *otter.Cache[Hash, []string]
+	remotes  *otter.Cache[jid.JID, Hash]
+	server   atomic.Pointer[disco] // who answers for the server now
+}
+
+func newCaps(reg *sessions.Registry) *Caps {
+	return &Caps{
+		sessions: reg,
+		verified: otter.Must(&otter.Options[Hash, []string]{MaximumWeight: maxCacheBytes, Weigher: weigh}),
+		remotes:  otter.Must(&otter.Options[jid.JID, Hash]{MaximumSize: maxRemotes}),
+	}
+}
+
+// weigh is about the bytes an entry takes.
+func weigh(h Hash, features []string) uint32 {
+	n := 128 + len(h.Algorithm) + len(h.Ver)
+	for _, f := range features {
+		n += len(f) + 16
+	}
+	return uint32(min(n, 1<<30)) //nolint:gosec // bounded right here
+}
+
+// Features returns what a client of this hash can do, sorted; false when that
+// has not been verified (yet). Beside features the list holds the other parts
+// the hash was made of, identities and fields of forms. The slice must not be
+// changed. XEP-0115 §5.4.
+func (c *Caps) Features(h Hash) ([]string, bool) { return c.verified.GetIfPresent(h) }
+
+// Announced returns the hash that an entity's last presence named: a local
+// client, or a full JID elsewhere whose presence came to an account here.
+func (c *Caps) Announced(full jid.JID) (Hash, bool) {
+	if e, ok := c.sessions.Find(full); ok {
+		h := HashOf(e)
+		return h, !h.IsZero()
+	}
+	return c.remotes.GetIfPresent(full)
+}
+
+// HashOf returns the hash that the session's last presence named.
+func HashOf(e *sessions.Entry) Hash {
+	_, v, ok := strings.Cut(e.CapsNode, "#")
+	if !ok || e.CapsHash == "" {
+		return Hash{}
+	}
+	return Hash{e.CapsHash, v}
+}
+
+// announcement is a <c/> (XEP-0115 §4).
+type announcement struct {
+	node string
+	hash Hash
+}
+
+// Longest parts of a <c/> that are looked at.
+const (
+	maxNodeBytes = 512
+	maxVerBytes  = 128 // a sha-512 in base64 has 88
+)
+
+// announcedBy reads the <c/> of a presence. One without a hash attribute is of
+// the legacy format and is ignored (XEP-0115 §5.4 step 1), as is one with an
+// algorithm that cannot be verified.
+func announcedBy(st *stanza.Stanza) (a announcement) {
+	el := st.Child(NSCaps, "c")
+	if el == nil {
+		return a
+	}
+	node, h := el.Get("node"), Hash{el.Get("hash"), el.Get("ver")}
+	if len(node) > maxNodeBytes || len(h.Ver) > maxVerBytes || h.Ver == "" || strings.Contains(node, "#") {
+		return a
+	}
+	if _, ok := algorithms[h.Algorithm]; !ok {
+		return a
+	}
+	return announcement{node, h}
+}
+
+func (a announcement) String() string {
+	if a.hash.IsZero() {
+		return ""
+	}
+	return a.node + "#" + a.hash.Ver
+}
+
+// announced notes what a local client announces (XEP-0115 §6.1), before its
+// presence is broadcast.
+func (d *disco) announced(_ context.Context, f *processor.Flow) (processor.Verdict, error) {
+	if f.Kind != stanza.Presence || f.Type != "" || !f.To.IsZero() || f.Session == nil {
+		return processor.Continue, nil
+	}
+	a := announcedBy(f.Stanza)
+	if a.String() == f.Session.CapsNode && a.hash.Algorithm == f.Session.CapsHash {
+		return processor.Continue, nil
+	}
+	if _, ok := d.reg.Change(f.Session.Ref, func(s *sessions.State) {
+		s.CapsNode, s.CapsHash = a.String(), a.hash.Algorithm
+	}); ok && !a.hash.IsZero() {
+		d.asker.want(waiter{from: f.Session.JID.Host(), at: f.Session.JID, ref: f.Session.Ref, what: a})
+	}
+	return processor.Continue, nil
+}
+
+// nsMUCUser marks presence of occupants, who are none of the account's
+// contacts (XEP-0045 §7.2).
+const nsMUCUser = "http://jabber.org/protocol/muc#user"
+
+// remote notes what contacts elsewhere announce.
+func (d *disco) remote(_ context.Context, f *processor.Flow) (processor.Verdict, error) {
+	if f.Kind != stanza.Presence || f.Session != nil || !f.From.IsFull() || d.env.Local(f.From.Domain()) {
+		return processor.Continue, nil
+	}
+	switch {
+	case f.Type == stanza.TypeUnavailable:
+		d.caps.remotes.Invalidate(f.From)
+	case f.Type == "" && !f.Has(nsMUCUser, "x"):
+		a := announcedBy(f.Stanza)
+		if old, _ := d.caps.remotes.GetIfPresent(f.From); a.hash == old || a.hash.IsZero() {
+			break
+		}
+		d.caps.remotes.Set(f.From, a.hash)
+		d.asker.want(waiter{from: f.Account, at: f.From, what: a})
+	}
+	return processor.Continue, nil
+}
