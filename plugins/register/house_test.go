@@ -1,0 +1,32 @@
+package register_test
+
+import (
+	"testing"
+
+	"parley/parser"
+	"parley/plugins"
+	"parley/plugins/accounts"
+	"parley/plugins/plugintest"
+	"parley/plugins/register"
+	"parley/processor"
+	"parley/router"
+	"parley/stream"
+)
+
+const config = `
+servers:
+  streamer:
+    components:
+      accounts: {iterations: 4096}
+      register: {enabled: true, per_hour: 0}
+  processor:
+    components:
+      register: {enabled: true}
+`
+
+func TestScripts(t *testing.T) {
+	plugintest.Run(t, plugintest.Options{
+		Plugins: []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, register.Plugin},
+		Config:  config,
+	}, "testdata/*.txtar")
+}

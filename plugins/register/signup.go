@@ -1,0 +1,135 @@
+package register
+
+import (
+	"context"
+	"net/netip"
+	"unicode/utf8"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/plugins"
+	"parley/plugins/accounts"
+	"parley/stream"
+)
+
+// signup is the streamer's component.
+type signup struct {
+	still
+	env      plugins.Env
+	cfg      SignupConfig
+	accounts *accounts.Accounts
+	limit    *limiter // nil: nobody is slowed down
+	reserved map[string]bool
+}
+
+var _ stream.Component = (*signup)(nil)
+
+func newSignup(env plugins.Env, c plugins.Config) (plugins.Component, error) {
+	a, err := plugins.Need[*accounts.Accounts](env, accounts.Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &signup{env: env, cfg: *signupDefaults(), accounts: a, reserved: map[string]bool{}}
+	if err := c.Decode(&s.cfg); err != nil {
+		return nil, err
+	}
+	if s.cfg.PerHour > 0 {
+		s.limit = newLimiter(s.cfg.PerHour, env.Clock)
+	}
+	for _, n := range s.cfg.Forbidden {
+		s.reserved[accounts.Skeleton(n)] = true
+	}
+	return s, nil
+}
+
+// orderRegister puts the feature behind those of SASL.
+const orderRegister = 45
+
+// Register implements stream.Component.
+func (s *signup) Register(r *stream.Registrar) {
+	r.StreamFeature(stream.Feature{In: stream.Secured, Order: orderRegister, Advertise: func(*stream.Conn) *stanza.Element { // XEP-0077 §8
+		return stanza.El(nsFeature, "register")
+	}})
+	r.PreAuthIQ(stanza.Name{Space: ns, Local: "query"}, s.request)
+}
+
+// request is XEP-0077 §3.1.
+func (s *signup) request(ctx context.Context, c *stream.Conn, st *stanza.Stanza) (*stanza.Element, error) {
+	if to := st.To; !to.IsZero() && (!to.IsDomain() || to.Domain() != c.Domain()) {
+		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
+	}
+	if st.Type == "get" {
+		return stanza.El(ns, "query").Add(
+			stanza.El(ns, "instructions").AddText(s.cfg.Instructions),
+			stanza.El(ns, "username"),
+			stanza.El(ns, "password"),
+		), nil
+	}
+	q := st.Payload()
+	if q.Child(ns, "remove") != nil { // §3.2: there is nobody yet
+		return nil, stanza.NewError(stanza.UnexpectedRequest, "log in first")
+	}
+	return nil, s.create(ctx, c, q)
+}
+
+// create makes the account, if name, password and address are good for one.
+func (s *signup) create(ctx context.Context, c *stream.Conn, q *stanza.Element) error {
+	name, _ := text(q, "username")
+	password, _ := text(q, "password")
+	if name == "" || password == "" { // §3.1
+		return stanza.NewError(stanza.NotAcceptable, "a name and a password are required")
+	}
+	at, err := jid.New(name, c.Domain(), "")
+	if err != nil {
+		return stanza.NewError(stanza.NotAcceptable, "the name is not acceptable")
+	}
+	if err := s.acceptable(at, password); err != nil {
+		return err
+	}
+	// What is well-formed counts, taken names as well: nobody finds out by
+	// the thousand which exist.
+	remote := c.Transport().RemoteAddr().String()
+	if ap, err := netip.ParseAddrPort(remote); err == nil && !s.limit.allow(ap.Addr()) {
+		s.env.Log.Warn("registration throttled", "remote", remote)
+		return stanza.NewError(stanza.ResourceConstraint, "too many registrations from your address; try again later")
+	}
+	if err := s.unlike(ctx, at); err != nil {
+		return err
+	}
+	if err := s.accounts.Create(ctx, at, password); err != nil {
+		return wire(err)
+	}
+	s.env.Log.Info("registered", "account", at.String(), "remote", remote)
+	return nil
+}
+
+// acceptable judges name and password by themselves.
+func (s *signup) acceptable(at jid.JID, password string) error {
+	name := at.Local()
+	switch {
+	case utf8.RuneCountInString(name) > s.cfg.MaxName:
+		return stanza.NewError(stanza.NotAcceptable, "the name is too long")
+	case s.reserved[accounts.Skeleton(name)]:
+		return stanza.NewError(stanza.NotAcceptable, "the name is reserved")
+	case mixed(name):
+		return stanza.NewError(stanza.NotAcceptable, "the name mixes letters of different scripts")
+	case utf8.RuneCountInString(password) < s.cfg.MinPassword:
+		return stanza.NewError(stanza.NotAcceptable, "the password is too short")
+	}
+	return nil
+}
+
+// unlike refuses names that look like an existing one.
+func (s *signup) unlike(ctx context.Context, at jid.JID) error {
+	if !s.cfg.Lookalikes {
+		return nil
+	}
+	taken, err := s.accounts.LooksTaken(ctx, at)
+	if err != nil {
+		return wire(err)
+	}
+	if taken {
+		return stanza.NewError(stanza.Conflict, "the name looks like one that is taken")
+	}
+	return nil
+}
