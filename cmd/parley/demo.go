@@ -4,9 +4,58 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
+
+	"parley/plugins/admin/accounts"
+	"parley/plugins/admin/client"
 )
 
+// demonstrate makes the administrator's account on the first run and says what
+// to try. The password is printed here and nowhere else.
 func (s *setup) demonstrate(ctx context.Context, w io.Writer, open map[string]string) {
-	_ = ctx
-	fmt.Fprintln(w, port(open["c2s"]))
+	domain := s.settings.Domains[0]
+	c, err := client.Open(ctx, s.settings.Data)
+	if err != nil {
+		fmt.Fprintf(w, "No account was made: %v\n\n", err)
+		return
+	}
+	first, err := firstAccount(ctx, accounts.Client{Client: c}, "admin@"+domain)
+	switch {
+	case err != nil:
+		fmt.Fprintf(w, "No account was made: %v\n\n", err)
+	case first != "":
+		fmt.Fprintf(w, "Account    admin@%s\nPassword   %s   (shown this once)\n\n", domain, first)
+	}
+	fmt.Fprintf(w, `Add two people:
+  bin/parley account add alice@%[1]s%[4]s
+  bin/parley account add bob@%[1]s%[4]s
+
+Connect a client (Gajim, Dino, Conversations, Profanity, …) as each of them:
+  server %[2]s, port %[3]s, and accept the self-signed certificate
+
+Then: let alice add bob as a contact, write to him, log in on a second device,
+write to somebody who is offline. See what is at work: bin/parley component list%[4]s
+Stop with Ctrl-C.
+
+`, domain, hostOf(open["c2s"]), port(open["c2s"]), s.dataFlag())
+}
+
+// dataFlag is what commands need to find this installation.
+func (s *setup) dataFlag() string {
+	if filepath.Clean(s.settings.Data) == "data" {
+		return ""
+	}
+	return " --data " + s.settings.Data
+}
+
+// firstAccount makes the account unless there are any, and returns its
+// password; "" when there are.
+func firstAccount(ctx context.Context, c accounts.Client, jid string) (string, error) {
+	page, err := c.List(ctx, "", "")
+	if err != nil || len(page.Accounts) > 0 {
+		return "", err
+	}
+	password := newPassword()
+	_, err = c.Create(ctx, jid, password)
+	return password, err
 }

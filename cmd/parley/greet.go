@@ -43,3 +43,15 @@ func port(address string) string {
 	}
 	return p
 }
+
+// hostOf is the host of a host:port as a client on this machine reaches it.
+func hostOf(address string) string {
+	h, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return "localhost"
+	}
+	if ip := net.ParseIP(h); ip != nil && (ip.IsUnspecified() || ip.IsLoopback()) {
+		return "localhost"
+	}
+	return h
+}

@@ -12,11 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
 
 func main() {
+	syscall.Umask(0o077) // keys, the database and configurations with secrets are nobody else's
 	err := root().ExecuteContext(context.Background())
 	if err == nil {
 		return
@@ -40,6 +42,11 @@ func root() *cobra.Command {
   parley serve --config parley.yaml  run the server
   parley check --config parley.yaml  see what is wrong with the installation`,
 	}
-	cmd.AddCommand(serveCommand(), versionCommand())
+	cmd.AddCommand(
+		serveCommand(),
+		checkCommand(),
+		accountCommand(), componentCommand(), serverCommand(), pluginCommand(), configCommand(),
+		versionCommand(),
+	)
 	return cmd
 }

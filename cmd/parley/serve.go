@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"parley/plugins"
+	"parley/plugins/admin"
 	"parley/stream"
 )
 
@@ -130,8 +131,14 @@ func (h *house) halt(ctx context.Context, log *slog.Logger, signals <-chan os.Si
 	}
 }
 
-// opened waits until the doors that are configured are open, or one cannot be.
+// opened waits until the administration answers and the doors that are
+// configured are open, or one cannot be.
 func (s *setup) opened(ctx context.Context, h *house) error {
+	if s.tree.ServerEnabled(admin.Name) {
+		if _, err := s.answering(ctx, h); err != nil {
+			return err
+		}
+	}
 	if !s.tree.ServerEnabled(stream.Name) {
 		return nil
 	}
@@ -139,15 +146,13 @@ func (s *setup) opened(ctx context.Context, h *house) error {
 	if err != nil {
 		return err
 	}
-	t := time.NewTicker(2 * time.Millisecond)
-	defer t.Stop()
 	for len(h.addresses()) < len(want) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case err := <-h.host.Fatal():
 			return err
-		case <-t.C:
+		case <-pause():
 		}
 	}
 	return nil

@@ -9,6 +9,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// version is set by the linker (-X main.version=…), and never changed.
+var version string
+
 // build is what the compiler knows of this binary.
 type build struct {
 	Version  string    `json:"version"`
@@ -20,11 +23,14 @@ type build struct {
 
 func thisBuild() build {
 	b := build{Version: "development", Go: runtime.Version()}
+	if version != "" {
+		b.Version = version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
 	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
+	if v := info.Main.Version; version == "" && v != "" && v != "(devel)" {
 		b.Version = v
 	}
 	for _, s := range info.Settings {

@@ -35,7 +35,7 @@ var Plugin = plugins.Plugin{
 	Requires: []string{admin.Name},
 	Components: []plugins.Maker{
 		{Server: stream.Name, Defaults: defaults(), New: newRoutes},
-		{Server: admin.Name, New: newWatcher},
+		{Server: admin.Name, Name: "health-watch", New: newWatcher},
 	},
 	Contract: func(env plugins.Env) (any, error) { return newHouse(env), nil },
 }

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"parley/plugins/admin"
+	"parley/plugins/admin/client"
+	"parley/plugins/config"
+	"parley/stream"
+)
+
+// reached is a server that answers, and how to let go of it.
+type reached struct {
+	*client.Client
+	release func() error
+}
+
+// reach opens the administration of the server that runs on the data
+// directory.
+func (p *place) reach(cmd *cobra.Command) (*reached, error) {
+	s, err := p.load(cmd)
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.Open(cmd.Context(), s.settings.Data)
+	if err != nil {
+		return nil, err
+	}
+	return &reached{c, func() error { return nil }}, nil
+}
+
+// reachAlways is reach; when no server runs it starts a house without doors in
+// this process, so that what is done to an account goes through the same
+// components, and every feature hears of it.
+func (p *place) reachAlways(cmd *cobra.Command) (*reached, error) {
+	flags, err := p.given(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return reachOrStart(cmd.Context(), cmd.ErrOrStderr(), p.file, flags)
+}
+
+func reachOrStart(ctx context.Context, logs io.Writer, file string, flags []config.Flag) (*reached, error) {
+	s, err := read(file, flags)
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.Open(ctx, s.settings.Data)
+	switch {
+	case err == nil:
+		return &reached{c, func() error { return nil }}, nil
+	case !errors.Is(err, client.ErrNotRunning):
+		return nil, err
+	}
+	s, err = read(file, append(flags,
+		config.Flag{Name: "offline", Path: config.ServerPath(stream.Name) + ".enabled", Value: "false"},
+		config.Flag{Name: "offline", Path: config.ServerPath(admin.Name) + ".enabled", Value: "true"},
+		config.Flag{Name: "offline", Path: "log.level", Value: "error"}))
+	if err != nil {
+		return nil, err
+	}
+	return s.offline(ctx, logs)
+}
+
+// offline starts the house without its doors.
+func (s *setup) offline(ctx context.Context, logs io.Writer) (*reached, error) {
+	log, level, err := newLog(logs, s.settings.Log)
+	if err != nil {
+		return nil, err
+	}
+	h, err := s.open(ctx, log, level)
+	if err != nil {
+		return nil, err
+	}
+	stop := func() error {
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+		defer cancel()
+		return h.stop(bound)
+	}
+	if err := h.host.Start(ctx); err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	c, err := s.answering(ctx, h)
+	if err != nil {
+		return nil, errors.Join(err, stop())
+	}
+	return &reached{c, stop}, nil
+}
+
+// answering waits for the administration of a house that was just started.
+func (s *setup) answering(ctx context.Context, h *house) (*client.Client, error) {
+	for {
+		c, err := client.Open(ctx, s.settings.Data)
+		if !errors.Is(err, client.ErrNotRunning) {
+			return c, err
+		}
+		select {
+		case err := <-h.host.Fatal():
+			return nil, err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-pause():
+		}
+	}
+}
