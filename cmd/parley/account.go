@@ -9,33 +9,33 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"parley/plugins/admin/accounts"
+	"parley/plugins/accountadmin"
 )
 
 // accountVerb is one command on one account.
 type accountVerb struct {
 	use, short string
 	password   bool // asks for one
-	run        func(ctx context.Context, c accounts.Client, jid, password string) error
+	run        func(ctx context.Context, c accountadmin.Client, jid, password string) error
 	done       string
 }
 
 func accountVerbs() []accountVerb {
 	return []accountVerb{
-		{use: "add", short: "Make an account", password: true, done: "made", run: func(ctx context.Context, c accounts.Client, jid, pw string) error {
+		{use: "add", short: "Make an account", password: true, done: "made", run: func(ctx context.Context, c accountadmin.Client, jid, pw string) error {
 			_, err := c.Create(ctx, jid, pw)
 			return err
 		}},
-		{use: "passwd", short: "Change an account's password", password: true, done: "password changed", run: func(ctx context.Context, c accounts.Client, jid, pw string) error {
+		{use: "passwd", short: "Change an account's password", password: true, done: "password changed", run: func(ctx context.Context, c accountadmin.Client, jid, pw string) error {
 			return c.SetPassword(ctx, jid, pw)
 		}},
-		{use: "disable", short: "Keep an account from logging in; its sessions end, messages are kept", done: "disabled", run: func(ctx context.Context, c accounts.Client, jid, _ string) error {
+		{use: "disable", short: "Keep an account from logging in; its sessions end, messages are kept", done: "disabled", run: func(ctx context.Context, c accountadmin.Client, jid, _ string) error {
 			return c.Disable(ctx, jid)
 		}},
-		{use: "enable", short: "Let a disabled account log in again", done: "enabled", run: func(ctx context.Context, c accounts.Client, jid, _ string) error {
+		{use: "enable", short: "Let a disabled account log in again", done: "enabled", run: func(ctx context.Context, c accountadmin.Client, jid, _ string) error {
 			return c.Enable(ctx, jid)
 		}},
-		{use: "delete", short: "Delete an account and everything that is kept of it", done: "deleted", run: func(ctx context.Context, c accounts.Client, jid, _ string) error {
+		{use: "delete", short: "Delete an account and everything that is kept of it", done: "deleted", run: func(ctx context.Context, c accountadmin.Client, jid, _ string) error {
 			return c.Delete(ctx, jid)
 		}},
 	}
@@ -67,7 +67,7 @@ func (v accountVerb) command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = errors.Join(v.run(cmd.Context(), accounts.Client{Client: c.Client}, jid, password), c.release())
+			err = errors.Join(v.run(cmd.Context(), accountadmin.Client{Client: c.Client}, jid, password), c.release())
 			if err != nil {
 				return err
 			}
@@ -109,7 +109,7 @@ func accountList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := listAccounts(cmd.Context(), accounts.Client{Client: c.Client}, of)
+			list, err := listAccounts(cmd.Context(), accountadmin.Client{Client: c.Client}, of)
 			if err = errors.Join(err, c.release()); err != nil {
 				return err
 			}
@@ -130,8 +130,8 @@ func accountList() *cobra.Command {
 }
 
 // listAccounts reads every page.
-func listAccounts(ctx context.Context, c accounts.Client, domain string) ([]accounts.Account, error) {
-	out := []accounts.Account{}
+func listAccounts(ctx context.Context, c accountadmin.Client, domain string) ([]accountadmin.Account, error) {
+	out := []accountadmin.Account{}
 	for after := ""; ; {
 		p, err := c.List(ctx, domain, after)
 		if err != nil {
@@ -155,7 +155,7 @@ func accountShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := accounts.Client{Client: c.Client}.Show(cmd.Context(), args[0])
+			a, err := accountadmin.Client{Client: c.Client}.Show(cmd.Context(), args[0])
 			if err = errors.Join(err, c.release()); err != nil {
 				return err
 			}
@@ -178,7 +178,7 @@ func accountShow() *cobra.Command {
 	return cmd
 }
 
-func accountState(a accounts.Account) string {
+func accountState(a accountadmin.Account) string {
 	if !a.Disabled.IsZero() {
 		return "disabled"
 	}

@@ -6,7 +6,7 @@ import (
 	"io"
 	"path/filepath"
 
-	"parley/plugins/admin/accounts"
+	"parley/plugins/accountadmin"
 	"parley/plugins/admin/client"
 )
 
@@ -19,7 +19,7 @@ func (s *setup) demonstrate(ctx context.Context, w io.Writer, open map[string]st
 		fmt.Fprintf(w, "No account was made: %v\n\n", err)
 		return
 	}
-	first, err := firstAccount(ctx, accounts.Client{Client: c}, "admin@"+domain)
+	first, err := firstAccount(ctx, accountadmin.Client{Client: c}, "admin@"+domain)
 	switch {
 	case err != nil:
 		fmt.Fprintf(w, "No account was made: %v\n\n", err)
@@ -50,7 +50,7 @@ func (s *setup) dataFlag() string {
 
 // firstAccount makes the account unless there are any, and returns its
 // password; "" when there are.
-func firstAccount(ctx context.Context, c accounts.Client, jid string) (string, error) {
+func firstAccount(ctx context.Context, c accountadmin.Client, jid string) (string, error) {
 	page, err := c.List(ctx, "", "")
 	if err != nil || len(page.Accounts) > 0 {
 		return "", err

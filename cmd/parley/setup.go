@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"parley/plugins"
+	"parley/plugins/accountadmin"
 	"parley/plugins/accounts"
 	"parley/plugins/admin"
-	adminaccounts "parley/plugins/admin/accounts"
 	"parley/plugins/all"
 	"parley/plugins/config"
 	"parley/plugins/health"
@@ -20,7 +20,7 @@ import (
 // everything is what this binary runs.
 func everything() []plugins.Plugin {
 	out := all.Plugins()
-	for _, p := range []plugins.Plugin{admin.Plugin, health.Plugin, accounts.Plugin, adminaccounts.Plugin} {
+	for _, p := range []plugins.Plugin{admin.Plugin, health.Plugin, accounts.Plugin, accountadmin.Plugin} {
 		if !slices.ContainsFunc(out, func(x plugins.Plugin) bool { return x.Name == p.Name }) {
 			out = append(out, p)
 		}

@@ -1,4 +1,4 @@
-// Package accounts lets accounts be managed through the administration socket
+// Package accountadmin lets accounts be managed through the administration socket
 // (plugins/admin): its routes, and a client for them (client.go).
 //
 //	GET    /v1/accounts?domain=D&after=JID&limit=N   a page, by address
@@ -9,7 +9,7 @@
 //	DELETE /v1/accounts/JID
 //
 // Passwords are in bodies only, so they never come near a log.
-package accounts
+package accountadmin
 
 import (
 	"context"
@@ -25,9 +25,12 @@ import (
 	"parley/plugins/admin"
 )
 
+// Name is the plugin's name.
+const Name = "accountadmin"
+
 // Plugin provides the component.
 var Plugin = plugins.Plugin{
-	Name:       "admin-accounts",
+	Name:       Name,
 	Doc:        "Accounts on the administration socket.",
 	Requires:   []string{admin.Name, accounts.Name},
 	Components: []plugins.Maker{{Server: admin.Name, New: newComponent}},
