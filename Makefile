@@ -21,13 +21,13 @@ run: build ## build, start on an embedded database and say what to try next
 	./bin/parley serve --data ./data --demo
 
 test: ## every test: units with -race, scripts, real databases and real clients (INSTALL=no uses only what is there)
-	@INSTALL=$(INSTALL) scripts/test
+	@INSTALL=$(INSTALL) .ci/test
 
 check: ## gofmt, vet, staticcheck, import rules, references, go.mod
-	@scripts/check
+	@.ci/check
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
-	@scripts/fuzz $(FUZZTIME)
+	@.ci/fuzz $(FUZZTIME)
 
 bench: ## Go benchmarks with their allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./parser/... ./router/... ./storage/...
