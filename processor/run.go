@@ -344,5 +344,5 @@ func (r *run) commitBefore(ctx context.Context, f *Flow) {
 }
 
 func (f *Flow) reply(st *stanza.Stanza) {
-	f.work.out = append(f.work.out, &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: st})
+	f.work.out = append(f.work.out, &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: st, Solicited: f.Session != nil})
 }

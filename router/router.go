@@ -284,6 +284,7 @@ func (b *bundle) deliver(e *channel.Envelope, to ...*sessions.Entry) {
 	}
 	d := *e
 	d.Kind, d.Class, d.To = channel.Deliver, classOf(e.Stanza), make([]sessions.Ref, 0, len(to))
+	d.Solicited = e.Solicited || e.Replay
 	var only []sessions.Ref
 	for _, x := range to {
 		if e.Pending != 0 && !x.Receives() {

@@ -38,6 +38,7 @@ func coreFeatures() []Feature {
 		}},
 		{In: Secured, Order: orderBinding, Advertise: advertiseBindings},
 		{In: Authenticated, Order: orderBind, Advertise: advertiseBind},
+		smFeature(), csiFeature(), limitsFeature(),
 	}
 }
 

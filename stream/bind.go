@@ -10,8 +10,7 @@ import (
 	"parley/router/sessions"
 )
 
-// advertiseBind offers resource binding (RFC 6120 §7.4), and the session of
-// RFC 3921 as the no-op that it is, for clients that still ask.
+// advertiseBind offers resource binding (RFC 6120 §7.4).
 func advertiseBind(*Conn) *stanza.Element { return stanza.El(stanza.NSBind, "bind") }
 
 // bindRequest is RFC 6120 §7.6, §7.7.
@@ -63,26 +62,31 @@ func (c *Conn) Bind(ctx context.Context, resource string, st sessions.State) (ji
 }
 
 // BindAs asks the house for exactly this address and returns why not, or "".
+// Deliveries wait until the element that is being handled has been answered.
 func (c *Conn) BindAs(ctx context.Context, at jid.JID, st sessions.State) (string, error) {
 	st.Remote, st.Secure, st.Transport = c.tr.RemoteAddr().String(), c.tr.TLS() != nil, c.tr.Name()
 	// A connection may try more than once: each try is a session of its own.
 	sess := c.srv.newSession(c, c.srv.ref(c.srv.lastID.Add(1), at))
-	c.session = sess
-	c.tr.OnDrained(func() { sess.flush() })
 	reason, err := sess.bind(ctx, st)
 	if err != nil || reason != "" {
-		c.session = nil
-		c.srv.sessions.Delete(sess.ref.Conn)
+		sess.end(context.WithoutCancel(ctx)) // the house may have bound it after all, too late
 		return reason, err
 	}
+	c.established(sess)
+	c.log.Info("bound", "transport", c.tr.Name())
+	return "", nil
+}
+
+// established joins the stream to its session, a new one or one it resumes.
+func (c *Conn) established(s *Session) {
+	c.session = s
+	c.tr.OnDrained(s.drained)
 	c.phase = Established
-	if st.Kind != sessions.Component { // it speaks for many, and is trusted
+	if s.ref.JID.IsFull() { // a component speaks for many, and is trusted
 		c.limiter = c.srv.cfg.Rate.newLimiter()
 	}
 	c.rd.SetLimits(c.srv.cfg.Limits.reader(true))
-	c.log = c.log.With("jid", at.String())
-	c.log.Info("bound", "transport", c.tr.Name())
-	return "", nil
+	c.log = c.log.With("jid", s.ref.JID.String())
 }
 
 func asStanzaError(c *Conn, err error) *stanza.Error {

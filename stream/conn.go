@@ -65,7 +65,9 @@ type Conn struct {
 	inFrame int // elements of the message that is being read (framed transports)
 
 	closeOnce sync.Once
-	closing   atomic.Bool // shared: our end of the stream is closed
+	closing   atomic.Bool   // shared: our end of the stream is closed
+	left      chan struct{} // shared: closed when the session gets nothing more from this connection
+	detached  bool
 }
 
 // streamLang is the language of our streams: of error texts, and what stanzas
@@ -76,7 +78,7 @@ const streamLang = "en"
 type limiter struct{ bytes, stanzas *rate.Limiter }
 
 func newConn(s *Server, t Transport, p Profile) *Conn {
-	c := &Conn{srv: s, tr: t, profile: p, number: s.lastID.Add(1), origin: originOf(t.RemoteAddr()), phase: Fresh}
+	c := &Conn{srv: s, tr: t, profile: p, number: s.lastID.Add(1), origin: originOf(t.RemoteAddr()), phase: Fresh, left: make(chan struct{})}
 	c.log = s.log.With("conn", c.number)
 	mode := stanza.Stream
 	if t.Framed() {
@@ -118,7 +120,7 @@ func (c *Conn) run(ctx context.Context) {
 }
 
 func (c *Conn) live(ctx context.Context) {
-	c.tr.SetReadDeadline(time.Time{})
+	c.readUntil(time.Time{})
 	c.pump(ctx, func() bool { return false })
 	c.end(ctx)
 }
@@ -151,10 +153,19 @@ func (c *Conn) elementDeadline() {
 		return
 	}
 	if c.rd.Buffered() > 0 {
-		c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Element))
+		c.readUntil(time.Now().Add(c.srv.cfg.Timeouts.Element))
 		return
 	}
-	c.tr.SetReadDeadline(time.Time{})
+	c.readUntil(time.Time{})
+}
+
+// readUntil sets the reader's deadline, but never over the one of a stream
+// that somebody is closing.
+func (c *Conn) readUntil(t time.Time) {
+	c.tr.SetReadDeadline(t)
+	if c.closing.Load() {
+		c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Close))
+	}
 }
 
 func (c *Conn) readFailed(err error) {
@@ -165,6 +176,8 @@ func (c *Conn) readFailed(err error) {
 	case errors.As(err, &se): // the transport saw what no stream may carry
 		c.fail(se)
 		return
+	case errors.Is(err, os.ErrDeadlineExceeded) && c.session.survives():
+		return // a network that went away in the middle of an element
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.fail(&stanza.StreamError{Condition: stanza.StreamConnectionTimeout})
 		return
@@ -258,6 +271,11 @@ func (c *Conn) await() {
 
 // detach tells the session that this was its connection; once.
 func (c *Conn) detach(ctx context.Context) {
+	if c.detached {
+		return
+	}
+	c.detached = true
+	close(c.left)
 	if s := c.session; s != nil {
 		s.lost(context.WithoutCancel(ctx), c)
 	}
@@ -293,7 +311,9 @@ func (c *Conn) token(ctx context.Context, t stanza.Token) error {
 		return nil
 	}
 	c.sendBatch(ctx)
-	return c.profile.Element(ctx, c, t)
+	err := c.profile.Element(ctx, c, t)
+	c.session.open() // what the element was answered with comes before any delivery
+	return err
 }
 
 var (
@@ -437,6 +457,9 @@ func (c *Conn) streamElement(el *stanza.Element) []byte {
 
 // sendStanza queues a rendered stanza.
 func (c *Conn) sendStanza(rendered []byte) {
+	if c.closing.Load() { // RFC 6120 §4.4: nothing after our </stream:stream>
+		return
+	}
 	if c.tr.Framed() { // RFC 7395 §3.3.3: each message declares its namespace
 		rendered = withNamespace(rendered, c.profile.ContentNS())
 	}

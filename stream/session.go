@@ -6,39 +6,63 @@ import (
 	"sync/atomic"
 	"time"
 
+	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/router/channel"
 	"parley/router/sessions"
 )
 
 // Session is a bound stream. It outlives its Conn when stream management lets
-// it. Lock order: Session.mu before the transport's.
+// it. Lock order: takeover, telling, Session.mu, then the transport's.
 type Session struct {
-	srv      *Server
-	ref      sessions.Ref
-	received atomic.Uint64 // stanzas read; the Seq of the last one
-	durable  atomic.Uint64 // stanzas that are done and stored: the h of XEP-0198
+	srv       *Server
+	ref       sessions.Ref
+	received  atomic.Uint64 // stanzas read; the Seq of the last one
+	durable   atomic.Uint64 // stanzas that are done and stored: the h of XEP-0198
+	lastHeard atomic.Int64  // unix nanoseconds, for the idle check
+	bindDone  chan string   // the answer to Bind
+
+	takeover sync.Mutex // held by the one stream that resumes the session
+	telling  sync.Mutex // keeps what the house is told about hibernation in order
 
 	mu        sync.Mutex
-	conn      *Conn        // nil: hibernated or ended
-	ended     bool         // has left the house, or is about to
-	sm        *management  // nil: no stream management
-	csi       csi          //
-	unwritten []int64      // without stream management: rows the socket has not taken yet
-	bindDone  chan string  // the answer to Bind; nil once it is there
-	lastHeard atomic.Int64 // unix seconds, for the idle check
+	conn      *Conn       // nil: hibernated or ended
+	ended     bool        // has left the house
+	broken    bool        // is about to end; takes nothing more
+	opening   bool        // the answer that gives the client its session is not out yet
+	resending bool        // what was not acknowledged goes out first when it opens
+	early     []delivery  // what came while opening
+	sm        *management // nil: no stream management
+	csi       csi
+	unwritten []int64       // without stream management: rows the socket has not taken yet
+	room      chan struct{} // closed when the outbox has drained or the connection has changed; nil: nobody waits
+	caughtUp  chan struct{} // closed when everything received is durable; nil: nobody waits
+	away      time.Time     // since when it hibernates
+	pinged    time.Time     // when a silent client without stream management was asked; zero: it was not
 }
 
-// newSession registers a session under its number.
+// delivery is one stanza on its way to the client.
+type delivery struct {
+	raw       []byte // rendered; nil: only the row is remembered (see management.push)
+	row       int64  // the archive row that an acknowledgement frees; 0: none
+	stamp     int64  // when it was handed over, unix microseconds
+	class     channel.Class
+	hops      uint8
+	solicited bool    // the client asked for it
+	from      jid.JID // whose presence it is; zero when unknown
+}
+
+// newSession registers a session under its number. Deliveries wait until open.
 func (s *Server) newSession(c *Conn, ref sessions.Ref) *Session {
-	sess := &Session{srv: s, ref: ref, conn: c, bindDone: make(chan string, 1)}
+	sess := &Session{srv: s, ref: ref, conn: c, opening: true, bindDone: make(chan string, 1)}
+	sess.heard()
 	s.sessions.Store(ref.Conn, sess)
 	return sess
 }
 
 func (s *Session) heard() {
 	if s != nil {
-		s.lastHeard.Store(s.srv.env.Clock.Now().Unix())
+		s.lastHeard.Store(s.srv.env.Clock.Now().UnixNano())
 	}
 }
 
@@ -79,71 +103,164 @@ func (s *Session) handled(e *channel.Envelope) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sm.ackOwed(s)
+	if s.caughtUp != nil && s.durable.Load() >= s.received.Load() {
+		close(s.caughtUp)
+		s.caughtUp = nil
+	}
+	return s.ackOwed()
+}
+
+// open lets deliveries out: the client has been told that it has a session.
+func (s *Session) open() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.opening {
+		return
+	}
+	s.opening = false
+	if s.resending && s.conn != nil {
+		s.resend()
+	}
+	s.resending = false
+	s.takeEarly()
+	s.request()
+}
+
+// takeEarly puts what came while opening in its place; s.mu is held.
+func (s *Session) takeEarly() {
+	early := s.early
+	s.early = nil
+	for _, d := range early {
+		s.put(d)
+	}
 }
 
 // take appends one delivery; true: a flush is due.
-func (s *Session) take(e *channel.Envelope, rendered []byte) bool {
+func (s *Session) take(d delivery) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended {
+	switch {
+	case s.ended || s.broken:
+		s.srv.bounce(s.ref, d)
+		return false
+	case s.opening:
+		s.early = append(s.early, d)
+		return false
+	case s.csi.holds(d):
 		return false
 	}
-	if s.csi.holds(e, rendered) {
-		return false
-	}
-	s.csi.release(s)
-	return s.put(e, rendered)
+	s.release()
+	return s.put(d)
 }
 
 // put queues behind everything else; s.mu is held.
-func (s *Session) put(e *channel.Envelope, rendered []byte) bool {
-	if s.overflows(len(rendered)) {
-		s.overflow()
+func (s *Session) put(d delivery) bool {
+	if s.broken {
+		s.srv.bounce(s.ref, d)
 		return false
 	}
 	if s.sm != nil {
-		s.sm.sent(e, rendered)
-	} else if e.Pending != 0 {
-		s.unwritten = append(s.unwritten, e.Pending)
+		return s.putManaged(d)
 	}
-	if s.conn == nil {
+	if s.conn == nil || s.conn.closing.Load() {
+		s.srv.bounce(s.ref, d)
 		return false
 	}
-	s.conn.sendStanza(rendered)
+	// An empty outbox takes any one stanza (house: back-pressure).
+	if waiting := s.conn.tr.Pending(); !d.solicited && waiting > 0 && waiting+len(d.raw) > s.outbox() {
+		s.srv.bounce(s.ref, d)
+		s.cutOff()
+		return false
+	}
+	if d.row != 0 {
+		s.unwritten = append(s.unwritten, d.row)
+	}
+	s.conn.sendStanza(d.raw)
 	return true
 }
 
-// overflows tells whether n more bytes are too many for a client that does not
-// read. An empty outbox takes any one stanza (house: back-pressure).
-func (s *Session) overflows(n int) bool {
-	waiting := s.sm.bytes()
-	if s.conn != nil {
-		waiting = max(waiting, s.conn.tr.Pending())
-	}
-	return waiting > 0 && waiting+n > int(s.srv.cfg.Outbox)
-}
+func (s *Session) outbox() int { return int(s.srv.cfg.Outbox) }
 
-// overflow detaches a slow client, or closes it when it cannot come back
-// (reliability row 5). Stored messages stay pending.
-func (s *Session) overflow() {
+// cutOff closes a slow client that cannot come back (reliability row 5);
+// stored messages stay pending. s.mu is held.
+func (s *Session) cutOff() {
+	s.broken = true
 	s.srv.metrics.overflows.Inc()
 	c := s.conn
-	if c == nil { // hibernated and full: the rest waits in the archive
+	if c == nil {
+		s.srv.later(func(ctx context.Context) { s.end(ctx) })
 		return
 	}
-	go c.cut(s.sm != nil)
+	c.log.Info("client does not read: closed", "jid", s.ref.JID.String())
+	s.srv.later(func(context.Context) {
+		c.abort(&stanza.StreamError{Condition: stanza.StreamPolicyViolation, Text: "you do not read what you are sent"})
+		c.tr.Close(0)
+	})
 }
 
-// cut ends the connection of a client that does not read.
-func (c *Conn) cut(resumable bool) {
-	c.log.Info("client does not read: cut off", "jid", c.account.String(), "resumable", resumable)
-	if resumable {
-		c.tr.Close(0)
-		return
+// crowded reports whether n bytes that the client asked for itself have to
+// wait until it has read others.
+func (s *Session) crowded(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.full(n)
+}
+
+func (s *Session) full(n int) bool {
+	if s.conn == nil || s.opening || s.broken || s.conn.closing.Load() {
+		return false
 	}
-	c.abort(&stanza.StreamError{Condition: stanza.StreamPolicyViolation, Text: "you do not read what you are sent"})
-	c.tr.Close(0)
+	waiting := s.conn.tr.Pending()
+	return waiting > 0 && waiting+n > s.outbox()
+}
+
+// await waits until the client has read enough for n more bytes. Only what the
+// client asked for itself waits, on its own goroutine: it pauses its producer.
+// A client that reads nothing for Resumption.RequestGap is gone.
+func (s *Session) await(n int) {
+	limit := time.NewTimer(s.srv.cfg.Resumption.RequestGap)
+	defer limit.Stop()
+	for {
+		s.mu.Lock()
+		if !s.full(n) {
+			s.mu.Unlock()
+			return
+		}
+		if s.room == nil {
+			s.room = make(chan struct{})
+		}
+		room, c := s.room, s.conn
+		s.mu.Unlock()
+		if c.tr.Flush() <= 0 { // it fits now, or nothing will ever
+			return
+		}
+		select {
+		case <-room:
+		case <-limit.C:
+			c.log.Info("client does not read what it asked for: cut off", "jid", s.ref.JID.String())
+			c.tr.Close(0)
+			return
+		}
+	}
+}
+
+// makeRoom wakes who waits for room; s.mu is held.
+func (s *Session) makeRoom() {
+	if s.room != nil {
+		close(s.room)
+		s.room = nil
+	}
+}
+
+// drained is what the transport calls when the peer has taken everything.
+func (s *Session) drained() {
+	s.mu.Lock()
+	s.makeRoom()
+	s.mu.Unlock()
+	s.flush()
 }
 
 // flush gives the socket what is queued, and frees rows it has taken.
@@ -153,7 +270,7 @@ func (s *Session) flush() {
 	if s.conn == nil {
 		return
 	}
-	s.sm.request(s)
+	s.request()
 	if s.conn.tr.Flush() == 0 {
 		s.written()
 	}
@@ -171,12 +288,34 @@ func (s *Session) written() {
 func (s *Session) closeWith(se *stanza.StreamError) {
 	s.mu.Lock()
 	c := s.conn
+	s.broken = s.broken || c == nil
 	s.mu.Unlock()
 	if c == nil {
-		go s.end(context.Background())
+		s.srv.later(s.end)
 		return
 	}
 	c.abort(se)
+}
+
+// evict ends the session at once with a stream error.
+func (s *Session) evict(ctx context.Context, se *stanza.StreamError) {
+	s.mu.Lock()
+	c := s.conn
+	s.mu.Unlock()
+	if c != nil {
+		c.abort(se)
+	}
+	s.end(ctx)
+}
+
+// survives reports whether the session can outlive its connection.
+func (s *Session) survives() bool {
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sm.resumable() && !s.broken
 }
 
 // lost tells the session that its connection is gone.
@@ -186,10 +325,11 @@ func (s *Session) lost(ctx context.Context, c *Conn) {
 		s.mu.Unlock()
 		return
 	}
-	if s.sm.resumable() && !c.closing.Load() {
+	// What was closed by </stream:stream> or an error is over (XEP-0198 §7).
+	if s.sm.resumable() && !s.broken && !c.closing.Load() {
 		s.hibernate()
 		s.mu.Unlock()
-		s.tellHibernated(ctx, true)
+		s.tellHibernated(ctx)
 		return
 	}
 	s.mu.Unlock()
@@ -206,12 +346,50 @@ func (s *Session) end(ctx context.Context) {
 	}
 	s.ended = true
 	s.conn = nil
-	back := s.sm.leftovers(s)
+	s.makeRoom()
+	back := s.leftovers()
 	s.mu.Unlock()
 	s.srv.sessions.Delete(s.ref.Conn)
-	s.srv.forget(s)
+	s.srv.resumes.forget(s)
 	batch := append([]*channel.Envelope{{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load()}}, back...)
 	if err := s.srv.send(ctx, batch...); err != nil {
 		s.srv.log.Error("session not unbound", "jid", s.ref.JID.String(), "err", err)
 	}
+}
+
+// leftovers are what the client was never known to have; s.mu is held.
+func (s *Session) leftovers() (back []*channel.Envelope) {
+	if s.sm != nil {
+		for _, d := range s.sm.queue {
+			back = appendLeftover(back, s.ref, d)
+		}
+		s.sm.queue = nil
+	}
+	for _, d := range s.early {
+		back = appendLeftover(back, s.ref, d)
+	}
+	s.early, s.csi = nil, csi{}
+	return back
+}
+
+// appendLeftover leaves out what nobody misses: presence, chat states, and the
+// answers to what the client itself had asked (XEP-0198 §5).
+func appendLeftover(list []*channel.Envelope, ref sessions.Ref, d delivery) []*channel.Envelope {
+	if len(d.raw) == 0 || d.class != channel.Urgent || d.solicited && d.row == 0 {
+		return list
+	}
+	return append(list, &channel.Envelope{Kind: channel.Undelivered, Session: ref, Raw: d.raw, Pending: d.row, Stamp: d.stamp, Hops: d.hops})
+}
+
+// bounce hands back what came for a session that takes nothing any more.
+func (s *Server) bounce(ref sessions.Ref, d delivery) {
+	back := appendLeftover(nil, ref, d)
+	if len(back) == 0 {
+		return
+	}
+	s.later(func(ctx context.Context) {
+		if err := s.send(ctx, back...); err != nil {
+			s.log.Error("stanza not handed back", "jid", ref.JID.String(), "err", err)
+		}
+	})
 }

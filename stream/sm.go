@@ -2,26 +2,355 @@ package stream
 
 import (
 	"context"
+	"crypto/rand"
+	"strconv"
+	"time"
 
+	"parley/parser/stanza"
 	"parley/router/channel"
 )
 
-// management is stream management of one session (XEP-0198).
-type management struct{}
+// management is stream management of one session (XEP-0198); Session.mu
+// guards it. Both directions count with 64 bits and show 32 of them, which is
+// the wrap at 2^32 that §4 asks for.
+type management struct {
+	id     string        // names the session for resumption; "": it cannot be resumed
+	window time.Duration // how long it may be resumed
+	base   uint64        // Session.received when it was enabled
 
-func (m *management) ackOwed(*Session) bool                    { return false }
-func (m *management) sent(*channel.Envelope, []byte)           {}
-func (m *management) bytes() int                               { return 0 }
-func (m *management) request(*Session)                         {}
-func (m *management) resumable() bool                          { return false }
-func (m *management) leftovers(*Session) []*channel.Envelope   { return nil }
-func (s *Session) hibernate()                                  {}
-func (s *Session) tellHibernated(ctx context.Context, is bool) {}
-func (s *Server) forget(*Session)                              {}
-func (s *Server) endHibernated()                               {}
+	queue []delivery // sent, not acknowledged, in order
+	size  int        // bytes in queue
+	gaps  int        // deliveries in queue whose bytes were given up
+	acked uint64     // how many the client has acknowledged
+	sent  uint64     // how many it was sent: acked + len(queue)
 
-// csi is client state indication (XEP-0352).
-type csi struct{}
+	asked  time.Time // when the open <r/> went out; zero: none is open
+	fresh  int       // sent since the last <r/>
+	stored bool      // a row is among them
+	owed   bool      // an <r/> was answered with less than had been received
+	told   uint64    // the durable count of the last <a/>
+}
 
-func (c *csi) holds(*channel.Envelope, []byte) bool { return false }
-func (c *csi) release(*Session)                     {}
+// Limits of stream management that are nobody's choice.
+const (
+	requestEvery = 5                // stanzas without a row before an <r/> is due
+	requestAfter = 10 * time.Second // and how long fewer than that may wait
+	awayFactor   = 2                // a session without a connection holds so many outboxes
+	askedFactor  = 16               // a client that never acknowledges gets so many times Unacked of what it asks for
+)
+
+func smFeature() Feature {
+	el := func(local string) stanza.Name { return stanza.Name{Space: stanza.NSSM, Local: local} }
+	return Feature{
+		In: Fresh | Secured | Authenticated | Established, Order: orderSM, Advertise: advertiseSM,
+		Elements: map[stanza.Name]ElementHandler{
+			el("enable"): smEnable,
+			el("resume"): smResume,
+			el("r"):      smRequested,
+			el("a"):      smAcknowledged,
+		},
+	}
+}
+
+// advertiseSM is XEP-0198 §2.
+func advertiseSM(c *Conn) *stanza.Element {
+	if c.phase == Authenticated || c.phase == Established && !c.session.managed() {
+		return stanza.El(stanza.NSSM, "sm")
+	}
+	return nil
+}
+
+func (s *Session) managed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sm != nil
+}
+
+func smFailed(c stanza.Condition) *stanza.Element {
+	return stanza.El(stanza.NSSM, "failed").Add(stanza.El(stanza.NSStanzas, string(c)))
+}
+
+// smEnable is XEP-0198 §3: after binding, and once.
+func smEnable(_ context.Context, c *Conn, el *stanza.Element) error {
+	if c.phase != Established {
+		c.Send(smFailed(stanza.UnexpectedRequest))
+		return nil
+	}
+	s := c.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sm != nil {
+		return &stanza.StreamError{Condition: stanza.StreamPolicyViolation, Text: "stream management is enabled already"}
+	}
+	c.Send(s.enable(el)) // what is delivered from now on is counted: not before <enabled/> is queued
+	return nil
+}
+
+// enable starts counting; s.mu is held.
+func (s *Session) enable(el *stanza.Element) *stanza.Element {
+	s.sm = &management{base: s.received.Load()}
+	enabled := stanza.El(stanza.NSSM, "enabled")
+	s.sm.window = s.srv.cfg.Resumption.Window
+	if !xmlBool(el.Get("resume")) || s.sm.window <= 0 {
+		return enabled
+	}
+	if secs, err := strconv.ParseUint(el.Get("max"), 10, 31); err == nil && secs > 0 {
+		s.sm.window = min(s.sm.window, time.Duration(secs)*time.Second)
+	}
+	s.sm.id = rand.Text()
+	s.srv.resumes.add(s.sm.id, s)
+	return enabled.With("id", s.sm.id).With("resume", "true").
+		With("max", strconv.Itoa(int((s.sm.window+time.Second-1)/time.Second)))
+}
+
+// xmlBool reads a boolean of XML Schema.
+func xmlBool(v string) bool { return v == "true" || v == "1" }
+
+func parseH(v string) (uint32, bool) {
+	h, err := strconv.ParseUint(v, 10, 32)
+	return uint32(h), err == nil
+}
+
+// counted is the h for the client: what is durable, since stream management
+// was enabled (promise D1). durable may lag behind the base.
+func (m *management) counted(durable uint64) uint32 { return uint32(max(durable, m.base) - m.base) }
+
+// smRequested answers <r/> at once with what is durable; what is still on its
+// way is acknowledged when it has arrived (see ackOwed).
+func smRequested(_ context.Context, c *Conn, _ *stanza.Element) error {
+	s, err := c.managedSession()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acknowledge()
+	return nil
+}
+
+// managedSession fails for elements that stream management alone understands
+// (RFC 6120 §4.9.3.24).
+func (c *Conn) managedSession() (*Session, error) {
+	if c.phase < Authenticated {
+		return nil, &stanza.StreamError{Condition: stanza.StreamNotAuthorized}
+	}
+	if c.phase != Established || !c.session.managed() {
+		return nil, &stanza.StreamError{Condition: stanza.StreamUnsupportedStanzaType, Text: "stream management is not enabled"}
+	}
+	return c.session, nil
+}
+
+// acknowledge queues an <a/>; s.mu is held.
+func (s *Session) acknowledge() {
+	durable := s.durable.Load()
+	s.sm.told = durable
+	s.sm.owed = durable < s.received.Load()
+	s.conn.Send(stanza.El(stanza.NSSM, "a").With("h", strconv.FormatUint(uint64(s.sm.counted(durable)), 10)))
+}
+
+// ackOwed tells the client unasked that what its <r/> asked about has become
+// durable; true: something was queued. s.mu is held.
+func (s *Session) ackOwed() bool {
+	m := s.sm
+	if m == nil || !m.owed || s.conn == nil || s.opening || s.conn.closing.Load() || s.durable.Load() <= m.told {
+		return false
+	}
+	s.acknowledge()
+	return true
+}
+
+// smAcknowledged is XEP-0198 §4.
+func smAcknowledged(_ context.Context, c *Conn, el *stanza.Element) error {
+	s, err := c.managedSession()
+	if err != nil {
+		return err
+	}
+	h, ok := parseH(el.Get("h"))
+	if !ok {
+		return &stanza.StreamError{Condition: stanza.StreamBadFormat, Text: "h is not a number"}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.acknowledged(h); err != nil {
+		return err
+	}
+	s.request()
+	return nil
+}
+
+// acknowledged takes what the client has off the queue; s.mu is held.
+func (s *Session) acknowledged(h uint32) error {
+	m := s.sm
+	at := m.position(h)
+	if at > m.sent { // XEP-0198 §6
+		count := strconv.FormatUint(uint64(uint32(m.sent)), 10)
+		given := strconv.FormatUint(uint64(h), 10)
+		return &stanza.StreamError{
+			Condition: stanza.StreamUndefinedCondition,
+			Text:      "You acknowledged " + given + " stanzas, but I only sent you " + count + " so far.",
+			App:       stanza.El(stanza.NSSM, "handled-count-too-high").With("h", given).With("send-count", count),
+		}
+	}
+	m.asked = time.Time{}
+	if at <= m.acked {
+		return nil
+	}
+	n := int(at - m.acked)
+	var rows []int64
+	for i, d := range m.queue[:n] {
+		m.size -= len(d.raw)
+		if d.raw == nil {
+			m.gaps--
+		}
+		if d.row != 0 {
+			rows = append(rows, d.row)
+		}
+		m.queue[i] = delivery{}
+	}
+	m.queue = m.queue[n:]
+	m.acked = at
+	m.fresh = min(m.fresh, len(m.queue))
+	if len(m.queue) == 0 {
+		m.queue, m.stored = nil, false
+	}
+	if len(rows) > 0 {
+		s.srv.acks.add(s.ref, rows...)
+	}
+	return nil
+}
+
+// position is the count that h stands for: the one nearest to what is known.
+func (m *management) position(h uint32) uint64 {
+	const lap = 1 << 32
+	at := m.acked&^(lap-1) | uint64(h)
+	switch {
+	case at+lap/2 < m.acked: // has wrapped since
+		at += lap
+	case at > m.sent && at >= lap && at-lap+lap/2 > m.acked: // from before the last wrap
+		at -= lap
+	}
+	return at
+}
+
+// request asks for an acknowledgement when there is something worth asking
+// for and no question is open; s.mu is held.
+func (s *Session) request() {
+	m := s.sm
+	if m == nil || s.conn == nil || s.opening || s.conn.closing.Load() || !m.asked.IsZero() {
+		return
+	}
+	if m.fresh >= requestEvery || m.stored {
+		s.ask()
+	}
+}
+
+// ask queues an <r/>; s.mu is held.
+func (s *Session) ask() {
+	s.sm.asked, s.sm.fresh, s.sm.stored = s.srv.env.Clock.Now(), 0, false
+	s.conn.Send(stanza.El(stanza.NSSM, "r"))
+}
+
+// putManaged queues a delivery until the client acknowledges it. The queue is
+// bounded in stanzas and bytes. Beyond the bound (reliability rows 5, 27)
+//
+//   - what the client asked for itself is sent all the same, but not kept: the
+//     session cannot be resumed until it is acknowledged;
+//   - a client with a connection loses that and may come back, with as much
+//     room again;
+//   - a session without a connection ends, and so does one that cannot be
+//     resumed; what it did not take is handed back to the house.
+//
+// s.mu is held.
+func (s *Session) putManaged(d delivery) bool {
+	m := s.sm
+	over := m.exceeds(len(d.raw), s.outbox(), s.srv.cfg.Resumption.Unacked)
+	switch {
+	case !over:
+		m.push(d)
+	case s.conn == nil:
+		m.push(d)
+		if m.exceeds(0, awayFactor*s.outbox(), awayFactor*s.srv.cfg.Resumption.Unacked) {
+			s.cutOff()
+		}
+	case d.solicited && len(m.queue) < askedFactor*s.srv.cfg.Resumption.Unacked:
+		s.write(d)
+		d.raw = nil
+		m.push(d)
+		return true
+	case m.resumable():
+		m.push(d)
+		s.detachSlow()
+	default:
+		m.push(d)
+		s.cutOff()
+	}
+	if s.conn == nil || s.broken || over {
+		return false
+	}
+	return s.write(d)
+}
+
+// write gives a delivery to the transport; s.mu is held.
+func (s *Session) write(d delivery) bool {
+	if s.conn.closing.Load() {
+		return false
+	}
+	s.conn.sendStanza(d.raw)
+	return true
+}
+
+// detachSlow takes a client that does not read off its connection; it may
+// resume. s.mu is held.
+func (s *Session) detachSlow() {
+	s.srv.metrics.overflows.Inc()
+	c := s.conn
+	c.log.Info("client does not read: detached", "jid", s.ref.JID.String())
+	s.hibernate()
+	s.srv.later(func(ctx context.Context) {
+		c.tr.Close(0)
+		s.tellHibernated(ctx)
+	})
+}
+
+// exceeds tells whether n more bytes are too many. An empty queue takes any
+// one stanza (house: back-pressure).
+func (m *management) exceeds(n, bytes, stanzas int) bool {
+	return len(m.queue) > 0 && (m.size+n > bytes || len(m.queue) >= stanzas)
+}
+
+func (m *management) push(d delivery) {
+	d.from = zeroJID
+	m.queue = append(m.queue, d)
+	m.size += len(d.raw)
+	if d.raw == nil {
+		m.gaps++
+	}
+	m.sent++
+	m.fresh++
+	m.stored = m.stored || d.row != 0
+}
+
+// resumable reports whether the session may outlive its connection.
+func (m *management) resumable() bool { return m != nil && m.id != "" && m.gaps == 0 }
+
+// resend writes everything that is not acknowledged; s.mu is held.
+func (s *Session) resend() {
+	m := s.sm
+	for _, d := range m.queue {
+		s.write(d)
+		m.stored = m.stored || d.row != 0
+	}
+	m.fresh = len(m.queue)
+}
+
+// deliveryOf takes over what a streamer needs of an envelope.
+func (s *Server) deliveryOf(e *channel.Envelope) delivery {
+	d := delivery{raw: e.Edits.Render(nil, e.Raw), row: e.Pending, class: e.Class, hops: e.Hops, solicited: e.Solicited, stamp: e.Stamp}
+	if d.stamp == 0 {
+		d.stamp = s.env.Clock.Now().UnixMicro()
+	}
+	if e.Stanza != nil {
+		d.from = e.Stanza.From
+	}
+	return d
+}

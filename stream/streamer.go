@@ -64,7 +64,9 @@ type Server struct {
 	conns     connSet
 	lastID    atomic.Uint64
 
+	resumes resumeTable
 	acks    acker
+	errands errands
 	serving atomic.Pointer[serving]
 	metrics *metrics
 }
@@ -143,11 +145,13 @@ func (s *Server) Serve(ctx context.Context) error {
 	})
 	back.Go(func() { s.sendAcks(receiving) })
 	back.Go(func() { s.certs.watch(receiving) })
+	back.Go(func() { s.watchSessions(receiving) })
 
 	err := s.listen(ctx, sv)
 	s.conns.shutdown(s.cfg.Timeouts.Drain)
 	sv.tasks.Wait()
 	s.endHibernated()
+	s.errands.wait()
 	stopReceiving()
 	back.Wait()
 	return err
@@ -318,15 +322,24 @@ func (s *Server) deliver(ctx context.Context, batch []*channel.Envelope) error {
 	return nil
 }
 
-// hand appends one delivery to each of its recipients.
+// hand appends one delivery to each of its recipients. What a client has asked
+// for itself waits, on the client's own road, until there is room for it.
 func (s *Server) hand(e *channel.Envelope, touched []*Session) []*Session {
-	rendered := e.Edits.Render(nil, e.Raw)
+	d := s.deliveryOf(e)
 	for _, ref := range e.To {
 		sess, ok := s.session(ref.Conn)
-		if !ok {
-			continue // it has just ended; a stored message is still pending
+		if !ok { // it has just ended
+			s.bounce(ref, d)
+			continue
 		}
-		if sess.take(e, rendered) && !slices.Contains(touched, sess) {
+		if d.solicited && sess.crowded(len(d.raw)) {
+			for _, t := range touched { // flush before every wait
+				t.flush()
+			}
+			touched = touched[:0]
+			sess.await(len(d.raw))
+		}
+		if sess.take(d) && !slices.Contains(touched, sess) {
 			touched = append(touched, sess)
 		}
 	}

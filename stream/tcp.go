@@ -110,9 +110,8 @@ func (s *socket) drain() {
 			close(s.idle)
 			s.idle = nil
 			f := s.drained
-			ok := s.failed == nil
 			s.mu.Unlock()
-			if f != nil && ok {
+			if f != nil {
 				f()
 			}
 			return
@@ -131,6 +130,13 @@ func (s *socket) pending() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.waiting)
+}
+
+// dead reports whether what was written since may be lost.
+func (s *socket) dead() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed != nil
 }
 
 // settle waits until nothing is pending, at most for d.
@@ -241,6 +247,9 @@ func (t *tcp) Flush() int {
 		} else {
 			t.out = t.out[:0]
 		}
+	}
+	if t.sock.dead() {
+		return -1
 	}
 	return t.sock.pending()
 }

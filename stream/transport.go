@@ -22,12 +22,14 @@ type Transport interface {
 	// kept and must not be changed any more.
 	Queue(p []byte)
 	// Flush gives what was queued to the socket and returns how many bytes
-	// are still pending after that.
+	// are still pending after that; -1 when the connection is known to be dead,
+	// so that nobody takes what it lost for written.
 	Flush() (pending int)
 	// Pending returns the bytes that the peer has not taken yet.
 	Pending() int
 	// OnDrained sets what is called, on a goroutine of the transport's, when
-	// Pending has returned to 0 after a Flush that could not empty it.
+	// Pending has returned to 0 after a Flush that could not empty it, or the
+	// connection has died meanwhile.
 	OnDrained(func())
 	SetReadDeadline(time.Time)
 	// Close ends the transport when what is pending has been written or the

@@ -42,6 +42,13 @@ func (r *Reader) SetLimits(limits Limits) { r.limits = limits.filled() }
 // before a TLS handshake can count as sent within (RFC 6120 §5.4.3.3). Limits stay.
 func (r *Reader) Reset(mode Mode) { *r = Reader{mode: mode, limits: r.limits} }
 
+// Restart is Reset for a restart inside the same encryption, as after SASL
+// (RFC 6120 §6.4.6): bytes that came behind the element it follows belong to
+// the new stream and are kept.
+func (r *Reader) Restart(mode Mode) {
+	*r = Reader{mode: mode, limits: r.limits, data: r.data, off: r.off, owned: r.owned}
+}
+
 // Buffered is how many bytes fed have not been returned as tokens or skipped.
 // Zero after ErrMore: the Reader stands between elements and holds no buffer.
 // In Framed mode a message is one element when it yields an Item and leaves zero.

@@ -1,0 +1,247 @@
+package stream
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/router/channel"
+	"parley/router/sessions"
+)
+
+// takeoverWait is how long a stream that resumes waits for the one before it
+// to stop reading, and for what that one read to be done.
+const takeoverWait = 10 * time.Second
+
+// pastSessions is how many ended sessions are remembered, so that a client
+// that comes too late learns how much of what it sent had arrived (XEP-0198 §5).
+const pastSessions = 4096
+
+// resumeTable knows the sessions that may be resumed, by id. It lives as long
+// as the server: after a restart every id is unknown, and what was pending
+// comes out of the archive.
+type resumeTable struct {
+	mu   sync.Mutex
+	live map[string]*Session
+	past map[string]pastSession
+	ring []string // ids in past, the oldest at next
+	next int
+}
+
+type pastSession struct {
+	account jid.JID
+	h       uint32
+}
+
+func (t *resumeTable) add(id string, s *Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.live == nil {
+		t.live, t.past = map[string]*Session{}, map[string]pastSession{}
+	}
+	t.live[id] = s
+}
+
+// find returns the account's session, or how far it had come before it ended.
+// Other accounts' ids are as unknown as made-up ones (reliability row 27).
+func (t *resumeTable) find(id string, account jid.JID) (s *Session, h uint32, known bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.live[id]; s != nil && s.ref.JID.Bare() == account {
+		return s, 0, true
+	}
+	p, ok := t.past[id]
+	if !ok || p.account != account {
+		return nil, 0, false
+	}
+	return nil, p.h, true
+}
+
+// forget takes an ended session out and remembers how far it had come.
+func (t *resumeTable) forget(s *Session) {
+	s.mu.Lock()
+	m := s.sm
+	s.mu.Unlock()
+	if m == nil || m.id == "" {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.live, m.id)
+	t.past[m.id] = pastSession{account: s.ref.JID.Bare(), h: m.counted(s.durable.Load())}
+	if len(t.ring) < pastSessions {
+		t.ring = append(t.ring, m.id)
+		return
+	}
+	delete(t.past, t.ring[t.next])
+	t.ring[t.next] = m.id
+	t.next = (t.next + 1) % pastSessions
+}
+
+func (t *resumeTable) all() []*Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]*Session, 0, len(t.live))
+	for _, s := range t.live {
+		list = append(list, s)
+	}
+	return list
+}
+
+// smResume is XEP-0198 §5 on a stream that has logged in but is not bound.
+func smResume(ctx context.Context, c *Conn, el *stanza.Element) error {
+	if c.phase != Authenticated {
+		c.Send(smFailed(stanza.UnexpectedRequest))
+		return nil
+	}
+	answer, err := c.resume(ctx, el)
+	if err != nil {
+		return err
+	}
+	c.Send(answer)
+	return nil
+}
+
+// resume takes over the session that el names and returns <resumed/>; then
+// the stream is Established, and deliveries wait until the answer is queued.
+// It returns <failed/> when there is no such session: the stream may bind.
+func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element, error) {
+	h, ok := parseH(el.Get("h"))
+	previd := el.Get("previd")
+	if !ok || previd == "" {
+		return smFailed(stanza.BadRequest), nil
+	}
+	s, last, known := c.srv.resumes.find(previd, c.account)
+	if s == nil {
+		return notFound(last, known), nil
+	}
+	s.takeover.Lock() // of several streams each takes over from the one before; the last one keeps it
+	defer s.takeover.Unlock()
+	if !s.surrender(ctx) {
+		return smFailed(stanza.ItemNotFound), nil
+	}
+	s.mu.Lock()
+	if s.ended || s.broken {
+		last := s.sm.counted(s.durable.Load())
+		s.mu.Unlock()
+		return notFound(last, true), nil
+	}
+	if err := s.acknowledged(h); err != nil {
+		s.mu.Unlock()
+		s.tellHibernated(ctx)
+		return nil, err
+	}
+	s.conn, s.opening, s.resending = c, true, true
+	s.sm.owed, s.sm.asked, s.pinged, s.away = false, time.Time{}, time.Time{}, time.Time{}
+	answer := stanza.El(stanza.NSSM, "resumed").With("previd", previd).
+		With("h", strconv.FormatUint(uint64(s.sm.counted(s.durable.Load())), 10))
+	s.mu.Unlock()
+	s.heard()
+	c.established(s)
+	c.log.Info("resumed", "transport", c.tr.Name())
+	s.tellHibernated(ctx)
+	return answer, nil
+}
+
+func notFound(h uint32, known bool) *stanza.Element {
+	el := smFailed(stanza.ItemNotFound)
+	if known {
+		el.With("h", strconv.FormatUint(uint64(h), 10))
+	}
+	return el
+}
+
+// surrender takes the session from the connection it has, if any, and
+// waits until everything that came over that one is done: the h of <resumed/>
+// is final, so nothing is handled twice. False: it cannot be had.
+func (s *Session) surrender(ctx context.Context) bool {
+	s.mu.Lock()
+	old := s.conn
+	if s.ended || s.broken || !s.sm.resumable() || old != nil && old.closing.Load() {
+		s.mu.Unlock()
+		return false
+	}
+	if old != nil {
+		s.hibernate()
+	}
+	s.mu.Unlock()
+	limit := time.NewTimer(takeoverWait)
+	defer limit.Stop()
+	if old != nil {
+		old.abort(&stanza.StreamError{Condition: stanza.StreamConflict}) // XEP-0198 §5
+		old.tr.Close(0)
+		if !waitFor(ctx, limit, old.left) {
+			s.tellHibernated(ctx)
+			return false
+		}
+	}
+	if !waitFor(ctx, limit, s.settled()) {
+		s.tellHibernated(ctx)
+		return false
+	}
+	return true
+}
+
+func waitFor(ctx context.Context, limit *time.Timer, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// settled is closed as soon as everything that was received is durable.
+func (s *Session) settled() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.durable.Load() >= s.received.Load() {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	if s.caughtUp == nil {
+		s.caughtUp = make(chan struct{})
+	}
+	return s.caughtUp
+}
+
+// hibernate lets the session go on without a connection: deliveries queue up.
+// s.mu is held.
+func (s *Session) hibernate() {
+	s.conn = nil
+	s.away = s.srv.env.Clock.Now()
+	s.sm.asked = time.Time{}
+	s.opening, s.resending = false, false
+	s.makeRoom()
+	s.csi.inactive = false // XEP-0352 §5.2: a resumed stream is active
+	s.release()
+	s.takeEarly()
+}
+
+// tellHibernated tells the house whether the session has a connection.
+func (s *Session) tellHibernated(ctx context.Context) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	s.mu.Lock()
+	is, ended := s.conn == nil, s.ended
+	s.mu.Unlock()
+	if ended {
+		return
+	}
+	e := &channel.Envelope{Kind: channel.Change, Session: s.ref, State: &sessions.State{Hibernated: is}}
+	if err := s.srv.send(ctx, e); err != nil {
+		s.srv.log.Error("hibernation not told", "jid", s.ref.JID.String(), "err", err)
+	}
+}
+
+// endHibernated ends what has no connection when the server stops.
+func (s *Server) endHibernated() {
+	for _, sess := range s.resumes.all() {
+		sess.end(context.Background())
+	}
+}
