@@ -1,0 +1,221 @@
+package roster
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/maypok86/otter/v2"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/plugins"
+	"parley/processor"
+	"parley/router/sessions"
+	"parley/storage"
+)
+
+// Emitter is the part of *processor.Registrar that pushes need.
+type Emitter interface {
+	Emit(ctx context.Context, out ...*stanza.Stanza)
+}
+
+// Rosters is the contract: the rosters of all accounts, one value per Host.
+// It is safe for concurrent use.
+//
+// Changes of one account happen one after the other, each with its pushes, so
+// that pushes go out in the order of modification (RFC 6121 §2.6.3). The locks
+// are innermost: what is called with one held only routes stanzas.
+type Rosters struct {
+	env    plugins.Env
+	store  store
+	cache  *otter.Cache[jid.JID, *Snapshot]
+	limits atomic.Pointer[Limits]
+	seed   maphash.Seed
+	locks  [256]sync.Mutex // by account
+}
+
+// cachedItems bounds the cache: items of all rosters in it together.
+const cachedItems = 4 << 20
+
+// staleTries is how often a change is tried when other nodes change the same
+// roster.
+const staleTries = 5
+
+func newRosters(env plugins.Env) (*Rosters, error) {
+	c, err := otter.New(&otter.Options[jid.JID, *Snapshot]{
+		MaximumWeight: cachedItems,
+		Weigher:       func(_ jid.JID, s *Snapshot) uint32 { return s.weight() },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("roster cache: %w", err)
+	}
+	r := &Rosters{env: env, store: store{env.DB}, cache: c, seed: maphash.MakeSeed()}
+	r.limits.Store(&defaults().Limits)
+	return r, nil
+}
+
+// Contacts returns the account's roster as it is now. owner is bare; an
+// account that never had a contact, or does not exist, has an empty one.
+func (r *Rosters) Contacts(ctx context.Context, owner jid.JID) (*Snapshot, error) {
+	if s, ok := r.cache.GetIfPresent(owner); ok {
+		return s, nil
+	}
+	defer r.lock(owner)()
+	return r.current(ctx, owner)
+}
+
+// Subscription returns the state between the account and the contact, both
+// bare, as the account sees it.
+func (r *Rosters) Subscription(ctx context.Context, owner, contact jid.JID) (State, error) {
+	s, err := r.Contacts(ctx, owner)
+	if err != nil {
+		return None, err
+	}
+	return s.State(contact), nil
+}
+
+// lock keeps others from changing the account's roster until the result is
+// called.
+func (r *Rosters) lock(owner jid.JID) (unlock func()) {
+	mu := &r.locks[maphash.String(r.seed, owner.String())%uint64(len(r.locks))]
+	mu.Lock()
+	return mu.Unlock
+}
+
+// current reads through the cache; the account's lock is held, so that nothing
+// older than the last change can get into it.
+func (r *Rosters) current(ctx context.Context, owner jid.JID) (*Snapshot, error) {
+	if s, ok := r.cache.GetIfPresent(owner); ok {
+		return s, nil
+	}
+	s, err := r.store.load(ctx, owner)
+	if err == nil {
+		r.cache.Set(owner, s)
+	}
+	return s, err
+}
+
+// update makes one change and tells interested sessions about it. decide gets
+// the roster as it is and says what changes; before runs between the change
+// and the push. When others were faster, decide is asked again.
+func (r *Rosters) update(ctx context.Context, e Emitter, owner jid.JID, decide func(*Snapshot) (change, error), before func()) error {
+	defer r.lock(owner)()
+	for try := 0; ; try++ {
+		s, err := r.current(ctx, owner)
+		if err != nil {
+			return err
+		}
+		ch, err := decide(s)
+		if err != nil {
+			return err
+		}
+		if ch.empty() {
+			before()
+			return nil
+		}
+		err = r.store.save(ctx, s, ch, r.env.Clock.Now())
+		if err != nil { // nobody knows what the database holds now
+			r.cache.Invalidate(owner)
+			if errors.Is(err, storage.ErrStale) && try < staleTries {
+				continue
+			}
+			return err
+		}
+		r.cache.Set(owner, s.with(ch))
+		before()
+		if ch.visible() {
+			r.push(ctx, e, owner, ch.item)
+		}
+		return nil
+	}
+}
+
+// next is the version after s. Versions follow the clock, so that those of a
+// roster that was deleted, or restored from a backup, do not come again.
+func (r *Rosters) next(s *Snapshot) int64 { return max(s.ver+1, r.env.Clock.Now().UnixMicro()) }
+
+// push tells the account's interested sessions about an item (RFC 6121
+// §2.1.6, §2.2).
+func (r *Rosters) push(ctx context.Context, e Emitter, owner jid.JID, it Item) {
+	var out []*stanza.Stanza
+	for _, s := range r.env.Sessions.Account(owner) {
+		if s.Kind == sessions.Client && s.Interested {
+			out = append(out, pushTo(s.JID, it))
+		}
+	}
+	if len(out) > 0 {
+		e.Emit(ctx, out...)
+	}
+}
+
+// pushTo makes a push. It comes from the account itself (RFC 6121 §2.1.6).
+func pushTo(to jid.JID, it Item) *stanza.Stanza {
+	query := stanza.El(stanza.NSRoster, "query").With("ver", strconv.FormatInt(it.ver, 10)).Add(it.Element())
+	return stanza.Make(stanza.IQ, stanza.TypeSet, to.Bare(), to, rand.Text()[:12], query)
+}
+
+// Set adds a contact or gives it another name and other groups; its
+// subscription stays (RFC 6121 §2.3, §2.4). A *stanza.Error says what is wrong
+// with the item.
+func (r *Rosters) Set(ctx context.Context, e Emitter, owner jid.JID, want Item) error {
+	if err := r.limits.Load().check(owner, want); err != nil {
+		return err
+	}
+	return r.update(ctx, e, owner, func(s *Snapshot) (change, error) {
+		it, here := s.Item(want.JID)
+		if !here && len(s.items) >= r.limits.Load().Items {
+			return change{}, errFull
+		}
+		it.Name, it.Groups, it.ver = want.Name, want.Groups, r.next(s)
+		return change{item: it}, nil
+	}, nothing)
+}
+
+// Remove takes a contact out of the roster and fires Removed, so that the
+// subscriptions end as well (RFC 6121 §2.5). An unknown contact is an
+// item-not-found error (§2.5.3).
+func (r *Rosters) Remove(ctx context.Context, reg *processor.Registrar, owner, contact jid.JID) error {
+	was, err := r.remove(ctx, reg, owner, contact)
+	if err != nil {
+		return err
+	}
+	_, err = processor.Fire(ctx, reg, Removed, &Removal{Owner: owner, Contact: contact, Was: was})
+	return err
+}
+
+func (r *Rosters) remove(ctx context.Context, e Emitter, owner, contact jid.JID) (was State, err error) {
+	err = r.update(ctx, e, owner, func(s *Snapshot) (change, error) {
+		it, here := s.Item(contact)
+		if !here {
+			return change{}, stanza.NewError(stanza.ItemNotFound, "")
+		}
+		was = it.State
+		return change{item: Item{JID: contact, removed: true, ver: r.next(s)}}, nil
+	}, nothing)
+	return was, err
+}
+
+func nothing() {}
+
+// Requests returns the subscription requests that wait for the account's
+// answer, oldest first: complete stanzas with bare addresses.
+func (r *Rosters) Requests(ctx context.Context, owner jid.JID) ([][]byte, error) {
+	s, err := r.Contacts(ctx, owner)
+	if err != nil || len(s.asked) == 0 {
+		return nil, err
+	}
+	return r.store.requests(ctx, owner)
+}
+
+// forget deletes the account's roster.
+func (r *Rosters) forget(ctx context.Context, owner jid.JID) error {
+	defer r.lock(owner)()
+	r.cache.Invalidate(owner)
+	return r.store.forget(ctx, owner)
+}

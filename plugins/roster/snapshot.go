@@ -1,0 +1,145 @@
+package roster
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+)
+
+// Item is a contact in somebody's roster (RFC 6121 §2.1.2).
+type Item struct {
+	JID      jid.JID  // bare
+	Name     string   // the user's name for the contact; may be empty
+	Groups   []string // in the user's order, none twice; must not be changed
+	State    State    // without PendingIn, which is no part of the item (§A.1)
+	Approved bool     // a request will be granted unasked (§3.4)
+	ver      int64    // the roster's version that this change made
+	removed  bool     // a tombstone
+}
+
+// Element is the <item/> for results and pushes.
+func (it Item) Element() *stanza.Element {
+	el := stanza.El(stanza.NSRoster, "item").With("jid", it.JID.String())
+	if it.removed {
+		return el.With("subscription", "remove")
+	}
+	el.WithOpt("name", it.Name).With("subscription", it.State.Subscription())
+	if it.State.PendingOut() {
+		el.With("ask", "subscribe")
+	}
+	if it.Approved {
+		el.With("approved", "true")
+	}
+	for _, g := range it.Groups {
+		el.Add(stanza.El(stanza.NSRoster, "group").AddText(g))
+	}
+	return el
+}
+
+// Snapshot is an account's roster at one moment. It is immutable: neither it
+// nor what it returns may be changed.
+type Snapshot struct {
+	owner         jid.JID
+	ver           int64 // of the last modification; 0: never modified
+	floor         int64 // tombstones older than this are gone
+	items         []Item
+	asked         []jid.JID // who waits for an answer
+	subscribers   []jid.JID
+	subscriptions []jid.JID
+}
+
+// Version is the value of the 'ver' attribute (RFC 6121 §2.1.1).
+func (s *Snapshot) Version() string { return strconv.FormatInt(s.ver, 10) }
+
+// Items returns the contacts, sorted by address.
+func (s *Snapshot) Items() []Item { return s.items }
+
+// Item returns the contact's item.
+func (s *Snapshot) Item(contact jid.JID) (Item, bool) {
+	i, ok := slices.BinarySearchFunc(s.items, contact, func(it Item, j jid.JID) int { return byAddress(it.JID, j) })
+	if !ok {
+		return Item{JID: contact}, false
+	}
+	return s.items[i], true
+}
+
+// State returns the subscription state towards a contact, bare.
+func (s *Snapshot) State(contact jid.JID) State {
+	it, _ := s.Item(contact)
+	st := it.State
+	if _, waits := slices.BinarySearchFunc(s.asked, contact, byAddress); waits && !st.From() {
+		st |= in
+	}
+	return st
+}
+
+// Subscribers are the contacts that get the account's presence: state From,
+// FromOut or Both.
+func (s *Snapshot) Subscribers() []jid.JID { return s.subscribers }
+
+// Subscriptions are the contacts whose presence the account gets: state To,
+// ToIn or Both.
+func (s *Snapshot) Subscriptions() []jid.JID { return s.subscriptions }
+
+// Asked are those who wait for the account's answer: the states with
+// PendingIn.
+func (s *Snapshot) Asked() []jid.JID { return s.asked }
+
+func byAddress(a, b jid.JID) int { return cmp.Compare(a.String(), b.String()) }
+
+// sort puts what was read into the order that lookups need: databases have
+// orders of their own.
+func (s *Snapshot) sort() {
+	slices.SortFunc(s.items, func(a, b Item) int { return byAddress(a.JID, b.JID) })
+	slices.SortFunc(s.asked, byAddress)
+}
+
+// index derives what is asked for often.
+func (s *Snapshot) index() *Snapshot {
+	s.subscribers, s.subscriptions = nil, nil
+	for i := range s.items {
+		if s.items[i].State.From() {
+			s.subscribers = append(s.subscribers, s.items[i].JID)
+		}
+		if s.items[i].State.To() {
+			s.subscriptions = append(s.subscriptions, s.items[i].JID)
+		}
+	}
+	return s
+}
+
+// with returns the roster after a change.
+func (s *Snapshot) with(ch change) *Snapshot {
+	next := *s
+	contact := ch.item.JID
+	if ch.visible() {
+		next.ver = ch.item.ver
+		if next.floor == 0 {
+			next.floor = next.ver
+		}
+		i, here := slices.BinarySearchFunc(s.items, contact, func(it Item, j jid.JID) int { return byAddress(it.JID, j) })
+		next.items = slices.Clone(s.items)
+		switch {
+		case ch.item.removed && here:
+			next.items = slices.Delete(next.items, i, i+1)
+		case here:
+			next.items[i] = ch.item
+		case !ch.item.removed:
+			next.items = slices.Insert(next.items, i, ch.item)
+		}
+	}
+	i, here := slices.BinarySearchFunc(s.asked, contact, byAddress)
+	switch {
+	case ch.request != nil && !here:
+		next.asked = slices.Insert(slices.Clone(s.asked), i, contact)
+	case ch.answered && here:
+		next.asked = slices.Delete(slices.Clone(s.asked), i, i+1)
+	}
+	return next.index()
+}
+
+// weight is what the snapshot costs in the cache.
+func (s *Snapshot) weight() uint32 { return uint32(1 + len(s.items) + len(s.asked)) }
