@@ -104,6 +104,9 @@ func (e *examination) database(ctx context.Context) []result {
 			return []result{e.writable(filepath.Dir(c.Path))}
 		}
 	}
+	if err := becomeOwner(e.settings.Data); err != nil {
+		return []result{warn(area, "run this as the server's user", "not opened: %v", err)}
+	}
 	db, err := storage.Open(ctx, c, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		return []result{fault(area, databaseFix(c), "%v", err)}

@@ -44,7 +44,7 @@ func root() *cobra.Command {
 	}
 	cmd.AddCommand(
 		serveCommand(),
-		checkCommand(),
+		quickstartCommand(), checkCommand(),
 		accountCommand(), componentCommand(), serverCommand(), pluginCommand(), configCommand(),
 		versionCommand(),
 	)

@@ -72,6 +72,9 @@ func (s *setup) offline(ctx context.Context, logs io.Writer) (*reached, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := becomeOwner(s.settings.Data); err != nil {
+		return nil, err
+	}
 	h, err := s.open(ctx, log, level)
 	if err != nil {
 		return nil, err

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -15,12 +17,13 @@ import (
 	"parley/plugins/all"
 	"parley/plugins/config"
 	"parley/plugins/health"
+	"parley/plugins/register"
 )
 
 // everything is what this binary runs.
 func everything() []plugins.Plugin {
 	out := all.Plugins()
-	for _, p := range []plugins.Plugin{admin.Plugin, health.Plugin, accounts.Plugin, accountadmin.Plugin} {
+	for _, p := range []plugins.Plugin{admin.Plugin, health.Plugin, accounts.Plugin, accountadmin.Plugin, register.Plugin} {
 		if !slices.ContainsFunc(out, func(x plugins.Plugin) bool { return x.Name == p.Name }) {
 			out = append(out, p)
 		}
@@ -156,6 +159,24 @@ func prepareData(dir string) error {
 		return fmt.Errorf("data directory: %w", err)
 	case !st.IsDir():
 		return fmt.Errorf("data directory: %w", &fs.PathError{Op: "use", Path: dir, Err: fs.ErrInvalid})
+	}
+	return nil
+}
+
+// becomeOwner gives up root for the owner of the data directory, so that what
+// this process makes in it is not root's: the server could not open it.
+func becomeOwner(dir string) error {
+	st, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return nil // what is not there yet is made by whoever runs this
+	}
+	owner, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return nil
+	}
+	uid, gid := int(owner.Uid), int(owner.Gid)
+	if err := errors.Join(syscall.Setgroups([]int{gid}), syscall.Setgid(gid), syscall.Setuid(uid)); err != nil {
+		return fmt.Errorf("become the owner of %s: %w", dir, err)
 	}
 	return nil
 }
