@@ -38,7 +38,7 @@ func coreFeatures() []Feature {
 		}},
 		{In: Secured, Order: orderBinding, Advertise: advertiseBindings},
 		{In: Authenticated, Order: orderBind, Advertise: advertiseBind},
-		smFeature(), csiFeature(), limitsFeature(),
+		sasl2Feature(), smFeature(), csiFeature(), limitsFeature(),
 	}
 }
 
@@ -70,7 +70,7 @@ func startTLS(_ context.Context, c *Conn, _ *stanza.Element) error {
 	}
 	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Login))
 	// RFC 6120 §5.4.3.3: nothing from before the handshake counts.
-	c.restart()
+	c.restart((*stanza.Reader).Reset)
 	c.claimed, c.domain, c.lang, c.auth = jid.JID{}, "", "", nil
 	c.binding = c.srv.certs.binding(c.tr.TLS())
 	c.phase = Secured
@@ -172,9 +172,22 @@ func saslAbort(ctx context.Context, c *Conn, _ *stanza.Element) error {
 }
 
 // authStep feeds the exchange and says what came of it, in either dialect.
+// Guessing is slowed down before the password is tried; where it comes along
+// with the name, the answer is held back instead.
 func (c *Conn) authStep(ctx context.Context, response []byte) error {
 	x := c.auth.exchange
+	named := x.Account() != ""
+	if named {
+		if err := c.holdBack(ctx, x.Account()); err != nil {
+			return c.authFailed(ctx, x.Account(), err)
+		}
+	}
 	challenge, done, err := x.Next(ctx, response)
+	if !named && (done || refused(err)) {
+		if wait := c.holdBack(ctx, x.Account()); wait != nil {
+			done, err = false, wait
+		}
+	}
 	switch {
 	case err != nil:
 		return c.authFailed(ctx, x.Account(), err)
@@ -183,6 +196,28 @@ func (c *Conn) authStep(ctx context.Context, response []byte) error {
 		return nil
 	}
 	return c.authenticated(ctx, x.Result())
+}
+
+// refused reports whether the failure is one that guessers make.
+func refused(err error) bool {
+	var f *sasl.Failure
+	return errors.As(err, &f) && f.Condition == sasl.NotAuthorized
+}
+
+// holdBack waits as long as failures have earned (reliability row 8). The
+// error says that too many wait already.
+func (c *Conn) holdBack(ctx context.Context, account string) error {
+	var d time.Duration
+	var full bool
+	c.throttle(func(t *sasl.Throttle, addr netip.Addr) {
+		d = t.Wait(account, addr)
+		full = d > t.Max()
+	})
+	if full {
+		return &sasl.Failure{Condition: sasl.TemporaryAuthFailure}
+	}
+	c.pause(ctx, d)
+	return nil
 }
 
 func (c *Conn) saslNS() string {
@@ -197,7 +232,11 @@ func (c *Conn) authenticated(ctx context.Context, r sasl.Result) error {
 	if err != nil {
 		return err
 	}
+	if !c.auth.sasl2.mayAct(c.claimed, account) {
+		return c.authFailed(ctx, r.Username, &sasl.Failure{Condition: sasl.InvalidAuthzid})
+	}
 	c.account = account
+	c.rd.SetLimits(c.srv.cfg.Limits.reader(true))
 	c.log = c.log.With("account", account.String())
 	c.log.Info("logged in", "mechanism", r.Mechanism, "remote", c.tr.RemoteAddr().String(), "tls", c.tr.TLS() != nil)
 	c.srv.metrics.logins.WithLabelValues(r.Mechanism).Inc()
@@ -213,7 +252,7 @@ func (c *Conn) authenticated(ctx context.Context, r sasl.Result) error {
 		success.AddText(encodeData(r.Data))
 	}
 	c.Send(success)
-	c.restart()
+	c.restart((*stanza.Reader).Restart) // a client need not wait before it opens the next stream
 	return nil
 }
 
@@ -225,8 +264,8 @@ func encodeData(b []byte) string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
-// authFailed tells the client, after the delay that guessing has earned, and
-// ends the stream after too many tries (RFC 6120 §6.4.5).
+// authFailed tells the client, and ends the stream after too many tries
+// (RFC 6120 §6.4.5).
 func (c *Conn) authFailed(ctx context.Context, account string, err error) error {
 	var f *sasl.Failure
 	if !errors.As(err, &f) {
@@ -238,12 +277,7 @@ func (c *Conn) authFailed(ctx context.Context, account string, err error) error 
 	c.srv.metrics.authFailures.WithLabelValues(string(f.Condition)).Inc()
 	if f.Condition == sasl.NotAuthorized {
 		c.log.Info("login failed", "remote", c.tr.RemoteAddr().String(), "condition", string(f.Condition))
-		var delay time.Duration
-		c.throttle(func(t *sasl.Throttle, addr netip.Addr) {
-			t.Fail(account, addr)
-			delay = t.Wait(account, addr)
-		})
-		c.pause(ctx, delay)
+		c.throttle(func(t *sasl.Throttle, addr netip.Addr) { t.Fail(account, addr) })
 	}
 	ns := c.saslNS()
 	el := stanza.El(ns, "failure").Add(stanza.El(stanza.NSSASL, string(f.Condition)))
@@ -267,11 +301,14 @@ func (c *Conn) throttle(f func(*sasl.Throttle, netip.Addr)) {
 	f(cr.Throttle(), ap.Addr().Unmap())
 }
 
-// pause holds this stream's next answer back.
+// pause holds this stream's next answer back; the time does not count as the
+// client's.
 func (c *Conn) pause(ctx context.Context, d time.Duration) {
 	if d <= 0 {
 		return
 	}
+	c.tr.Flush()
+	defer func() { c.readUntil(time.Now().Add(c.srv.cfg.Timeouts.Login)) }()
 	done := make(chan struct{})
 	stop := c.srv.env.Clock.AfterFunc(d, func() { close(done) })
 	defer stop()

@@ -67,6 +67,9 @@ func (c *Conn) SendFeatures() {
 // Element implements Profile: it looks the element up among what features
 // have registered for the phase.
 func (clientProfile) Element(ctx context.Context, c *Conn, t stanza.Token) error {
+	if err := c.duringSASL2(t.Name); err != nil {
+		return err
+	}
 	tab := c.srv.table.Load()
 	for _, b := range tab.elements[t.Name] {
 		if b.in&c.phase == 0 {

@@ -478,13 +478,14 @@ func withNamespace(rendered []byte, ns string) []byte {
 	return rendered
 }
 
-// restart makes the reader expect a new stream header (RFC 6120 §4.3.3).
-func (c *Conn) restart() {
+// restart makes the reader expect a new stream header (RFC 6120 §4.3.3); how
+// is what becomes of bytes that came before.
+func (c *Conn) restart(how func(*stanza.Reader, stanza.Mode)) {
 	mode := stanza.Stream
 	if c.tr.Framed() {
 		mode = stanza.Framed
 	}
-	c.rd.Reset(mode)
+	how(c.rd, mode)
 	c.opened = false
 }
 

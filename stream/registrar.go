@@ -51,6 +51,9 @@ type ElementHandler func(context.Context, *Conn, *stanza.Element) error
 // Inline is a feature that a client may ask for while it binds (XEP-0386 §3.2).
 type Inline struct {
 	Name stanza.Name // the element inside <bind/>; its namespace is advertised
+	// Always calls Handle for clients that did not ask as well, with a nil
+	// element; with an empty Name nothing is advertised.
+	Always bool
 	// Handle changes the state the session is bound with, and returns what
 	// goes into <bound/>; nil: nothing.
 	Handle func(context.Context, *Conn, *stanza.Element, *sessions.State) *stanza.Element

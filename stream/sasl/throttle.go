@@ -102,6 +102,9 @@ func (t *Throttle) delay(n int) time.Duration {
 	return min(d, t.cfg.Max)
 }
 
+// Max is the longest delay: a Wait beyond it says that the queue is long.
+func (t *Throttle) Max() time.Duration { return t.cfg.Max }
+
 // Fail counts a failed attempt. Only not-authorized and its like should count, not temporary-auth-failure.
 func (t *Throttle) Fail(account string, addr netip.Addr) {
 	now := t.cfg.Clock()
