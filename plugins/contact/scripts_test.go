@@ -10,13 +10,14 @@ import (
 	"parley/plugins/disco"
 	"parley/plugins/ping"
 	"parley/plugins/plugintest"
+	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router"
 	"parley/stream"
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, disco.Plugin, contact.Plugin}
+	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, disco.Plugin, contact.Plugin}
 }
 
 func TestScripts(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins"
+	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router/sessions"
 	"parley/stream"
@@ -25,8 +26,9 @@ import (
 
 // Plugin provides the components and the contract *Caps.
 var Plugin = plugins.Plugin{
-	Name: "disco",
-	Doc:  "Tells clients and peers what this server and its accounts can do.",
+	Name:     "disco",
+	Doc:      "Tells clients and peers what this server and its accounts can do.",
+	Requires: []string{roster.Name},
 	Components: []plugins.Maker{
 		{Server: processor.Name, Defaults: defaults(), New: newDisco},
 		{Server: stream.Name, Name: "caps", New: newAdvert},
@@ -86,6 +88,12 @@ var (
 	Items = processor.NewHook[*ItemsAnswer]("disco-items")
 )
 
+// subscriptions is what disco asks of the roster. An account that does not
+// exist has no subscribers.
+type subscriptions interface {
+	Subscription(ctx context.Context, owner, contact jid.JID) (roster.State, error)
+}
+
 type disco struct {
 	env      plugins.Env
 	cfg      Config
@@ -112,6 +120,9 @@ func newDisco(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	}
 	var err error
 	if d.caps, err = plugins.Need[*Caps](env, "disco"); err != nil {
+		return nil, err
+	}
+	if d.roster, err = plugins.Need[subscriptions](env, roster.Name); err != nil {
 		return nil, err
 	}
 	if err := d.asker.init(env, d.caps); err != nil {
@@ -236,5 +247,6 @@ func (d *disco) trusted(ctx context.Context, q *Question) (bool, error) {
 	if q.Server() || q.Own || q.Asker.IsDomain() && d.env.Local(q.Asker.Domain()) {
 		return true, nil
 	}
-	return d.mayWatch(ctx, q.Owner, q.Asker.Bare())
+	st, err := d.roster.Subscription(ctx, q.Owner, q.Asker.Bare())
+	return st.From(), err
 }
