@@ -1,0 +1,218 @@
+package blocking
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/maypok86/otter/v2"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/plugins"
+	"parley/storage"
+)
+
+// maxCached bounds the cached lists: one unit per list and per item.
+const maxCached = 500_000
+
+// Lists knows who has blocked whom. It is the plugin's contract, safe for
+// concurrent use.
+type Lists struct {
+	env   plugins.Env
+	cache *otter.Cache[jid.JID, *list]
+	seed  maphash.Seed
+	// Loading and changing an account's list exclude each other, so that the
+	// cache cannot end up with what was true before.
+	locks [64]sync.Mutex
+}
+
+// list is one account's list: immutable.
+type list struct {
+	has    map[jid.JID]struct{}
+	sorted []jid.JID
+}
+
+func newList(jids []jid.JID) *list {
+	l := &list{sorted: jids, has: make(map[jid.JID]struct{}, len(jids))}
+	slices.SortFunc(l.sorted, func(a, b jid.JID) int { return strings.Compare(a.String(), b.String()) })
+	l.sorted = slices.Compact(l.sorted)
+	for _, j := range l.sorted {
+		l.has[j] = struct{}{}
+	}
+	return l
+}
+
+// matches is XEP-0191 §6: the address itself, any resource of the account, or
+// anybody at the domain.
+func (l *list) matches(other jid.JID) bool {
+	if len(l.has) == 0 {
+		return false
+	}
+	for _, j := range [...]jid.JID{other, other.Bare(), other.Host()} {
+		if _, ok := l.has[j]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+func newLists(env plugins.Env) (*Lists, error) {
+	c, err := otter.New(&otter.Options[jid.JID, *list]{
+		MaximumWeight: maxCached,
+		Weigher:       func(_ jid.JID, l *list) uint32 { return uint32(1 + len(l.sorted)) }, //nolint:gosec // bounded by MaxItems
+	})
+	if err != nil {
+		return nil, fmt.Errorf("block lists: %w", err)
+	}
+	return &Lists{env: env, cache: c, seed: maphash.MakeSeed()}, nil
+}
+
+// Blocked reports whether the account owner (bare) has blocked other, a JID of
+// any form. An account blocks neither itself nor the server it is on (XEP-0191
+// §5, note). The error is the database's.
+func (l *Lists) Blocked(ctx context.Context, owner, other jid.JID) (bool, error) {
+	if other.Bare() == owner || other.Local() == "" && l.env.Local(other.Domain()) {
+		return false, nil
+	}
+	own, err := l.of(ctx, owner)
+	if err != nil {
+		return false, err
+	}
+	return own.matches(other), nil
+}
+
+// List returns the addresses that owner has blocked, sorted. The slice must
+// not be changed.
+func (l *Lists) List(ctx context.Context, owner jid.JID) ([]jid.JID, error) {
+	own, err := l.of(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	return own.sorted, nil
+}
+
+const (
+	sqlList   = `SELECT jid FROM block_item WHERE owner = $1`
+	sqlAdd    = `INSERT INTO block_item (owner, jid, created_at) VALUES ($1, $2, $3) ON CONFLICT (owner, jid) DO NOTHING`
+	sqlRemove = `DELETE FROM block_item WHERE owner = $1 AND jid = $2`
+	sqlForget = `DELETE FROM block_item WHERE owner = $1`
+)
+
+func (l *Lists) of(ctx context.Context, owner jid.JID) (*list, error) {
+	if own, ok := l.cache.GetIfPresent(owner); ok {
+		return own, nil
+	}
+	defer l.lock(owner)()
+	return l.load(ctx, owner)
+}
+
+func (l *Lists) lock(owner jid.JID) (unlock func()) {
+	m := &l.locks[maphash.String(l.seed, owner.String())%uint64(len(l.locks))]
+	m.Lock()
+	return m.Unlock
+}
+
+// load is called with the owner's lock held.
+func (l *Lists) load(ctx context.Context, owner jid.JID) (*list, error) {
+	if own, ok := l.cache.GetIfPresent(owner); ok {
+		return own, nil
+	}
+	jids, err := storage.All(ctx, l.env.DB, func(r storage.Row) (jid.JID, error) {
+		var s string
+		if err := r.Scan(&s); err != nil {
+			return jid.JID{}, err
+		}
+		return jid.Parse(s)
+	}, sqlList, owner.String())
+	if err != nil {
+		return nil, fmt.Errorf("block list: %w", err)
+	}
+	own := newList(jids)
+	l.cache.Set(owner, own)
+	return own, nil
+}
+
+// add blocks further addresses, and returns the list before and after.
+func (l *Lists) add(ctx context.Context, owner jid.JID, jids []jid.JID, most int) (before, after *list, err error) {
+	defer l.lock(owner)()
+	if before, err = l.load(ctx, owner); err != nil {
+		return nil, nil, err
+	}
+	after = newList(append(slices.Clone(before.sorted), jids...))
+	if len(after.sorted) > most {
+		return nil, nil, stanza.NewError(stanza.PolicyViolation, "the list is full")
+	}
+	now := l.env.Clock.Now().UnixMicro()
+	err = l.change(ctx, owner, after, func(tx storage.Tx) error {
+		for _, j := range jids {
+			if _, err := tx.Exec(ctx, sqlAdd, owner.String(), j.String(), now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return before, after, err
+}
+
+// remove takes addresses off the list, all of them when none is named.
+func (l *Lists) remove(ctx context.Context, owner jid.JID, jids []jid.JID) (before, after *list, err error) {
+	defer l.lock(owner)()
+	if before, err = l.load(ctx, owner); err != nil {
+		return nil, nil, err
+	}
+	left := []jid.JID{}
+	for _, j := range before.sorted {
+		if len(jids) > 0 && !slices.Contains(jids, j) {
+			left = append(left, j)
+		}
+	}
+	after = newList(left)
+	err = l.change(ctx, owner, after, func(tx storage.Tx) error {
+		if len(jids) == 0 {
+			_, err := tx.Exec(ctx, sqlForget, owner.String())
+			return err
+		}
+		for _, j := range jids {
+			if _, err := tx.Exec(ctx, sqlRemove, owner.String(), j.String()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return before, after, err
+}
+
+// change writes, and lets the cache know: what is written, or, when nobody
+// can tell, that it knows nothing.
+func (l *Lists) change(ctx context.Context, owner jid.JID, after *list, f func(storage.Tx) error) error {
+	l.cache.Invalidate(owner)
+	if err := l.env.DB.Tx(ctx, f); err != nil {
+		return fmt.Errorf("block list: %w", err)
+	}
+	l.cache.Set(owner, after)
+	return nil
+}
+
+// forget removes what is kept of an account.
+func (l *Lists) forget(ctx context.Context, owner jid.JID) error {
+	defer l.lock(owner)()
+	l.cache.Invalidate(owner)
+	err := l.env.DB.Tx(ctx, func(tx storage.Tx) error {
+		if _, err := tx.Exec(ctx, sqlForget, owner.String()); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, sqlReportsForget, owner.String())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("forget block list: %w", err)
+	}
+	return nil
+}
+
+func newID() string { return rand.Text()[:16] }
