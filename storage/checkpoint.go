@@ -1,0 +1,92 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+// checkpointer folds the write-ahead log into the database, on a connection
+// and a goroutine of its own, so that no commit pays for it. When the log
+// reaches its bound, writers wait for one that truncates it.
+type checkpointer struct {
+	db      *sqliteDB
+	conn    *sql.DB
+	bound   int64 // bytes
+	written atomic.Int64
+	wake    chan struct{}
+	stop    context.CancelFunc
+	ended   chan struct{}
+}
+
+const (
+	walPage       = 4096
+	checkpointAt  = 1000 * walPage // as SQLite's own default
+	checkpointGap = 5 * time.Second
+)
+
+func newCheckpointer(c Config, d *sqliteDB) (*checkpointer, error) {
+	conn, err := sqlitePool(c, 1, "wal_autocheckpoint(0)")
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	k := &checkpointer{db: d, conn: conn, bound: int64(c.WALPages) * walPage, wake: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
+	go k.run(ctx)
+	return k, nil
+}
+
+// grown notes what a commit has added; the writer's lock is held.
+func (k *checkpointer) grown(sets []*submission) {
+	n := int64(0)
+	for _, s := range sets {
+		n += int64(s.set.bytes)
+	}
+	total := k.written.Add(n)
+	if total >= checkpointAt {
+		select {
+		case k.wake <- struct{}{}:
+		default:
+		}
+	}
+	if total >= k.bound { // readers held the log open for too long
+		k.do(context.Background(), "TRUNCATE")
+	}
+}
+
+func (k *checkpointer) run(ctx context.Context) {
+	defer close(k.ended)
+	t := time.NewTicker(checkpointGap)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.wake:
+		case <-t.C:
+		}
+		if k.written.Load() > 0 {
+			k.do(ctx, "PASSIVE")
+		}
+	}
+}
+
+func (k *checkpointer) do(ctx context.Context, mode string) {
+	var busy, pages, done int64
+	err := k.conn.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &pages, &done)
+	switch {
+	case err != nil && !errors.Is(err, context.Canceled):
+		k.db.log.Warn("storage: checkpoint failed", "err", sqliteError(err))
+	case err == nil:
+		k.db.metrics.walPages.Set(float64(pages))
+		k.written.Store((pages - done) * walPage)
+	}
+}
+
+func (k *checkpointer) close() {
+	k.stop()
+	<-k.ended
+	_ = k.conn.Close()
+}

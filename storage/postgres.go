@@ -1,0 +1,316 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// pgDB is Postgres: a pool for reads and transactions, and a connection of its
+// own for group commits, whose statements are pipelined.
+type pgDB struct {
+	log     *slog.Logger
+	metrics *metrics
+	pool    *pgxpool.Pool
+	cfg     *pgx.ConnConfig
+	group   *committer
+
+	mu   sync.Mutex
+	conn *pgx.Conn // the committer's; nil: to be opened
+}
+
+func openPostgres(ctx context.Context, c Config, log *slog.Logger, reg prometheus.Registerer) (DB, error) {
+	pc, err := pgxpool.ParseConfig(c.DSN)
+	if err != nil {
+		return nil, errors.New("dsn: not a Postgres connection string") // the cause would show the password
+	}
+	pc.MaxConns = int32(c.MaxConns)
+	set := pc.ConnConfig.RuntimeParams
+	set["application_name"] = "parley"
+	set["synchronous_commit"] = "on"
+	set["statement_timeout"] = ms(c.StatementTimeout)
+	set["lock_timeout"] = ms(c.LockTimeout)
+	set["idle_in_transaction_session_timeout"] = "1000" // a frozen node must not block its successor
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, pgError(err)
+	}
+	d := &pgDB{log: log, pool: pool, cfg: pc.ConnConfig.Copy()}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, pgError(err)
+	}
+	d.metrics = newMetrics(reg)
+	d.group = newCommitter(d, d.metrics, log)
+	return d, nil
+}
+
+func ms(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
+
+// Dialect implements DB.
+func (d *pgDB) Dialect() Dialect { return Postgres }
+
+// Query implements Querier. A connection that broke while it lay in the pool
+// is replaced once.
+func (d *pgDB) Query(ctx context.Context, s string, args ...any) (Rows, error) {
+	rows, err := d.pool.Query(ctx, s, args...)
+	if err != nil && pgconn.SafeToRetry(err) {
+		rows, err = d.pool.Query(ctx, s, args...)
+	}
+	if err != nil {
+		return nil, pgError(err)
+	}
+	return pgRows{rows}, nil
+}
+
+// QueryRow implements Querier.
+func (d *pgDB) QueryRow(ctx context.Context, s string, args ...any) Row {
+	return &lazyRow{ctx, d, s, args}
+}
+
+// Exec implements DB.
+func (d *pgDB) Exec(ctx context.Context, s string, args ...any) (n int64, err error) {
+	err = d.again(ctx, func() error {
+		tag, err := d.pool.Exec(ctx, s, args...)
+		n = tag.RowsAffected()
+		return pgError(err)
+	})
+	return n, err
+}
+
+// Tx implements DB.
+func (d *pgDB) Tx(ctx context.Context, f func(Tx) error) error {
+	return d.again(ctx, func() error { return d.once(ctx, f) })
+}
+
+func (d *pgDB) once(ctx context.Context, f func(Tx) error) error {
+	tx, err := d.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.Serializable})
+	if err != nil {
+		return notCommitted(pgError(err))
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if err := f(pgTx{tx}); err != nil {
+		if lost(err) {
+			return notCommitted(err)
+		}
+		return err
+	}
+	return pgError(tx.Commit(ctx))
+}
+
+// tries is how often a transaction is run that others got in the way of.
+const tries = 10
+
+// again repeats what surely was not committed: serialisation failures,
+// deadlocks, connections lost before the commit.
+func (d *pgDB) again(ctx context.Context, f func() error) error {
+	var err error
+	for i := range tries {
+		if err = f(); err == nil || !errors.Is(err, errNotCommitted) && !conflicting(err) {
+			return err
+		}
+		d.metrics.retries.Inc()
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(time.Duration(i) * 5 * time.Millisecond):
+		}
+	}
+	return err
+}
+
+type pgTx struct{ tx pgx.Tx }
+
+func (t pgTx) Query(ctx context.Context, s string, args ...any) (Rows, error) {
+	rows, err := t.tx.Query(ctx, s, args...)
+	if err != nil {
+		return nil, pgError(err)
+	}
+	return pgRows{rows}, nil
+}
+
+func (t pgTx) QueryRow(ctx context.Context, s string, args ...any) Row {
+	return &lazyRow{ctx, t, s, args}
+}
+
+func (t pgTx) Exec(ctx context.Context, s string, args ...any) (int64, error) {
+	tag, err := t.tx.Exec(ctx, s, args...)
+	return tag.RowsAffected(), pgError(err)
+}
+
+// Commit implements DB.
+func (d *pgDB) Commit(ctx context.Context, w *WriteSet) error { return d.group.commit(ctx, w) }
+
+// write implements engine: BEGIN, every row and COMMIT in one pipeline.
+func (d *pgDB) write(sets []*submission) (failed int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ctx := context.Background()
+	if d.conn == nil || d.conn.IsClosed() {
+		opening, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if d.conn, err = pgx.ConnectConfig(opening, d.cfg); err != nil {
+			return -1, notCommitted(pgError(err))
+		}
+	}
+	tx, err := d.conn.Begin(ctx)
+	if err != nil {
+		return -1, notCommitted(pgError(err))
+	}
+	if i, err := d.rows(ctx, tx, sets); err != nil {
+		_ = tx.Rollback(ctx)
+		switch {
+		case lost(err):
+			return -1, notCommitted(err)
+		case conflicting(err):
+			return -1, notCommitted(err)
+		}
+		return i, err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		if conflicting(err) {
+			return -1, notCommitted(pgError(err))
+		}
+		return -1, fmt.Errorf("%w: %w", errOutcomeUnknown, err)
+	}
+	return -1, nil
+}
+
+func (d *pgDB) rows(ctx context.Context, tx pgx.Tx, sets []*submission) (failed int, err error) {
+	batch := &pgx.Batch{}
+	for _, s := range sets {
+		for _, r := range s.set.rows {
+			batch.Queue(r.stmt.SQL, s.set.values(r)...)
+		}
+	}
+	results := tx.SendBatch(ctx, batch)
+	defer func() { err = errors.Join(err, closeError(err, results.Close())) }()
+	for i, s := range sets {
+		s.set.affected = s.set.affected[:0]
+		for _, r := range s.set.rows {
+			tag, err := results.Exec()
+			if err != nil {
+				return i, fmt.Errorf("%s: %w", r.stmt.Name, pgError(err))
+			}
+			n := tag.RowsAffected()
+			if n == 0 && r.stmt.Must {
+				return i, fmt.Errorf("%s: %w", r.stmt.Name, ErrStale)
+			}
+			s.set.affected = append(s.set.affected, n)
+		}
+	}
+	return -1, nil
+}
+
+// closeError leaves out what closing says again.
+func closeError(before, closing error) error {
+	if before != nil {
+		return nil
+	}
+	return pgError(closing)
+}
+
+// Migrate implements DB; nodes that start together take turns.
+func (d *pgDB) Migrate(ctx context.Context, feature string, fsys fs.FS) error {
+	cfg := d.cfg.Copy()
+	delete(cfg.RuntimeParams, "idle_in_transaction_session_timeout")
+	delete(cfg.RuntimeParams, "lock_timeout")
+	db := stdlib.OpenDB(*cfg)
+	turns, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	return errors.Join(migrate(ctx, db, Postgres, feature, fsys, goose.WithSessionLocker(turns)), db.Close())
+}
+
+// Ping implements DB.
+func (d *pgDB) Ping(ctx context.Context) error {
+	_, err := d.Exec(ctx, `UPDATE parley_meta SET value = value WHERE key = $1`, "ping")
+	return err
+}
+
+// Close implements DB.
+func (d *pgDB) Close() error {
+	d.mu.Lock()
+	closed := d.metrics == nil
+	d.mu.Unlock()
+	if closed {
+		return nil
+	}
+	d.group.close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conn != nil {
+		_ = d.conn.Close(context.Background())
+		d.conn = nil
+	}
+	d.pool.Close()
+	d.metrics.close()
+	d.metrics = nil
+	return nil
+}
+
+type pgRows struct{ pgx.Rows }
+
+func (r pgRows) Err() error             { return pgError(r.Rows.Err()) }
+func (r pgRows) Scan(dest ...any) error { return pgError(r.Rows.Scan(dest...)) }
+
+func notCommitted(err error) error { return fmt.Errorf("%w: %w", errNotCommitted, err) }
+
+// lost reports whether the connection broke.
+func lost(err error) bool { return errors.Is(err, ErrUnavailable) }
+
+// conflicting reports whether concurrent transactions got in each other's way.
+func conflicting(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && (pe.Code == "40001" || pe.Code == "40P01")
+}
+
+// broken reports whether the server gave no answer.
+func broken(err error) bool {
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.As(err, &network) || errors.As(err, &connect) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err) || strings.Contains(err.Error(), "conn closed") || strings.Contains(err.Error(), "closed pool")
+}
+
+// pgError wraps the sentinel that an error of Postgres stands for.
+func pgError(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ErrNoRows
+	}
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) {
+		if broken(err) {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return err
+	}
+	switch {
+	case pe.Code == "23505":
+		return fmt.Errorf("%w: %w", ErrConflict, err)
+	case pe.Code == "57014", pe.Code == "55P03", pe.Code == "25006": // timeouts, read-only
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case len(pe.Code) == 5 && (pe.Code[:2] == "08" || pe.Code[:2] == "57" || pe.Code[:2] == "53"):
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}

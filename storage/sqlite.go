@@ -1,0 +1,340 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// sqliteDB is SQLite with one writer: WAL, synchronous=FULL, group commit. All
+// writes take the lock of the one writing connection; reads go through a pool
+// of connections that refuse to write. Checkpoints run on a connection of their
+// own, outside the commit path.
+type sqliteDB struct {
+	path     string
+	log      *slog.Logger
+	metrics  *metrics
+	readers  *sql.DB
+	texts    sync.Map // $n text → ?n text; bounded by the program's statements
+	group    *committer
+	ticker   *checkpointer
+	mu       sync.Mutex // the writer
+	writer   *sql.DB
+	conn     *sql.Conn // its only connection
+	prepared map[*Stmt]*sql.Stmt
+	closed   bool
+}
+
+// networkFS are the file systems on which SQLite's locks do not hold.
+var networkFS = map[int64]string{0x6969: "NFS", 0x517B: "SMB", 0xFF534D42: "CIFS", 0xFE534D42: "SMB2", 0x5346414F: "AFS", 0x01021997: "9P"}
+
+func openSQLite(ctx context.Context, c Config, log *slog.Logger, reg prometheus.Registerer) (DB, error) {
+	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
+		return nil, err
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Dir(c.Path), &st); err == nil {
+		if name, bad := networkFS[int64(st.Type)&0xFFFFFFFF]; bad {
+			return nil, fmt.Errorf("%s is on a network file system (%s), where SQLite loses data: use a local disk, or Postgres", c.Path, name)
+		}
+	}
+	_, err := os.Stat(c.Path + "-wal")
+	unclean := err == nil
+	d := &sqliteDB{path: c.Path, log: log, prepared: map[*Stmt]*sql.Stmt{}}
+	if d.writer, err = sqlitePool(c, 1, "synchronous(full)", "wal_autocheckpoint(0)", "foreign_keys(1)"); err != nil {
+		return nil, err
+	}
+	if d.conn, err = d.writer.Conn(ctx); err != nil {
+		return nil, errors.Join(sqliteError(err), d.writer.Close())
+	}
+	if unclean {
+		if err := d.quickCheck(ctx); err != nil {
+			return nil, errors.Join(err, d.writer.Close())
+		}
+	}
+	if d.readers, err = sqlitePool(c, c.Readers, "query_only(1)"); err != nil {
+		return nil, errors.Join(err, d.writer.Close())
+	}
+	d.metrics = newMetrics(reg)
+	d.group = newCommitter(d, d.metrics, log)
+	d.ticker, err = newCheckpointer(c, d)
+	return d, err
+}
+
+// sqlitePool opens a pool whose connections have the pragmas.
+func sqlitePool(c Config, size int, pragmas ...string) (*sql.DB, error) {
+	q := url.Values{}
+	for _, p := range append([]string{"journal_mode(wal)", fmt.Sprintf("busy_timeout(%d)", c.LockTimeout.Milliseconds())}, pragmas...) {
+		q.Add("_pragma", p)
+	}
+	q.Set("_txlock", "immediate")
+	db, err := sql.Open("sqlite", "file:"+url.PathEscape(c.Path)+"?"+q.Encode())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(size)
+	db.SetMaxIdleConns(size)
+	return db, nil
+}
+
+// quickCheck looks for damage after a stop that was not clean.
+func (d *sqliteDB) quickCheck(ctx context.Context) error {
+	var verdict string
+	if err := d.conn.QueryRowContext(ctx, `PRAGMA quick_check(1)`).Scan(&verdict); err != nil {
+		return fmt.Errorf("check after an unclean stop: %w", sqliteError(err))
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("%s is damaged (%s): restore a backup", d.path, verdict)
+	}
+	return nil
+}
+
+// Dialect implements DB.
+func (d *sqliteDB) Dialect() Dialect { return SQLite }
+
+var dollar = regexp.MustCompile(`\$(\d+)`)
+
+// maxTexts bounds the translated statements; what is built at run time beyond
+// it is translated each time.
+const maxTexts = 4096
+
+// text translates placeholders: SQLite takes $1 for a name, ?1 for a number.
+func (d *sqliteDB) text(s string) string {
+	if t, ok := d.texts.Load(s); ok {
+		return t.(string)
+	}
+	t := dollar.ReplaceAllString(s, "?$1")
+	n := 0
+	d.texts.Range(func(any, any) bool { n++; return n < maxTexts })
+	if n < maxTexts {
+		d.texts.Store(s, t)
+	}
+	return t
+}
+
+// Query implements Querier.
+func (d *sqliteDB) Query(ctx context.Context, s string, args ...any) (Rows, error) {
+	rows, err := d.readers.QueryContext(ctx, d.text(s), args...)
+	if err != nil {
+		return nil, sqliteError(err)
+	}
+	return &sqlRows{rows}, nil
+}
+
+// QueryRow implements Querier.
+func (d *sqliteDB) QueryRow(ctx context.Context, s string, args ...any) Row {
+	return &lazyRow{ctx, d, s, args}
+}
+
+// Exec implements DB.
+func (d *sqliteDB) Exec(ctx context.Context, s string, args ...any) (n int64, err error) {
+	err = d.Tx(ctx, func(tx Tx) error {
+		n, err = tx.Exec(ctx, s, args...)
+		return err
+	})
+	return n, err
+}
+
+// Tx implements DB.
+func (d *sqliteDB) Tx(ctx context.Context, f func(Tx) error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	tx, err := d.conn.BeginTx(ctx, nil)
+	if err != nil {
+		return sqliteError(err)
+	}
+	if err := f(&sqliteTx{d, tx}); err != nil {
+		_ = tx.Rollback()
+		return err
+	}
+	return sqliteError(tx.Commit())
+}
+
+type sqliteTx struct {
+	d  *sqliteDB
+	tx *sql.Tx
+}
+
+func (t *sqliteTx) Query(ctx context.Context, s string, args ...any) (Rows, error) {
+	rows, err := t.tx.QueryContext(ctx, t.d.text(s), args...)
+	if err != nil {
+		return nil, sqliteError(err)
+	}
+	return &sqlRows{rows}, nil
+}
+
+func (t *sqliteTx) QueryRow(ctx context.Context, s string, args ...any) Row {
+	return &lazyRow{ctx, t, s, args}
+}
+
+func (t *sqliteTx) Exec(ctx context.Context, s string, args ...any) (int64, error) {
+	res, err := t.tx.ExecContext(ctx, t.d.text(s), args...)
+	if err != nil {
+		return 0, sqliteError(err)
+	}
+	return res.RowsAffected()
+}
+
+// Commit implements DB.
+func (d *sqliteDB) Commit(ctx context.Context, w *WriteSet) error { return d.group.commit(ctx, w) }
+
+// write implements engine.
+func (d *sqliteDB) write(sets []*submission) (failed int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return -1, ErrClosed
+	}
+	ctx := context.Background()
+	tx, err := d.conn.BeginTx(ctx, nil)
+	if err != nil {
+		return -1, sqliteError(err)
+	}
+	for i, s := range sets {
+		if err := d.rows(ctx, tx, s.set); err != nil {
+			_ = tx.Rollback()
+			return i, err
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		_ = tx.Rollback()
+		return -1, sqliteError(err)
+	}
+	d.ticker.grown(sets)
+	return -1, nil
+}
+
+func (d *sqliteDB) rows(ctx context.Context, tx *sql.Tx, w *WriteSet) error {
+	w.affected = w.affected[:0]
+	for _, r := range w.rows {
+		st, err := d.prepare(ctx, r.stmt)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.stmt.Name, err)
+		}
+		res, err := tx.StmtContext(ctx, st).ExecContext(ctx, w.values(r)...)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.stmt.Name, sqliteError(err))
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.stmt.Name, sqliteError(err))
+		}
+		if n == 0 && r.stmt.Must {
+			return fmt.Errorf("%s: %w", r.stmt.Name, ErrStale)
+		}
+		w.affected = append(w.affected, n)
+	}
+	return nil
+}
+
+// prepare compiles a statement once; features' statements are values of the
+// program, so their number is bounded.
+func (d *sqliteDB) prepare(ctx context.Context, s *Stmt) (*sql.Stmt, error) {
+	if st, ok := d.prepared[s]; ok {
+		return st, nil
+	}
+	st, err := d.conn.PrepareContext(ctx, d.text(s.SQL))
+	if err != nil {
+		return nil, sqliteError(err)
+	}
+	d.prepared[s] = st
+	return st, nil
+}
+
+// Migrate implements DB.
+func (d *sqliteDB) Migrate(ctx context.Context, feature string, fsys fs.FS) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	own, err := sqlitePool(Config{Path: d.path, LockTimeout: 5 * time.Second}, 1, "synchronous(full)", "foreign_keys(1)")
+	if err != nil {
+		return err
+	}
+	return errors.Join(migrate(ctx, own, SQLite, feature, fsys), own.Close())
+}
+
+// Ping implements DB.
+func (d *sqliteDB) Ping(ctx context.Context) error {
+	var one int
+	if err := d.QueryRow(ctx, `SELECT 1`).Scan(&one); err != nil {
+		return err
+	}
+	_, err := d.Exec(ctx, `UPDATE parley_meta SET value = value WHERE key = $1`, "ping")
+	return err
+}
+
+// Close implements DB.
+func (d *sqliteDB) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.mu.Unlock()
+	d.group.close()
+	d.ticker.close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	d.metrics.close()
+	// The last connection that closes folds the log into the database.
+	return errors.Join(d.readers.Close(), d.conn.Close(), d.writer.Close())
+}
+
+// sqlRows adapts database/sql.
+type sqlRows struct{ *sql.Rows }
+
+// Close implements Rows.
+func (r *sqlRows) Close() { _ = r.Rows.Close() }
+
+// Err implements Rows.
+func (r *sqlRows) Err() error { return sqliteError(r.Rows.Err()) }
+
+// Scan implements Row.
+func (r *sqlRows) Scan(dest ...any) error { return sqliteError(r.Rows.Scan(dest...)) }
+
+// sqliteError wraps the sentinel that an error of SQLite stands for.
+func sqliteError(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNoRows
+	}
+	var se *sqlite.Error
+	if !errors.As(err, &se) {
+		if strings.Contains(err.Error(), "database is closed") || errors.Is(err, sql.ErrConnDone) {
+			return fmt.Errorf("%w: %w", ErrClosed, err)
+		}
+		return err
+	}
+	switch se.Code() {
+	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_ROWID:
+		return fmt.Errorf("%w: %w", ErrConflict, err)
+	}
+	switch se.Code() & 0xFF {
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
