@@ -5,15 +5,24 @@ package all
 import (
 	"parley/parser"
 	"parley/plugins"
+	"parley/plugins/accountadmin"
 	"parley/plugins/accounts"
 	"parley/plugins/admin"
+	"parley/plugins/blocking"
+	"parley/plugins/contact"
+	"parley/plugins/disco"
 	"parley/plugins/entitytime"
 	"parley/plugins/health"
+	"parley/plugins/hostmeta"
 	"parley/plugins/ping"
+	"parley/plugins/register"
+	"parley/plugins/roster"
 	"parley/plugins/version"
 	"parley/processor"
 	"parley/router"
 	"parley/stream"
+	"parley/stream/component"
+	"parley/stream/websocket"
 )
 
 // Plugins returns the list: the stages from the last to the first, so that
@@ -25,10 +34,19 @@ func Plugins() []plugins.Plugin {
 		parser.Plugin,
 		stream.Plugin,
 		admin.Plugin,
+		accountadmin.Plugin,
 		accounts.Plugin,
+		blocking.Plugin,
+		component.Plugin,
+		contact.Plugin,
+		disco.Plugin,
 		entitytime.Plugin,
 		health.Plugin,
+		hostmeta.Plugin,
 		ping.Plugin,
+		register.Plugin,
+		roster.Plugin,
 		version.Plugin,
+		websocket.Plugin,
 	}
 }
