@@ -1,0 +1,127 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"parley/plugins/admin"
+)
+
+func TestServeDemonstrates(t *testing.T) {
+	dir := t.TempDir()
+	s := serve(t, dir)
+	contains(t, s.said, "admin@localhost", "account add alice@localhost", "account add bob@localhost", "self-signed", "port "+port(s.doors["c2s"]))
+	m := regexp.MustCompile(`Password +(\S+)`).FindStringSubmatch(s.said)
+	if m == nil {
+		t.Fatalf("no password in:\n%s", s.said)
+	}
+	contains(t, must(t, "account", "list", "--data", s.data), "admin@localhost")
+	log := s.stop()
+	if strings.Contains(log, m[1]) {
+		t.Error("the password is in the log")
+	}
+	contains(t, log, "msg=started", "msg=stopped")
+	if _, err := os.Stat(filepath.Join(s.data, admin.Socket)); !os.IsNotExist(err) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+	again := serve(t, dir)
+	if strings.Contains(again.said, "Password") {
+		t.Errorf("a second run made an account:\n%s", again.said)
+	}
+	again.stop()
+}
+
+func TestServeRefusesASecondServer(t *testing.T) {
+	s := serve(t, t.TempDir())
+	_, _, err := parley(t, "", "serve", "--data", s.data, "--c2s", "127.0.0.1:0", "--c2s-tls", "", "--http", "", "--https", "")
+	if err == nil || !strings.Contains(err.Error(), admin.ErrTaken.Error()) {
+		t.Fatalf("got %v", err)
+	}
+	must(t, "server", "list", "--data", s.data) // the first one still answers
+}
+
+func TestServeSaysWhichPortIsTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	_, _, err = parley(t, "", "serve", "--data", filepath.Join(t.TempDir(), "d"), "--c2s", l.Addr().String(), "--c2s-tls", "", "--http", "", "--https", "")
+	if err == nil {
+		t.Fatal("it serves on a port that is taken")
+	}
+	contains(t, err.Error(), l.Addr().String(), "servers.streamer.c2s")
+}
+
+func TestServeReloads(t *testing.T) {
+	file := write(t, "parley.yaml", "log: {level: info}\n")
+	s := serve(t, t.TempDir(), "--config", file)
+	text := "log: {level: debug}\nservers: {streamer: {outbox: 2MiB, c2s: ':1', components: {health: {timeout: 7s}}}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.signal(syscall.SIGHUP)
+	for !strings.Contains(must(t, "config", "show", "servers.streamer.components.health.timeout", "--data", s.data), "7s") {
+	}
+	out := must(t, "config", "show", "servers.streamer.c2s", "--data", s.data)
+	contains(t, out, "flag --c2s") // flags win over the file
+	log := s.stop()
+	contains(t, log,
+		"key=log.level old=info new=debug outcome=applied",
+		"key=servers.streamer.outbox old=1MiB new=2MiB outcome=restart",
+		"key=servers.streamer.components.health.timeout old=3s new=7s outcome=applied",
+		"outcome=overridden", "configuration reloaded")
+}
+
+func TestReloadKeepsWhatWorksWhenTheFileIsWrong(t *testing.T) {
+	file := write(t, "parley.yaml", "log: {level: info}\n")
+	s := serve(t, t.TempDir(), "--config", file)
+	if err := os.WriteFile(file, []byte("log: {level: loud}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := parley(t, "", "config", "reload", "--data", s.data)
+	if err == nil {
+		t.Fatal("a wrong file was taken")
+	}
+	contains(t, err.Error(), "parley.yaml:1:", "loud", "^")
+	contains(t, must(t, "config", "show", "log.level", "--data", s.data), "info")
+}
+
+func TestServeAnswersHTTP(t *testing.T) {
+	s := serve(t, t.TempDir())
+	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/metrics": "go_goroutines"} {
+		status, body := get(t, "http://"+s.doors["http"]+path)
+		if status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	must(t, "server", "stop", "parser", "--data", s.data)
+	if status, body := get(t, "http://"+s.doors["http"]+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "parser") {
+		t.Errorf("without the parser: %d %s", status, body)
+	}
+	must(t, "server", "start", "parser", "--data", s.data)
+	if status, body := get(t, "http://"+s.doors["http"]+"/readyz"); status != http.StatusOK {
+		t.Errorf("with the parser again: %d %s", status, body)
+	}
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
