@@ -1,0 +1,141 @@
+package presence
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/plugins/roster"
+	"parley/processor"
+	"parley/router/sessions"
+)
+
+// nsCaps is XEP-0115 §4.
+const nsCaps = "http://jabber.org/protocol/caps"
+
+// priority reads RFC 6121 §4.7.2.3.
+func priority(st *stanza.Stanza) (int8, error) {
+	var found *stanza.Element
+	for _, ch := range st.Children {
+		if ch.Name != (stanza.Name{Space: stanza.NSClient, Local: "priority"}) {
+			continue
+		}
+		if found != nil {
+			return 0, stanza.NewError(stanza.BadRequest, "presence has one priority")
+		}
+		found = st.Element(ch)
+	}
+	if found == nil {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(found.Text()), 10, 8)
+	if err != nil || found.Count() > 0 {
+		return 0, stanza.NewError(stanza.BadRequest, "a priority is a number from -128 to 127")
+	}
+	return int8(n), nil
+}
+
+// available is initial and subsequent presence (RFC 6121 §4.2.2, §4.4.2).
+func (c *component) available(ctx context.Context, f *processor.Flow) error {
+	prio, err := priority(f.Stanza)
+	if err != nil {
+		return err
+	}
+	edits := f.Stamp()
+	raw := edits.Render(nil, f.Raw)
+	if len(raw) > int(c.cfg.Size) {
+		return stanza.NewError(stanza.PolicyViolation, "the presence is too large")
+	}
+	contacts, err := c.rosters.Contacts(ctx, f.Session.JID.Bare())
+	if err != nil {
+		return err
+	}
+	before := f.Session
+	now, bound := c.house.Change(before.Ref, func(st *sessions.State) {
+		st.Available, st.Priority, st.Presence, st.PresenceAt = true, prio, raw, c.env.Clock.Now()
+		st.CapsNode, st.CapsHash = caps(f.Stanza)
+	})
+	if !bound {
+		return nil
+	}
+	c.broadcast(ctx, now, f.Stanza, contacts)
+	if !before.Available {
+		if err := c.welcome(ctx, now, contacts); err != nil {
+			return err
+		}
+	}
+	c.fire(ctx, &Transition{Session: now, Before: before.State, Stanza: f.Stanza})
+	return nil
+}
+
+// caps reads what the client announces of itself (XEP-0115 §4): node#ver, and
+// the hash function.
+func caps(st *stanza.Stanza) (node, hash string) {
+	el := st.Child(nsCaps, "c")
+	if el == nil || el.Get("node") == "" || el.Get("ver") == "" {
+		return "", ""
+	}
+	return el.Get("node") + "#" + el.Get("ver"), el.Get("hash")
+}
+
+// unavailable ends the presence session; the stream goes on (RFC 6121 §4.5.2).
+func (c *component) unavailable(ctx context.Context, f *processor.Flow) error {
+	before := f.Session
+	now, bound := c.house.Change(before.Ref, withdraw)
+	if !bound {
+		return nil
+	}
+	return c.farewell(ctx, now, before.State, f.Stanza, true)
+}
+
+func withdraw(st *sessions.State) {
+	st.Available, st.Priority, st.Presence = false, 0, nil
+	st.CapsNode, st.CapsHash = "", ""
+}
+
+// unbound ends the presence of a session whose stream has ended, however that
+// came (RFC 6121 §4.5.2).
+func (c *component) unbound(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
+	if e.Kind != sessions.Client {
+		return processor.Continue, nil
+	}
+	gone := *e
+	withdraw(&gone.State)
+	st := stanza.Make(stanza.Presence, stanza.TypeUnavailable, e.JID, jid.JID{}, "")
+	// The stream's end must not keep others from being told.
+	return processor.Continue, c.farewell(context.WithoutCancel(ctx), &gone, e.State, st, false)
+}
+
+// farewell tells everybody that the session is not available any more:
+// subscribers, the account's other sessions, the session itself when it is
+// still there, and who got directed presence (RFC 6121 §4.5.2, §4.6.3).
+func (c *component) farewell(ctx context.Context, now *sessions.Entry, before sessions.State, st *stanza.Stanza, here bool) error {
+	contacts, err := c.rosters.Contacts(ctx, now.JID.Bare())
+	if err != nil {
+		contacts = &roster.Snapshot{} // directed presence has to end all the same
+	}
+	if before.Available {
+		c.broadcast(ctx, now, st, contacts)
+		if here {
+			c.house.Route(ctx, readdressed(now, st, now.JID))
+		}
+	}
+	for _, to := range c.directed.take(now.JID) {
+		if before.Available && (to == now.JID.Bare() || contacts.State(to).From()) {
+			continue // the broadcast was for it, too
+		}
+		c.house.Submit(ctx, rewritten(st, now.JID, to))
+	}
+	if before.Available {
+		c.fire(ctx, &Transition{Session: now, Before: before, Stanza: st})
+	}
+	return err
+}
+
+func (c *component) fire(ctx context.Context, t *Transition) {
+	if _, err := processor.Fire(ctx, c.house, Became, t); err != nil {
+		c.env.Log.Error("presence hook failed", "jid", t.Session.JID.String(), "err", err)
+	}
+}
