@@ -12,6 +12,7 @@ import (
 	"parley/parser/jid"
 	"parley/plugins"
 	"parley/plugins/config"
+	"parley/storage"
 	"parley/stream"
 	"parley/stream/sasl"
 )
@@ -116,9 +117,9 @@ func (s *credentials) Register(r *stream.Registrar) { r.Credentials(s) }
 
 // Start implements plugins.Component: it makes the mechanisms of each domain.
 func (s *credentials) Start(ctx context.Context) error {
-	secret, err := s.accounts.store.secret(ctx)
+	secret, err := storage.Secret(ctx, s.env.DB, "accounts.salt", 32)
 	if err != nil {
-		return fmt.Errorf("secret of unknown users' salts: %w", err)
+		return err
 	}
 	verified := sasl.NewVerified(s.cfg.Remembered)
 	s.domains = map[string]*sasl.Server{}

@@ -110,7 +110,8 @@ func (a *Accounts) setDisabled(ctx context.Context, j jid.JID, since time.Time) 
 
 // Delete ends an account (see the package comment). When it returns nobody can
 // use the account or reach it; an account with sessions is forgotten when they
-// have ended, within seconds. Errors: ErrName, ErrUnknown.
+// have ended, within seconds. What a feature cannot forget now is tried again
+// until it can. Errors: ErrName, ErrUnknown.
 func (a *Accounts) Delete(ctx context.Context, j jid.JID) error {
 	if err := a.mark(ctx, j); err != nil {
 		return err
@@ -119,7 +120,9 @@ func (a *Accounts) Delete(ctx context.Context, j jid.JID) error {
 	going := a.sessions(j)
 	a.close(ctx, going...)
 	if len(going) == 0 {
-		return a.forget(ctx, j)
+		if err := a.forget(ctx, j); err != nil {
+			a.log.Error("deleted account is not forgotten yet", "account", j.String(), "err", err)
+		}
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 // script only, and the digits and pairs that deceive within Latin.
 func Skeleton(name string) string {
 	var b strings.Builder
-	for _, r := range norm.NFKD.String(strings.ToLower(name)) {
+	for _, r := range strings.ToLower(norm.NFKD.String(name)) {
 		if unicode.Is(unicode.Mn, r) { // accents are overlooked easily
 			continue
 		}
@@ -30,8 +30,8 @@ func Skeleton(name string) string {
 // Each rune of lookalikes looks like the byte of latin at the same place:
 // Cyrillic, Greek, Armenian, digits and dotless i.
 const (
-	lookalikes = "авеԁһіјӏкмпоԛгѕтԝхуѵꙅ" + "αβεγικνορστυχω" + "աոսօհզցք" + "01ıł|"
-	latin      = "abedhijlkmnoqrstwxyvs" + "abeyiknopotuxw" + "wnuohqgp" + "olill"
+	lookalikes = "авсеԁһіјӏкмпорԛгѕтԝхуѵꙅ" + "αβεγικνορστυχω" + "աոսօհզցք" + "01ıł|"
+	latin      = "abcedhijlkmnopqrstwxyvs" + "abeyiknopotuxw" + "wnuohqgp" + "olill"
 )
 
 var pairs = strings.NewReplacer("rn", "m", "vv", "w", "cl", "d")

@@ -2,7 +2,6 @@ package accounts
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -41,11 +40,6 @@ var loginStmt = storage.Stmt{
 	SQL:        `UPDATE account SET login_at = $2 WHERE jid = $1 AND login_at < $2`,
 	Idempotent: true,
 }
-
-const (
-	sqlSecret    = `SELECT value FROM account_secret WHERE id = 1`
-	sqlSecretPut = `INSERT INTO account_secret (id, value) VALUES (1, $1) ON CONFLICT (id) DO NOTHING`
-)
 
 // errTombstone says that the name belongs to an account that is leaving.
 var errTombstone = errors.New("account is being forgotten")
@@ -231,17 +225,4 @@ func (s store) tombstone(ctx context.Context, j jid.JID) (tombstone, error) {
 		return tombstone{}, fmt.Errorf("look up account: %w", err)
 	}
 	return tombstone{j, removedAt}, nil
-}
-
-// secret returns the installation's secret, made on first use: the salts of
-// names that do not exist must be the same at every try and on every node.
-func (s store) secret(ctx context.Context) ([]byte, error) {
-	fresh := make([]byte, 32)
-	rand.Read(fresh) // never fails (crypto/rand)
-	if _, err := s.db.Exec(ctx, sqlSecretPut, fresh); err != nil {
-		return nil, err
-	}
-	var secret []byte
-	err := s.db.QueryRow(ctx, sqlSecret).Scan(&secret)
-	return secret, err
 }

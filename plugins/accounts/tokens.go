@@ -23,7 +23,7 @@ const (
 	// maxClients is how many clients of one account may hold tokens; beyond it
 	// the one whose token ends first has to use its password again.
 	maxClients = 100
-	// maxClientID bounds a user-agent id; XEP-0388 §2.3.1 suggests a UUID.
+	// maxClientID bounds a user-agent id; XEP-0388 §2.3 wants a UUID.
 	maxClientID = 256
 )
 

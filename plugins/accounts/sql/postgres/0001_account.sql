@@ -22,7 +22,7 @@ CREATE TABLE account_key (
 );
 CREATE TABLE account_token (
     jid        text COLLATE "C" NOT NULL,
-    client     text   NOT NULL,            -- user-agent id (XEP-0388 §2.3.1)
+    client     text   NOT NULL,            -- user-agent id (XEP-0388 §2.3)
     slot       text   NOT NULL,            -- new, current (XEP-0484 §5.1)
     id         bigint NOT NULL,
     secret     text   NOT NULL,            -- the HT mechanisms compute with the token itself
@@ -31,13 +31,8 @@ CREATE TABLE account_token (
     counter    bigint NOT NULL DEFAULT 0,  -- highest count processed (XEP-0484 §3.4)
     PRIMARY KEY (jid, client, slot)
 );
-CREATE TABLE account_secret (
-    id    bigint NOT NULL PRIMARY KEY,     -- always 1
-    value bytea NOT NULL                  -- unknown users' salts come from it
-);
 
 -- +goose Down
-DROP TABLE account_secret;
 DROP TABLE account_token;
 DROP TABLE account_key;
 DROP TABLE account;
