@@ -1,0 +1,165 @@
+package archive
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"parley/processor"
+	"parley/router/sessions"
+	"parley/storage"
+)
+
+// Rows that a device has taken stop being pending a little later, many at
+// once: a crash in between repeats messages with the same stanza-id (D2).
+const (
+	ackLinger = 100 * time.Millisecond
+	ackBatch  = 1000
+	ackBound  = 100_000 // of rows that wait while the database does not answer; beyond, they stay pending
+)
+
+var deletePending = storage.Stmt{
+	Name:       "archive.taken",
+	SQL:        `DELETE FROM archive_pending WHERE owner = $1 AND id = $2`,
+	Idempotent: true,
+}
+
+// acks collects them. Its lock is never held while the database is asked.
+type acks struct {
+	part *part
+	wake chan struct{}
+
+	mu    sync.Mutex
+	taken map[int64]*ackSet // by owner
+	n     int
+	timer bool
+	busy  map[int64]*ackSet // being written now
+}
+
+type ackSet struct {
+	owner *owner
+	ids   map[int64]struct{}
+}
+
+func newAcks(p *part) *acks {
+	return &acks{part: p, wake: make(chan struct{}, 1), taken: map[int64]*ackSet{}}
+}
+
+func (a *acks) add(o *owner, ids ...int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	set := a.taken[o.id]
+	if set == nil {
+		set = &ackSet{o, make(map[int64]struct{}, len(ids))}
+		a.taken[o.id] = set
+	}
+	for _, id := range ids {
+		if a.n >= ackBound {
+			break
+		}
+		if _, twice := set.ids[id]; !twice {
+			set.ids[id] = struct{}{}
+			a.n++
+		}
+	}
+	if a.n >= ackBatch {
+		a.kick()
+	} else if !a.timer {
+		a.timer = true
+		a.part.env.Clock.AfterFunc(ackLinger, a.kick)
+	}
+}
+
+func (a *acks) kick() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// has reports whether a row that may still be in the table has been taken.
+func (a *acks) has(o *owner, id int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, all := range [...]map[int64]*ackSet{a.taken, a.busy} {
+		if set := all[o.id]; set != nil {
+			if _, ok := set.ids[id]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// run writes until ctx is done, and what is left then.
+func (a *acks) run(ctx context.Context) {
+	for {
+		select {
+		case <-a.wake:
+			a.flush(ctx)
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+			a.flush(last)
+			cancel()
+			return
+		}
+	}
+}
+
+func (a *acks) flush(ctx context.Context) {
+	a.mu.Lock()
+	a.busy, a.taken, a.n, a.timer = a.taken, map[int64]*ackSet{}, 0, false
+	a.mu.Unlock()
+	for _, set := range a.busy {
+		if err := a.write(ctx, set); err != nil {
+			a.part.env.Log.Warn("delivered messages not marked; they stay pending for now", "owner", set.owner.jid.String(), "err", err)
+			defer a.again(set)
+		}
+	}
+	a.mu.Lock()
+	a.busy = nil
+	a.mu.Unlock()
+}
+
+func (a *acks) write(ctx context.Context, set *ackSet) error {
+	var w storage.WriteSet
+	for id := range set.ids {
+		w.Add(&deletePending, set.owner.id, id)
+	}
+	if err := a.part.env.DB.Commit(ctx, &w); err != nil {
+		return err
+	}
+	n := int64(0)
+	for i := range w.Len() {
+		n += w.Affected(i)
+	}
+	set.owner.pending.Add(-n)
+	a.part.metrics.freed.Add(float64(n))
+	return nil
+}
+
+// again puts back what could not be written.
+func (a *acks) again(set *ackSet) {
+	ids := make([]int64, 0, len(set.ids))
+	for id := range set.ids {
+		ids = append(ids, id)
+	}
+	a.add(set.owner, ids...)
+}
+
+// acked is the Acked hook: a device of the account has these rows.
+func (p *part) acked(ctx context.Context, e processor.Rows) (processor.Verdict, error) {
+	o, err := p.owners.get(ctx, e.Session.JID.Bare())
+	if err != nil {
+		return processor.Continue, err
+	}
+	p.acks.add(o, e.IDs...)
+	p.replays.acked(e.Session, e.IDs)
+	return processor.Continue, nil
+}
+
+// unbound drops what is kept for a session.
+func (p *part) unbound(_ context.Context, e *sessions.Entry) (processor.Verdict, error) {
+	p.replays.drop(e.Ref)
+	return processor.Continue, nil
+}

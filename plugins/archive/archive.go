@@ -1,0 +1,203 @@
+// Package archive keeps messages: the history that an account's devices query,
+// and what waits for an account whose devices are away. It is one store, so
+// the two cannot disagree.
+//
+// Specs: XEP-0313 (archive), XEP-0441 (preferences), XEP-0359 (stanza ids),
+// XEP-0160 (offline messages), XEP-0203 (delay), XEP-0334 (hints), XEP-0059
+// (pages); RFC 6121 §8.5.2.2.1; the promises D1 to D3 of the design.
+//
+// The flow of a message (keep.go):
+//
+//	Outgoing hook, Late  a row in the sender's archive
+//	Incoming hook, Late  a row in the recipient's archive, and one in
+//	                     archive_pending: somebody has to take it
+//	group commit         both are durable, then it is routed and acknowledged
+//	Acked hook           one device has it: the pending row goes, a little later
+//
+// A device that becomes available gets what is pending (replay.go), in order,
+// before anything newer: while that lasts the router keeps live messages back.
+// Queries are answered in query.go and page.go; rows end in retention.go.
+//
+// A message that the archive must not hold (preference never, the hint
+// no-permanent-store, the configuration "undeliverable") has its body in the
+// pending row, so that it is gone when it is delivered.
+package archive
+
+import (
+	"context"
+	"embed"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"parley/plugins"
+	"parley/plugins/message/kinds"
+	"parley/plugins/roster"
+	"parley/processor"
+	"parley/router/sessions"
+	"parley/stream"
+)
+
+//go:embed sql
+var migrations embed.FS
+
+// Names and namespaces.
+const (
+	Name = "archive"
+	NS   = kinds.NSArchive
+)
+
+// Plugin provides the archive.
+var Plugin = plugins.Plugin{
+	Name:     Name,
+	Doc:      "Messages are stored before they are delivered, kept for devices that are away, and can be queried.",
+	Requires: []string{roster.Name}, // the preference that asks for contacts
+	Components: []plugins.Maker{
+		{Server: processor.Name, Defaults: defaults(), New: newPart},
+		{Server: stream.Name, New: newBound},
+	},
+	Migrations: migrations,
+	Contract:   newArchive,
+}
+
+// Store says which messages are stored.
+type Store string
+
+// The stores.
+const (
+	All           Store = "all"           // every message that matters, before anybody gets it
+	Undeliverable Store = "undeliverable" // only those that no device can take now, until one does
+)
+
+// Config is the component's section.
+type Config struct {
+	Store      Store         `yaml:"store" enum:"all,undeliverable" doc:"Which messages are stored. all: every one, before it is delivered, so that nothing acknowledged is ever lost and devices can query the history. undeliverable: only those for accounts that are away; delivery does not wait for the disk, there is no history, and what a crash catches on its way is lost."`
+	MaxAge     time.Duration `yaml:"max_age" min:"0s" doc:"Older messages are removed from archives, except those that wait for their recipient. 0: never."`
+	Quota      int           `yaml:"quota" min:"0" unit:"messages" doc:"Messages that one account's archive holds; beyond it the oldest are removed. When those wait for their recipient, new ones are refused. 0: no limit."`
+	MaxPending int           `yaml:"max_pending" min:"1" unit:"messages" doc:"Messages that may wait for one account; more are refused (RFC 6121 §8.5.2.2.1)."`
+	Page       int           `yaml:"page" min:"1" max:"1000" unit:"messages" doc:"Size of a page when the client names none."`
+	MaxPage    int           `yaml:"max_page" min:"1" max:"1000" unit:"messages" doc:"Largest page."`
+	Queries    int           `yaml:"queries" min:"1" doc:"Queries that one account may have under way."`
+	Timeout    time.Duration `yaml:"timeout" min:"10ms" doc:"How long one query may take."`
+	Expiry     time.Duration `yaml:"expiry_interval" min:"1s" doc:"How often old messages are looked for."`
+}
+
+func defaults() *Config {
+	return &Config{
+		Store: All, MaxPending: 10_000, Page: 50, MaxPage: 250, Queries: 2,
+		Timeout: 2 * time.Second, Expiry: time.Hour,
+	}
+}
+
+// Archive is the contract: what the components of one Host share.
+type Archive struct {
+	env    plugins.Env
+	owners *owners
+	ids    *ids
+	mask   mask
+	open   atomic.Bool // queries are answered
+}
+
+func newArchive(env plugins.Env) (any, error) {
+	a := &Archive{env: env, ids: &ids{clock: env.Clock}}
+	var err error
+	if a.owners, err = newOwners(env.DB); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	if a.mask, err = loadMask(ctx, env.DB); err != nil {
+		return nil, err
+	}
+	return a, a.resume(ctx)
+}
+
+// startLimit bounds what is read at start.
+const startLimit = 30 * time.Second
+
+// part works in the processor.
+type part struct {
+	*Archive
+	cfg     Config
+	rosters *roster.Rosters
+	reg     *processor.Registrar
+	metrics *metrics
+	resent  *resent
+	acks    *acks
+	replays *replays
+	busy    busy
+	prune   chan *owner
+	tasks   sync.WaitGroup
+	stop    context.CancelFunc
+	stopped atomic.Bool
+}
+
+func newPart(env plugins.Env, c plugins.Config) (plugins.Component, error) {
+	a, err := plugins.Need[*Archive](env, Name)
+	if err != nil {
+		return nil, err
+	}
+	p := &part{Archive: a, cfg: *defaults(), prune: make(chan *owner, pruneQueue)}
+	if err := c.Decode(&p.cfg); err != nil {
+		return nil, err
+	}
+	if p.rosters, err = plugins.Need[*roster.Rosters](env, roster.Name); err != nil {
+		return nil, err
+	}
+	if p.metrics, err = newMetrics(env.Metrics); err != nil {
+		return nil, err
+	}
+	if p.resent, err = newResent(); err != nil {
+		return nil, err
+	}
+	p.acks = newAcks(p)
+	p.replays = &replays{part: p, open: map[sessions.Ref]*replay{}}
+	p.busy.limit = p.cfg.Queries
+	a.owners.count.Store(p.cfg.Quota > 0)
+	return p, nil
+}
+
+// Register implements processor.Component.
+func (p *part) Register(r *processor.Registrar) {
+	p.reg = r
+	processor.On(r, processor.Outgoing, processor.Late, p.outgoing)
+	processor.On(r, processor.Incoming, processor.Late, p.incoming)
+	processor.On(r, processor.Undelivered, processor.Late, p.undelivered)
+	processor.On(r, processor.Acked, processor.Normal, p.acked)
+	processor.On(r, processor.Unbound, processor.Normal, p.unbound)
+	processor.On(r, processor.AccountRemoved, processor.Normal, p.removed)
+	p.replays.register(r)
+	r.Feature("msgoffline") // XEP-0160 §4
+	r.AccountFeature("urn:xmpp:sid:0")
+	if p.cfg.Store != All {
+		return
+	}
+	anybody := processor.Self | processor.Account
+	r.IQ(NS, "query", anybody, p.query)
+	r.IQ(NS, "metadata", anybody, p.metadata)
+	r.IQ(NS, "prefs", anybody, p.prefs)
+	r.AccountFeature(NS, NS+"#extended", NS+"#groupchat-field") // XEP-0313 §7
+}
+
+// Start implements plugins.Component.
+func (p *part) Start(ctx context.Context) error {
+	if p.cfg.Store == Undeliverable {
+		p.env.Log.Warn("only messages that nobody can take now are stored: there is no history, and a crash loses what is on its way")
+	}
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	p.stop = cancel
+	p.tasks.Go(func() { p.acks.run(work) })
+	p.tasks.Go(func() { p.expire(work) })
+	p.open.Store(p.cfg.Store == All)
+	return nil
+}
+
+// Stop implements plugins.Component: what was acknowledged is written down.
+func (p *part) Stop(context.Context) error {
+	p.stopped.Store(true)
+	if p.stop != nil {
+		p.stop()
+	}
+	p.tasks.Wait()
+	return nil
+}

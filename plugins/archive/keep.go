@@ -1,0 +1,230 @@
+package archive
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/plugins/message/kinds"
+	"parley/processor"
+	"parley/storage"
+)
+
+// The writes that go with a message. They are repeated when a connection
+// breaks during the commit: a row's id is its own.
+var (
+	insertRow = storage.Stmt{
+		Name:       "archive.insert",
+		SQL:        `INSERT INTO archive (owner, id, peer, contact, resource, stanza) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+		Idempotent: true,
+	}
+	insertPending = storage.Stmt{
+		Name:       "archive.pending",
+		SQL:        `INSERT INTO archive_pending (owner, id, stanza) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+		Idempotent: true,
+	}
+)
+
+// outgoing archives what a local client sends, on its own side.
+func (p *part) outgoing(ctx context.Context, f *processor.Flow) (processor.Verdict, error) {
+	if f.Kind != stanza.Message {
+		return processor.Continue, nil
+	}
+	own := f.Session.JID.Bare()
+	p.clean(f, own)
+	k := kinds.Of(f.Stanza)
+	if p.cfg.Store != All || f.To.Bare() == own || !k.Lasting() || k.Has(kinds.NoPermanentStore) {
+		return processor.Continue, nil // to itself: archived once, when it arrives (XEP-0313 §6.1.1)
+	}
+	o, err := p.owners.get(ctx, own)
+	if err != nil {
+		return processor.Stop, err
+	}
+	if keep, err := p.keeps(ctx, o, f.To); err != nil || !keep {
+		return processor.Continue, err
+	}
+	id, known, err := p.identify(ctx, o, f)
+	if err != nil {
+		return processor.Stop, err
+	}
+	if !known {
+		p.keep(o, id, f.To, f)
+		p.metrics.stored.WithLabelValues("sent").Inc()
+	}
+	f.Mark(p.stanzaID(o, id))
+	return processor.Continue, nil
+}
+
+// incoming archives what a local account is sent, and has it wait until a
+// device takes it.
+func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdict, error) {
+	if f.Kind != stanza.Message {
+		return processor.Continue, nil
+	}
+	p.clean(f, f.Account)
+	k := kinds.Of(f.Stanza)
+	refused := f.Fails != nil && !f.Keep                     // XEP-0313 §6.1: what is rejected is not archived
+	spared := f.Fails == nil && p.cfg.Store == Undeliverable // somebody takes it now
+	if !k.Lasting() || refused || spared {
+		return processor.Continue, nil
+	}
+	o, err := p.owners.get(ctx, f.Account)
+	if err != nil {
+		return processor.Stop, err
+	}
+	id, known, err := p.identify(ctx, o, f)
+	if err != nil {
+		return processor.Stop, err
+	}
+	if !known {
+		if p.full(o) { // RFC 6121 §8.5.2.2.1, XEP-0160 §2 step 3
+			p.metrics.full.Inc()
+			return processor.Stop, stanza.NewError(stanza.ServiceUnavailable, "")
+		}
+		visible := p.cfg.Store == All && !k.Has(kinds.NoPermanentStore)
+		if visible {
+			if visible, err = p.keeps(ctx, o, f.From); err != nil {
+				return processor.Stop, err
+			}
+		}
+		if visible {
+			p.keep(o, id, f.From, f)
+			f.Store(&insertPending, o.id, id, nil)
+		} else {
+			f.Store(&insertPending, o.id, id, forwarded(f))
+		}
+		o.pending.Add(1)
+		p.metrics.stored.WithLabelValues("received").Inc()
+	}
+	f.Pending = id
+	f.Append(p.stanzaID(o, id))
+	return processor.Continue, nil
+}
+
+// keep adds the row.
+func (p *part) keep(o *owner, id int64, contact jid.JID, f *processor.Flow) {
+	bare := contact.Bare()
+	f.Store(&insertRow, o.id, id, peerKey(bare), bare.String(), contact.Resource(), forwarded(f))
+	if p.cfg.Quota > 0 && o.rows.Add(1) > int64(p.cfg.Quota) {
+		p.shrink(o)
+	}
+}
+
+// forwarded is the message as it stands, ready to be put into <forwarded/>
+// (XEP-0297 §3.2).
+func forwarded(f *processor.Flow) []byte {
+	e := f.Edits()
+	e.Head = f.StampForwarded().Head
+	return e.Render(nil, f.Raw)
+}
+
+// clean takes out stanza-ids in the name of an account of ours: only we give
+// those (XEP-0359 §3 rule 4; security: forged stanza ids).
+func (p *part) clean(f *processor.Flow, own jid.JID) {
+	for _, c := range f.Children {
+		if c.Name.Space == stanza.NSStanzaID && claims(f.Stanza, c, own) {
+			f.Cut(c)
+		}
+	}
+}
+
+// keeps asks the account's preferences.
+func (p *part) keeps(ctx context.Context, o *owner, contact jid.JID) (bool, error) {
+	return o.prefs.keeps(contact, func(bare jid.JID) (bool, error) {
+		s, err := p.rosters.Contacts(ctx, o.jid)
+		if err != nil {
+			return false, fmt.Errorf("archive preference: %w", err)
+		}
+		_, in := s.Item(bare)
+		return in, nil
+	})
+}
+
+// full reports whether the account can be sent nothing more: too much waits
+// for it, or its archive is over its quota and cannot give.
+func (p *part) full(o *owner) bool {
+	if o.pending.Load() >= int64(p.cfg.MaxPending) {
+		return true
+	}
+	return p.cfg.Quota > 0 && o.rows.Load() >= int64(p.cfg.Quota+p.cfg.Quota/10+quotaSlack)
+}
+
+// quotaSlack is how far an archive may be over its quota, beside a tenth,
+// while the oldest rows are being removed.
+const quotaSlack = 1000
+
+// identify gives the message its id in the owner's archive; known tells that
+// it is there already, because the client sends it a second time: after a
+// failed resumption it cannot know what arrived (rule: duplicate detection).
+func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id int64, known bool, err error) {
+	key, ok := p.resent.key(o, f.Stanza)
+	if !ok {
+		return p.ids.next(), false, nil
+	}
+	if id, ok := p.resent.seen.GetIfPresent(key); ok {
+		// What was noted may not have been committed, or be delivered and gone.
+		stored, err := p.stored(ctx, o, id)
+		if err != nil || stored {
+			p.metrics.resent.Inc()
+			return id, stored, err
+		}
+	}
+	id = p.ids.next()
+	p.resent.seen.Set(key, id)
+	return id, false, nil
+}
+
+func (p *part) stored(ctx context.Context, o *owner, id int64) (bool, error) {
+	var n int
+	err := p.env.DB.QueryRow(ctx, `SELECT (SELECT COUNT(*) FROM archive WHERE owner = $1 AND id = $2) + (SELECT COUNT(*) FROM archive_pending WHERE owner = $1 AND id = $2)`, o.id, id).Scan(&n)
+	return n > 0, err
+}
+
+// resent remembers, for a day, under which id a message with an origin-id was
+// stored. An origin-id counts for its sender only (XEP-0359 §6). It is a
+// bounded memory of this process: a message that is sent again after a restart
+// is stored again, and clients see two.
+type resent struct {
+	seen *otter.Cache[resentKey, int64]
+	seed [2]maphash.Seed
+}
+
+type resentKey [2]uint64
+
+const (
+	resentEntries = 200_000
+	resentWindow  = 24 * time.Hour
+)
+
+func newResent() (*resent, error) {
+	c, err := otter.New(&otter.Options[resentKey, int64]{
+		MaximumSize:      resentEntries,
+		ExpiryCalculator: otter.ExpiryWriting[resentKey, int64](resentWindow),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &resent{seen: c, seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}, nil
+}
+
+func (r *resent) key(o *owner, st *stanza.Stanza) (k resentKey, ok bool) {
+	el := st.Child(stanza.NSStanzaID, "origin-id")
+	if el == nil || el.Get("id") == "" {
+		return k, false
+	}
+	for i := range k {
+		var h maphash.Hash
+		h.SetSeed(r.seed[i])
+		for _, s := range [...]string{o.jid.String(), st.From.Bare().String(), st.To.Bare().String(), el.Get("id")} {
+			_, _ = h.WriteString(s)
+			_ = h.WriteByte(0)
+		}
+		k[i] = h.Sum64()
+	}
+	return k, true
+}

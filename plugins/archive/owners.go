@@ -1,0 +1,124 @@
+package archive
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"parley/parser/jid"
+	"parley/storage"
+)
+
+// The owners that are kept in memory: how many, and how long until another
+// node's change is seen at the latest.
+const (
+	cachedOwners = 100_000
+	ownerTTL     = 5 * time.Minute
+)
+
+// owner is one account's archive, as far as it is kept in memory. The counts
+// are what this node knows: near enough for limits.
+type owner struct {
+	id      int64
+	jid     jid.JID // bare
+	prefs   *Preferences
+	rows    atomic.Int64 // only counted when there is a quota
+	pending atomic.Int64
+}
+
+type owners struct {
+	db    storage.DB
+	count atomic.Bool // rows are counted
+	cache *otter.Cache[jid.JID, *owner]
+}
+
+func newOwners(db storage.DB) (*owners, error) {
+	c, err := otter.New(&otter.Options[jid.JID, *owner]{
+		MaximumSize:      cachedOwners,
+		ExpiryCalculator: otter.ExpiryWriting[jid.JID, *owner](ownerTTL),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("archive owners: %w", err)
+	}
+	return &owners{db: db, cache: c}, nil
+}
+
+// get returns the archive of a bare JID; one that has none yet gets one.
+func (s *owners) get(ctx context.Context, bare jid.JID) (*owner, error) {
+	if o, ok := s.cache.GetIfPresent(bare); ok {
+		return o, nil
+	}
+	return s.cache.Get(ctx, bare, otter.LoaderFunc[jid.JID, *owner](s.load))
+}
+
+// find is get for those who only look: nil when there is no archive.
+func (s *owners) find(ctx context.Context, bare jid.JID) (*owner, error) {
+	if o, ok := s.cache.GetIfPresent(bare); ok {
+		return o, nil
+	}
+	var id int64
+	err := s.db.QueryRow(ctx, `SELECT id FROM archive_owner WHERE jid = $1`, bare.String()).Scan(&id)
+	if errors.Is(err, storage.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("archive of %s: %w", bare, err)
+	}
+	return s.get(ctx, bare)
+}
+
+func (s *owners) load(ctx context.Context, bare jid.JID) (*owner, error) {
+	o := &owner{jid: bare}
+	var mode string
+	err := s.read(ctx, bare, o, &mode)
+	if errors.Is(err, storage.ErrNoRows) {
+		if _, err = s.db.Exec(ctx, `INSERT INTO archive_owner (jid) VALUES ($1) ON CONFLICT (jid) DO NOTHING`, bare.String()); err == nil {
+			err = s.read(ctx, bare, o, &mode)
+		}
+	}
+	if err == nil {
+		o.prefs, err = loadPreferences(ctx, s.db, o.id, Mode(mode))
+	}
+	if err == nil {
+		err = s.tally(ctx, o)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("archive of %s: %w", bare, err)
+	}
+	return o, nil
+}
+
+func (s *owners) read(ctx context.Context, bare jid.JID, o *owner, mode *string) error {
+	return s.db.QueryRow(ctx, `SELECT id, mode FROM archive_owner WHERE jid = $1`, bare.String()).Scan(&o.id, mode)
+}
+
+func (s *owners) tally(ctx context.Context, o *owner) error {
+	var n int64
+	if err := s.db.QueryRow(ctx, `SELECT COUNT(*) FROM archive_pending WHERE owner = $1`, o.id).Scan(&n); err != nil {
+		return err
+	}
+	o.pending.Store(n)
+	if !s.count.Load() {
+		return nil
+	}
+	if err := s.db.QueryRow(ctx, `SELECT COUNT(*) FROM archive WHERE owner = $1`, o.id).Scan(&n); err != nil {
+		return err
+	}
+	o.rows.Store(n)
+	return nil
+}
+
+func (s *owners) forget(bare jid.JID) { s.cache.Invalidate(bare) }
+
+// peerKey stands for a bare JID in the index. It is wide enough that nobody
+// makes two addresses share one; the row has the address itself too.
+func peerKey(bare jid.JID) int64 {
+	h := sha256.Sum256([]byte(bare.String()))
+	return int64(binary.BigEndian.Uint64(h[:8]))
+}

@@ -1,0 +1,242 @@
+package archive
+
+import (
+	"context"
+	"sync"
+
+	"parley/parser/stanza"
+	"parley/processor"
+	"parley/router/channel"
+	"parley/router/sessions"
+	"parley/storage"
+)
+
+// A page of pending messages, and how much may be under way to one client
+// before it has taken any of it: a phone that was away for a month is not
+// drowned.
+const (
+	replayRows   = 100
+	replayBytes  = 256 << 10
+	replayAtOnce = 8 // continued at the same time
+)
+
+// replays are the sessions that pending messages are on their way to.
+//
+//	begin   the session holds live messages back (sessions.State.Replaying)
+//	step    a page is read and routed; again, while there are more and the
+//	        window is open; the rest when the client has taken the page
+//	end     the session is live again, unless a live message was held back
+//	        meanwhile: it is in the archive, so there is one more page
+type replays struct {
+	part *part
+	mu   sync.Mutex
+	open map[sessions.Ref]*replay
+	busy chan struct{}
+}
+
+// replay is one of them. Its fields belong to whoever works on it: at most one
+// does, because it is woken only while it waits.
+type replay struct {
+	ref   sessions.Ref
+	owner *owner
+	from  int64              // everything up to here was looked at
+	floor int64              // where a second look begins: commits come out of order
+	sent  map[int64]struct{} // bounded by what may be pending
+	wait  int64              // guarded by replays.mu: continue when this row is taken; 0: at work
+}
+
+// register listens to what makes sessions available. Before the presence
+// counts the session is marked, so that nothing newer gets in between.
+func (r *replays) register(reg *processor.Registrar) {
+	r.busy = make(chan struct{}, replayAtOnce)
+	processor.On(reg, processor.Outgoing, processor.Early, r.expect)
+	processor.On(reg, processor.Outgoing, processor.Last, r.available)
+}
+
+// own reports whether the client speaks of its own presence.
+func own(f *processor.Flow) bool {
+	return f.Kind == stanza.Presence && f.To.IsZero() && (f.Type == "" || f.Type == stanza.TypeUnavailable)
+}
+
+func (r *replays) expect(_ context.Context, f *processor.Flow) (processor.Verdict, error) {
+	if own(f) && f.Type == "" && !f.Session.Receives() {
+		r.part.reg.Change(f.Session.Ref, func(st *sessions.State) { st.Replaying = true })
+	}
+	return processor.Continue, nil
+}
+
+// available replays on the first presence with non-negative priority (XEP-0160
+// §2 step 5, RFC 6121 §8.5.2.2.1).
+func (r *replays) available(ctx context.Context, f *processor.Flow) (processor.Verdict, error) {
+	if !own(f) {
+		return processor.Continue, nil
+	}
+	now, ok := r.part.env.Sessions.Find(f.Session.JID)
+	if !ok || now.Ref != f.Session.Ref || !now.Replaying {
+		return processor.Continue, nil
+	}
+	if !now.Receives() { // negative, or gone: it gets nothing that waits
+		r.drop(now.Ref)
+		r.live(now.Ref)
+		return processor.Continue, nil
+	}
+	return processor.Continue, r.begin(ctx, now.Ref)
+}
+
+func (r *replays) begin(ctx context.Context, ref sessions.Ref) error {
+	o, err := r.part.owners.get(ctx, ref.JID.Bare())
+	if err != nil {
+		r.live(ref)
+		return err
+	}
+	re := &replay{ref: ref, owner: o, sent: map[int64]struct{}{}, floor: max(0, idAt(r.part.env.Clock.Now().Add(-startLimit)))}
+	r.mu.Lock()
+	if r.open[ref] != nil {
+		r.mu.Unlock()
+		return nil
+	}
+	r.open[ref] = re
+	r.mu.Unlock()
+	r.run(ctx, re)
+	return nil
+}
+
+// run goes on until the window is full or there is nothing left.
+func (r *replays) run(ctx context.Context, re *replay) {
+	for r.current(re) {
+		more, waits, err := r.page(ctx, re)
+		if err != nil { // what waits, waits: the next presence tries again
+			r.part.env.Log.Error("pending messages not read", "jid", re.ref.JID.String(), "err", err)
+			r.drop(re.ref)
+			r.live(re.ref)
+			return
+		}
+		if waits {
+			return // acked goes on
+		}
+		if more {
+			continue
+		}
+		if r.part.env.Sessions.GoLive(re.ref) {
+			r.drop(re.ref)
+			return
+		}
+		re.from = min(re.from, re.floor)
+	}
+}
+
+// current reports whether the replay is still wanted.
+func (r *replays) current(re *replay) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.open[re.ref] == re
+}
+
+func (r *replays) live(ref sessions.Ref) {
+	for !r.part.env.Sessions.GoLive(ref) { // held messages stay pending
+	}
+}
+
+func (r *replays) drop(ref sessions.Ref) {
+	r.mu.Lock()
+	delete(r.open, ref)
+	r.mu.Unlock()
+}
+
+// acked goes on with a session that has taken its page.
+func (r *replays) acked(ref sessions.Ref, ids []int64) {
+	r.mu.Lock()
+	re := r.open[ref]
+	if re == nil || re.wait == 0 || !reaches(ids, re.wait) || r.part.stopped.Load() {
+		r.mu.Unlock()
+		return
+	}
+	re.wait = 0
+	r.mu.Unlock()
+	r.part.tasks.Go(func() {
+		r.busy <- struct{}{}
+		defer func() { <-r.busy }()
+		r.run(context.Background(), re)
+	})
+}
+
+func reaches(ids []int64, id int64) bool {
+	for _, x := range ids {
+		if x >= id {
+			return true
+		}
+	}
+	return false
+}
+
+type pendingRow struct {
+	id  int64
+	raw []byte
+}
+
+// page routes the next messages. more: there may be further ones; waits: they
+// come when the client has taken these.
+func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err error) {
+	rows, err := r.part.pendingAfter(ctx, re.owner, re.from, replayRows)
+	if err != nil {
+		return false, false, err
+	}
+	batch := make([]*channel.Envelope, 0, len(rows))
+	bytes, last := 0, int64(0)
+	for _, row := range rows {
+		if bytes >= replayBytes {
+			break
+		}
+		re.from = row.id
+		if _, twice := re.sent[row.id]; twice || r.part.acks.has(re.owner, row.id) {
+			continue
+		}
+		e := r.part.delayed(re, row)
+		if e == nil {
+			continue
+		}
+		re.sent[row.id] = struct{}{}
+		batch = append(batch, e)
+		bytes += len(row.raw)
+		last = row.id
+	}
+	more = len(rows) == replayRows || bytes >= replayBytes
+	waits = more && last != 0
+	if waits {
+		r.mu.Lock()
+		re.wait = last
+		r.mu.Unlock()
+	}
+	r.part.reg.Route(ctx, batch...)
+	r.part.metrics.replayed.Add(float64(len(batch)))
+	return more, waits, nil
+}
+
+func (p *part) pendingAfter(ctx context.Context, o *owner, after int64, limit int) ([]pendingRow, error) {
+	return storage.All(ctx, p.env.DB, func(s storage.Row) (r pendingRow, err error) {
+		err = s.Scan(&r.id, &r.raw)
+		return r, err
+	}, `SELECT p.id, COALESCE(p.stanza, a.stanza) FROM archive_pending p LEFT JOIN archive a ON a.owner = p.owner AND a.id = p.id WHERE p.owner = $1 AND p.id > $2 ORDER BY p.id LIMIT $3`,
+		o.id, after, limit)
+}
+
+// delayed makes the envelope that takes a stored message to the session. On
+// the wire it keeps the address it was sent to (RFC 6121 §8.5.2.1.1).
+func (p *part) delayed(re *replay, row pendingRow) *channel.Envelope {
+	st, err := stanza.Parse(row.raw, stanza.NSClient, nil)
+	if err != nil { // removed from the archive, or damaged: it can never be delivered
+		p.env.Log.Error("pending message is lost", "owner", re.owner.jid.String(), "id", row.id, "err", err)
+		p.acks.add(re.owner, row.id)
+		return nil
+	}
+	edits := st.Stamp()
+	edits.Append = p.stanzaID(re.owner, row.id).Append(edits.Append, stanza.NSClient)
+	edits.Append = p.delay(re.owner, row.id).Append(edits.Append, stanza.NSClient)
+	st.To = re.ref.JID
+	return &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: st, Edits: edits, Pending: row.id, Replay: true, Solicited: true, Private: true}
+}
+
+// delay is XEP-0203 §2: since when the message waits with us.
+func (p *part) delay(o *owner, id int64) *stanza.Element {
+	return stanza.El(stanza.NSDelay, "delay").With("from", o.jid.Domain()).With("stamp", timeOf(id).Format(stampLayout))
+}

@@ -1,0 +1,239 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"parley/parser/jid"
+	"parley/processor"
+	"parley/storage"
+)
+
+// Rows end in small steps, so that nobody waits for a large one.
+const (
+	expireStep = 500
+	ownersStep = 200
+	pruneQueue = 64        // owners over their quota that wait; others are found at the next round
+	goneFor    = time.Hour // how long after an account's end rows of it may still come in
+	markEvery  = time.Minute / 2
+)
+
+// shrink asks for an owner's oldest rows to go.
+func (p *part) shrink(o *owner) {
+	select {
+	case p.prune <- o:
+	default:
+	}
+}
+
+// expire removes what is too old or too much, until ctx is done. Only the
+// oldest rows go, and none behind one that waits for its recipient: an archive
+// has no holes (XEP-0313 §3.2).
+func (p *part) expire(ctx context.Context) {
+	round, mark := make(chan struct{}, 1), make(chan struct{}, 1)
+	defer p.every(p.cfg.Expiry, round)()
+	defer p.every(markEvery, mark)()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+			defer cancel()
+			if err := p.saveMark(last); err != nil {
+				p.env.Log.Warn("archive mark not written", "err", err)
+			}
+			return
+		case <-mark:
+			err = p.saveMark(ctx)
+		case <-round:
+			err = errors.Join(p.expireAll(ctx), p.sweep(ctx))
+		case o := <-p.prune:
+			err = p.fit(ctx, o)
+		}
+		if err != nil && ctx.Err() == nil {
+			p.env.Log.Warn("old messages not removed", "err", err)
+		}
+	}
+}
+
+// every rings c again and again.
+func (p *part) every(d time.Duration, c chan<- struct{}) (stop func()) {
+	done := make(chan struct{})
+	var arm func()
+	arm = func() {
+		p.env.Clock.AfterFunc(d, func() {
+			select {
+			case <-done:
+				return
+			case c <- struct{}{}:
+			default:
+			}
+			arm()
+		})
+	}
+	arm()
+	return func() { close(done) }
+}
+
+// expireAll goes through all owners once.
+func (p *part) expireAll(ctx context.Context) error {
+	if p.cfg.MaxAge <= 0 && p.cfg.Quota <= 0 {
+		return nil
+	}
+	cutoff := int64(0)
+	if p.cfg.MaxAge > 0 {
+		cutoff = idAt(p.env.Clock.Now().Add(-p.cfg.MaxAge))
+	}
+	for last := int64(0); ; {
+		type named struct {
+			id  int64
+			jid string
+		}
+		some, err := storage.All(ctx, p.env.DB, func(s storage.Row) (n named, err error) {
+			err = s.Scan(&n.id, &n.jid)
+			return n, err
+		}, `SELECT id, jid FROM archive_owner WHERE id > $1 ORDER BY id LIMIT $2`, last, ownersStep)
+		if err != nil || len(some) == 0 {
+			return err
+		}
+		for _, n := range some {
+			if _, err := p.cut(ctx, n.id, cutoff, math.MaxInt64); err != nil {
+				return err
+			}
+			if at, err := jid.Parse(n.jid); err == nil && p.cfg.Quota > 0 {
+				if o, err := p.owners.find(ctx, at); err == nil && o != nil {
+					err = p.fit(ctx, o)
+					if err != nil {
+						return err
+					}
+				}
+			}
+			last = n.id
+		}
+	}
+}
+
+// fit brings an archive back to its quota.
+func (p *part) fit(ctx context.Context, o *owner) error {
+	over := o.rows.Load() - int64(p.cfg.Quota)
+	if p.cfg.Quota <= 0 || over <= 0 {
+		return nil
+	}
+	n, err := p.cut(ctx, o.id, math.MaxInt64, over)
+	o.rows.Add(-n)
+	return err
+}
+
+// cut removes up to most rows below the id, oldest first, and returns how many.
+func (p *part) cut(ctx context.Context, owner, below, most int64) (n int64, err error) {
+	var waiting *int64
+	if err := p.env.DB.QueryRow(ctx, `SELECT MIN(id) FROM archive_pending WHERE owner = $1 AND stanza IS NULL`, owner).Scan(&waiting); err != nil {
+		return 0, fmt.Errorf("archive expiry: %w", err)
+	}
+	if waiting != nil {
+		below = min(below, *waiting)
+	}
+	for n < most && ctx.Err() == nil {
+		step, err := p.cutStep(ctx, owner, below, min(expireStep, most-n))
+		n += step
+		p.metrics.expired.Add(float64(step))
+		if err != nil || step == 0 {
+			return n, err
+		}
+	}
+	return n, ctx.Err()
+}
+
+func (p *part) cutStep(ctx context.Context, owner, below, rows int64) (int64, error) {
+	var end int64
+	err := p.env.DB.QueryRow(ctx, `SELECT id FROM archive WHERE owner = $1 AND id < $2 ORDER BY id LIMIT 1 OFFSET $3`, owner, below, rows-1).Scan(&end)
+	switch {
+	case errors.Is(err, storage.ErrNoRows): // fewer than that
+		end = below - 1
+	case err != nil:
+		return 0, fmt.Errorf("archive expiry: %w", err)
+	}
+	n, err := p.env.DB.Exec(ctx, `DELETE FROM archive WHERE owner = $1 AND id <= $2`, owner, end)
+	if err != nil {
+		return 0, fmt.Errorf("archive expiry: %w", err)
+	}
+	return n, nil
+}
+
+// removed forgets an account: at once for everybody who asks, the rows a
+// little later. Whoever gets the name next begins with an empty archive.
+func (p *part) removed(ctx context.Context, bare jid.JID) (processor.Verdict, error) {
+	err := p.env.DB.Tx(ctx, func(tx storage.Tx) error {
+		var id int64
+		err := tx.QueryRow(ctx, `SELECT id FROM archive_owner WHERE jid = $1`, bare.String()).Scan(&id)
+		if errors.Is(err, storage.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, sql := range [...]string{
+			`DELETE FROM archive_owner WHERE id = $1`,
+			`DELETE FROM archive_rule WHERE owner = $1`,
+			`DELETE FROM archive_pending WHERE owner = $1`,
+		} {
+			if _, err := tx.Exec(ctx, sql, id); err != nil {
+				return err
+			}
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO archive_gone (owner, at) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id, p.env.Clock.Now().UnixMicro())
+		return err
+	})
+	p.owners.forget(bare)
+	if err != nil {
+		return processor.Continue, fmt.Errorf("archive of %s: %w", bare, err)
+	}
+	return processor.Continue, nil
+}
+
+// sweep removes the rows of accounts that are gone.
+func (p *part) sweep(ctx context.Context) error {
+	gone, err := storage.All(ctx, p.env.DB, func(s storage.Row) (g [2]int64, err error) {
+		err = s.Scan(&g[0], &g[1])
+		return g, err
+	}, `SELECT owner, at FROM archive_gone ORDER BY owner LIMIT $1`, ownersStep)
+	if err != nil {
+		return fmt.Errorf("archive sweep: %w", err)
+	}
+	for _, g := range gone {
+		if _, err := p.env.DB.Exec(ctx, `DELETE FROM archive_pending WHERE owner = $1`, g[0]); err != nil {
+			return fmt.Errorf("archive sweep: %w", err)
+		}
+		if _, err := p.cut(ctx, g[0], math.MaxInt64, math.MaxInt64); err != nil {
+			return err
+		}
+		if p.env.Clock.Now().Sub(time.UnixMicro(g[1])) < goneFor {
+			continue
+		}
+		if _, err := p.env.DB.Exec(ctx, `DELETE FROM archive_gone WHERE owner = $1`, g[0]); err != nil {
+			return fmt.Errorf("archive sweep: %w", err)
+		}
+	}
+	return nil
+}
+
+// saveMark writes down how far ids have come, so that they do not go back
+// over a restart with a clock that was set back (reliability row 29).
+func (p *part) saveMark(ctx context.Context) error {
+	_, err := p.env.DB.Exec(ctx, `INSERT INTO archive_mark (id, mark) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET mark = excluded.mark WHERE archive_mark.mark < excluded.mark`, 1, p.ids.now())
+	return err
+}
+
+// resume goes on above the mark.
+func (a *Archive) resume(ctx context.Context) error {
+	var mark int64
+	err := a.env.DB.QueryRow(ctx, `SELECT mark FROM archive_mark WHERE id = $1`, 1).Scan(&mark)
+	if errors.Is(err, storage.ErrNoRows) {
+		return nil
+	}
+	a.ids.after(mark)
+	return err
+}
