@@ -1,0 +1,23 @@
+package private_test
+
+import (
+	"testing"
+
+	"parley/parser"
+	"parley/plugins"
+	"parley/plugins/accounts"
+	"parley/plugins/ping"
+	"parley/plugins/plugintest"
+	"parley/plugins/private"
+	"parley/processor"
+	"parley/router"
+	"parley/stream"
+)
+
+func house() []plugins.Plugin {
+	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, private.Plugin}
+}
+
+func TestScripts(t *testing.T) {
+	plugintest.Run(t, plugintest.Options{Plugins: house()}, "testdata/*.txtar")
+}
