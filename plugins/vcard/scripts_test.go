@@ -1,0 +1,23 @@
+package vcard_test
+
+import (
+	"testing"
+
+	"parley/parser"
+	"parley/plugins"
+	"parley/plugins/accounts"
+	"parley/plugins/ping"
+	"parley/plugins/plugintest"
+	"parley/plugins/vcard"
+	"parley/processor"
+	"parley/router"
+	"parley/stream"
+)
+
+func house() []plugins.Plugin {
+	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, vcard.Plugin}
+}
+
+func TestScripts(t *testing.T) {
+	plugintest.Run(t, plugintest.Options{Plugins: house()}, "testdata/*.txtar")
+}

@@ -1,0 +1,166 @@
+// Package vcard keeps accounts' vCards (XEP-0054): the owner writes, everybody
+// reads.
+//
+// To somebody else, an account without a vCard is an account that does not
+// exist (XEP-0054 §3.3, rule 35). Other features learn of new vCards by the
+// hook Changed and read and write them by the contract *Cards.
+package vcard
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/plugins"
+	"parley/plugins/config"
+	"parley/processor"
+	"parley/storage"
+)
+
+// NS is the namespace of XEP-0054 §7.1.
+const NS = "vcard-temp"
+
+//go:embed sql
+var migrations embed.FS
+
+// Plugin provides the component and the contract *Cards.
+var Plugin = plugins.Plugin{
+	Name:       "vcard",
+	Doc:        "Keeps people's visiting cards: names, pictures, addresses.",
+	Components: []plugins.Maker{{Server: processor.Name, Defaults: defaults(), New: newComponent}},
+	Migrations: migrations,
+	Contract:   func(env plugins.Env) (any, error) { return &Cards{env}, nil },
+}
+
+// Config is the component's section.
+type Config struct {
+	MaxSize config.Size `yaml:"max_size" min:"1KiB" max:"16MiB" doc:"Largest vCard, its picture included. A stanza's limit bounds it, too."`
+}
+
+func defaults() *Config { return &Config{MaxSize: 256 << 10} }
+
+// Change is the event of Changed.
+type Change struct {
+	Owner jid.JID         // bare
+	Card  *stanza.Element // must not be changed
+}
+
+// Changed fires when an account has stored a vCard, before its client is told
+// so.
+var Changed = processor.NewHook[*Change]("vcard-changed")
+
+type component struct {
+	cfg   Config
+	cards *Cards
+	reg   *processor.Registrar
+}
+
+var _ processor.Component = (*component)(nil)
+
+func newComponent(env plugins.Env, c plugins.Config) (plugins.Component, error) {
+	v := &component{cfg: *defaults()}
+	if err := c.Decode(&v.cfg); err != nil {
+		return nil, err
+	}
+	var err error
+	v.cards, err = plugins.Need[*Cards](env, "vcard")
+	return v, err
+}
+
+// Start implements plugins.Component.
+func (*component) Start(context.Context) error { return nil }
+
+// Stop implements plugins.Component.
+func (*component) Stop(context.Context) error { return nil }
+
+// Register implements processor.Component.
+func (v *component) Register(r *processor.Registrar) {
+	v.reg = r
+	r.Feature(NS) // XEP-0054 §4
+	r.AccountFeature(NS)
+	r.IQ(NS, "vCard", processor.Self, v.own)
+	r.IQ(NS, "vCard", processor.Account, v.others)
+	processor.On(r, processor.AccountRemoved, processor.Normal, func(ctx context.Context, account jid.JID) (processor.Verdict, error) {
+		return processor.Continue, v.cards.forget(ctx, account)
+	})
+}
+
+// own is XEP-0054 §3.1 and §3.2.
+func (v *component) own(ctx context.Context, q *processor.IQ) (*stanza.Element, error) {
+	if q.Set() {
+		return nil, v.set(ctx, q)
+	}
+	card, err := v.cards.Get(ctx, q.Owner)
+	if err == nil && card == nil {
+		return nil, stanza.NewError(stanza.ItemNotFound, "")
+	}
+	return card, err
+}
+
+func (v *component) set(ctx context.Context, q *processor.IQ) error {
+	if len(q.Query.Bytes("")) > int(v.cfg.MaxSize) {
+		return stanza.NewError(stanza.PolicyViolation, "the vCard is too large")
+	}
+	if err := v.cards.Set(ctx, q.Owner, q.Query); err != nil {
+		return err
+	}
+	_, err := processor.Fire(ctx, v.reg, Changed, &Change{Owner: q.Owner, Card: q.Query})
+	return err
+}
+
+// others is XEP-0054 §3.3.
+func (v *component) others(ctx context.Context, q *processor.IQ) (*stanza.Element, error) {
+	if q.Set() { // §3.2; whether the account exists plays no part
+		return nil, stanza.NewError(stanza.Forbidden, "")
+	}
+	card, err := v.cards.Get(ctx, q.Owner)
+	if err == nil && card == nil {
+		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
+	}
+	return card, err
+}
+
+// Cards are the vCards of all accounts. It is the plugin's contract.
+type Cards struct{ env plugins.Env }
+
+const (
+	sqlGet    = `SELECT card FROM vcard WHERE owner = $1`
+	sqlSet    = `INSERT INTO vcard (owner, card, changed_at) VALUES ($1, $2, $3) ON CONFLICT (owner) DO UPDATE SET card = excluded.card, changed_at = excluded.changed_at`
+	sqlForget = `DELETE FROM vcard WHERE owner = $1`
+)
+
+// Get returns the account's vCard, or nil when it has none. owner is bare.
+func (c *Cards) Get(ctx context.Context, owner jid.JID) (*stanza.Element, error) {
+	var raw []byte
+	err := c.env.DB.QueryRow(ctx, sqlGet, owner.String()).Scan(&raw)
+	if errors.Is(err, storage.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("vCard: %w", err)
+	}
+	el, err := stanza.ParseElement(raw, "")
+	if err != nil {
+		return nil, fmt.Errorf("stored vCard: %w", err)
+	}
+	return el, nil
+}
+
+// Set stores the account's vCard. It fires no hook: that is for those whom
+// the change comes from.
+func (c *Cards) Set(ctx context.Context, owner jid.JID, card *stanza.Element) error {
+	if _, err := c.env.DB.Exec(ctx, sqlSet, owner.String(), card.Bytes(""), c.env.Clock.Now().UnixMicro()); err != nil {
+		return fmt.Errorf("store vCard: %w", err)
+	}
+	return nil
+}
+
+func (c *Cards) forget(ctx context.Context, owner jid.JID) error {
+	if _, err := c.env.DB.Exec(ctx, sqlForget, owner.String()); err != nil {
+		return fmt.Errorf("forget vCard: %w", err)
+	}
+	return nil
+}
