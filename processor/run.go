@@ -125,7 +125,8 @@ func (r *run) receive(ctx context.Context, e *channel.Envelope) {
 	}
 	f := &Flow{Stanza: st, Session: entry, work: w, Hops: e.Hops}
 	r.guard(f, func() error {
-		if e.Reason != "" {
+		nobody := entry.Kind == sessions.Component && f.From.IsZero() // an error would find no way back
+		if e.Reason != "" && !nobody {
 			return stanza.NewError(stanza.Condition(e.Reason), "")
 		}
 		if entry.Kind == sessions.Component {

@@ -98,8 +98,6 @@ func (l *listener) admit(ctx context.Context, c *stream.Conn, p *peer, digest st
 		l.log.Warn("component refused: it is connected already", "component", p.at.String(), "remote", c.Transport().RemoteAddr().String())
 		return &stanza.StreamError{Condition: stanza.StreamConflict}
 	}
-	// Queued before anything can be routed to it.
-	c.Send(stanza.El(stanza.NSComponent, "handshake"))
 	reason, err := c.BindAs(ctx, p.at, sessions.State{Kind: sessions.Component})
 	switch {
 	case err != nil:
@@ -108,6 +106,7 @@ func (l *listener) admit(ctx context.Context, c *stream.Conn, p *peer, digest st
 		return &stanza.StreamError{Condition: stanza.StreamConflict, Text: reason}
 	}
 	p.bound = true
+	c.Send(stanza.El(stanza.NSComponent, "handshake"))
 	return nil
 }
 

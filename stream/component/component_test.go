@@ -25,10 +25,13 @@ import (
 	"parley/parser"
 	"parley/plugins"
 	"parley/plugins/accounts"
+	"parley/plugins/archive"
 	"parley/plugins/disco"
 	"parley/plugins/ping"
 	"parley/plugins/plugintest"
 	"parley/plugins/plugintest/script"
+	"parley/plugins/presence"
+	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router"
 	"parley/stream"
@@ -36,7 +39,7 @@ import (
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, disco.Plugin, component.Plugin}
+	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, disco.Plugin, component.Plugin}
 }
 
 const section = `
@@ -108,6 +111,12 @@ func (h *hashing) Write(p []byte) (int, error) {
 func TestScripts(t *testing.T) {
 	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: section})
 	script.Test(t, &script.Runner{Target: stage{h}}, "testdata/*.txtar")
+}
+
+// With what keeps messages and presence.
+func TestStored(t *testing.T) {
+	h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), presence.Plugin, archive.Plugin), Config: section})
+	script.Test(t, &script.Runner{Target: stage{h}}, "testdata/stored/*.txtar")
 }
 
 // The example of XEP-0114 §3 does not give its secret; this one is from

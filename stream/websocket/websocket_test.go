@@ -2,6 +2,7 @@ package websocket_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net/http"
 	"strings"
@@ -156,7 +157,7 @@ func TestRule25EmptyMessage(t *testing.T) {
 
 // A message in many fragments is one message; the limit for elements before
 // login holds while it comes (reliability row 28), so that it need not end.
-func TestFragments(t *testing.T) {
+func TestRow28Fragments(t *testing.T) {
 	h := plugintest.Start(t, plugintest.Options{Plugins: house()})
 	c, _ := dial(t, h, handshake{protocol: xmpp})
 	w, err := c.Writer(limit(t), websocket.MessageText)
@@ -198,7 +199,7 @@ func TestLoginDeadline(t *testing.T) {
 }
 
 // Reliability row 28: pages of strangers may not connect.
-func TestOrigin(t *testing.T) {
+func TestRow28Origin(t *testing.T) {
 	h := plugintest.Start(t, plugintest.Options{Plugins: house()})
 	listed := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: `
 servers: {streamer: {components: {websocket: {origins: ["https://web.example.org:8443", app.example.org, "*.apps.example.org"]}}}}`})
@@ -263,6 +264,23 @@ func TestTLSRequired(t *testing.T) {
 	send(t, c, websocket.MessageText, open)
 	expect(t, c, "<open ")
 	expect(t, c, "<stream:error ", "<policy-violation ")
+}
+
+// RFC 7395 §3.9: wss, over the door with TLS. Nothing can be bound to a channel
+// that browsers do not know and proxies may cut in two.
+func TestSecureDoor(t *testing.T) {
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: `servers: {streamer: {https: "127.0.0.1:0", tls: {plain_on_loopback: false, required: true}}}`})
+	hc := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	c, _, err := websocket.Dial(limit(t), "wss://"+h.Door("https")+ws.Path, &websocket.DialOptions{Subprotocols: xmpp, HTTPClient: hc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseNow()
+	send(t, c, websocket.MessageText, open)
+	expect(t, c, "<open ")
+	if f := receive(t, c); !strings.Contains(f, "<mechanism>SCRAM-SHA-256</mechanism>") || strings.Contains(f, "-PLUS") || strings.Contains(f, "channel-binding") || strings.Contains(f, "starttls") {
+		t.Errorf("features %s", f)
+	}
 }
 
 // When the Server stops, every client is told.
