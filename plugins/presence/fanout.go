@@ -105,16 +105,6 @@ func delay(at time.Time) *stanza.Element {
 	return stanza.El(stanza.NSDelay, "delay").With("stamp", at.UTC().Format("2006-01-02T15:04:05.000Z"))
 }
 
-// straight turns a way to an address into one to exactly these sessions: what
-// it says in 'to' does not matter to where it goes.
-func straight(e *channel.Envelope, class channel.Class, to ...*sessions.Entry) *channel.Envelope {
-	e.Kind, e.Class = channel.Deliver, class
-	for _, s := range to {
-		e.To = append(e.To, s.Ref)
-	}
-	return e
-}
-
 // sessionsOf are the sessions of the account that pick takes.
 func (c *component) sessionsOf(account jid.JID, pick func(*sessions.Entry) bool) []*sessions.Entry {
 	var out []*sessions.Entry

@@ -123,8 +123,8 @@ func (c *component) farewell(ctx context.Context, now *sessions.Entry, before se
 		}
 	}
 	for _, to := range c.directed.take(now.JID) {
-		if before.Available && (to == now.JID.Bare() || contacts.State(to).From()) {
-			continue // the broadcast was for it, too
+		if before.Available && c.covered(now.JID.Bare(), contacts, to) {
+			continue
 		}
 		c.house.Submit(ctx, rewritten(st, now.JID, to))
 	}
@@ -132,6 +132,20 @@ func (c *component) farewell(ctx context.Context, now *sessions.Entry, before se
 		c.fire(ctx, &Transition{Session: now, Before: before, Stanza: st})
 	}
 	return err
+}
+
+// covered reports whether a broadcast of the account's presence reaches the
+// address as well.
+func (c *component) covered(account jid.JID, contacts *roster.Snapshot, to jid.JID) bool {
+	bare := to.Bare()
+	if bare != account && !contacts.State(bare).From() {
+		return false
+	}
+	if to.IsBare() || !c.env.Local(to.Domain()) {
+		return true
+	}
+	s, ok := c.env.Sessions.Find(to)
+	return ok && s.Available
 }
 
 func (c *component) fire(ctx context.Context, t *Transition) {

@@ -79,9 +79,11 @@ func (c *component) deliver(ctx context.Context, st *stanza.Stanza, a roster.Act
 	if a == roster.Subscribe {
 		pick = isAvailable
 	}
-	if to := c.sessionsOf(st.To, pick); len(to) > 0 {
-		c.house.Route(ctx, straight(&channel.Envelope{Raw: st.Raw, Stanza: st}, channel.Urgent, to...))
+	var out []*channel.Envelope
+	for _, s := range c.sessionsOf(st.To, pick) {
+		out = append(out, roster.For(s, st))
 	}
+	c.house.Route(ctx, out...)
 }
 
 // removed ends the subscriptions with a contact that was taken out of the

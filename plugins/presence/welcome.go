@@ -37,7 +37,18 @@ func (c *component) welcome(ctx context.Context, s *sessions.Entry, contacts *ro
 	c.sent.WithLabelValues("welcome").Add(float64(len(here)))
 	c.house.Route(ctx, here...)
 	c.house.Route(ctx, probes...)
+	c.askAgain(ctx, own, contacts)
 	return c.repeatRequests(ctx, s, contacts)
+}
+
+// askAgain repeats to other servers what they have not answered: the first
+// request may have got lost (§3.1.2).
+func (c *component) askAgain(ctx context.Context, own jid.JID, contacts *roster.Snapshot) {
+	for _, contact := range contacts.Requested() {
+		if !c.env.Local(contact.Domain()) {
+			c.house.Submit(ctx, stanza.Make(stanza.Presence, stanza.TypeSubscribe, own, contact, newID()))
+		}
+	}
 }
 
 // contact is what a probe to a local contact would bring (§4.3.1: the server
@@ -72,8 +83,9 @@ func (c *component) shownTo(other, s *sessions.Entry) []*channel.Envelope {
 	if e == nil {
 		return nil
 	}
-	e.Solicited = true
-	return []*channel.Envelope{straight(e, channel.Presence, s)}
+	d := roster.For(s, e.Stanza)
+	d.Edits, d.Class, d.Solicited = e.Edits, channel.Presence, true
+	return []*channel.Envelope{d}
 }
 
 // repeatRequests delivers what waits for an answer, at each initial presence
@@ -89,8 +101,9 @@ func (c *component) repeatRequests(ctx context.Context, s *sessions.Entry, conta
 	batch := make([]*channel.Envelope, 0, len(all))
 	for _, raw := range all {
 		if st := reparsed(raw); st != nil {
-			e := &channel.Envelope{Raw: raw, Stanza: st, Solicited: true}
-			batch = append(batch, straight(e, channel.Urgent, s))
+			e := roster.For(s, st)
+			e.Solicited = true
+			batch = append(batch, e)
 		}
 	}
 	c.house.Route(ctx, batch...)

@@ -37,9 +37,9 @@ var errFull = stanza.NewError(stanza.ResourceConstraint, "the roster is full")
 // changed. deliver, if not nil, runs after the change and before the push
 // (§3.1.6, §3.2.3, §3.3.3); it may only route. The caller does the rest that
 // the Outcome asks for.
-func (r *Rosters) Apply(ctx context.Context, em Emitter, e Event, deliver func(Outcome)) (Outcome, error) {
+func (r *Rosters) Apply(ctx context.Context, to Router, e Event, deliver func(Outcome)) (Outcome, error) {
 	var o Outcome
-	err := r.update(ctx, em, e.Owner, func(s *Snapshot) (change, error) {
+	err := r.update(ctx, to, e.Owner, func(s *Snapshot) (change, error) {
 		var ch change
 		var err error
 		o, ch, err = r.decide(s, e)

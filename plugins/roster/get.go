@@ -6,6 +6,7 @@ import (
 
 	"parley/parser/stanza"
 	"parley/processor"
+	"parley/router/channel"
 	"parley/router/sessions"
 )
 
@@ -30,19 +31,20 @@ func (c *component) get(ctx context.Context, f *processor.Flow) (processor.Verdi
 	if err != nil {
 		return processor.Stop, err
 	}
-	if _, bound := c.house.Change(f.Session.Ref, func(st *sessions.State) { st.Interested = true }); !bound {
+	now, bound := c.house.Change(f.Session.Ref, func(st *sessions.State) { st.Interested = true })
+	if !bound {
 		return processor.Stop, nil
 	}
 	if !known {
-		c.house.Emit(ctx, f.Reply(s.element()))
+		c.house.Route(ctx, For(now, f.Reply(s.element())))
 		return processor.Stop, nil
 	}
-	out := make([]*stanza.Stanza, 0, 1+len(changes))
-	out = append(out, f.Reply(nil)) // §2.6.3: the result comes first
+	out := make([]*channel.Envelope, 0, 1+len(changes))
+	out = append(out, For(now, f.Reply(nil))) // §2.6.3: the result comes first
 	for _, it := range changes {
-		out = append(out, pushTo(f.Session.JID, it))
+		out = append(out, pushTo(now, it))
 	}
-	c.house.Emit(ctx, out...)
+	c.house.Route(ctx, out...)
 	return processor.Stop, nil
 }
 

@@ -16,13 +16,14 @@ import (
 	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/processor"
+	"parley/router/channel"
 	"parley/router/sessions"
 	"parley/storage"
 )
 
-// Emitter is the part of *processor.Registrar that pushes need.
-type Emitter interface {
-	Emit(ctx context.Context, out ...*stanza.Stanza)
+// Router is the part of *processor.Registrar that pushes need.
+type Router interface {
+	Route(ctx context.Context, batch ...*channel.Envelope)
 }
 
 // Rosters is the contract: the rosters of all accounts, one value per Host.
@@ -104,7 +105,7 @@ func (r *Rosters) current(ctx context.Context, owner jid.JID) (*Snapshot, error)
 // update makes one change and tells interested sessions about it. decide gets
 // the roster as it is and says what changes; before runs between the change
 // and the push. When others were faster, decide is asked again.
-func (r *Rosters) update(ctx context.Context, e Emitter, owner jid.JID, decide func(*Snapshot) (change, error), before func()) error {
+func (r *Rosters) update(ctx context.Context, to Router, owner jid.JID, decide func(*Snapshot) (change, error), before func()) error {
 	defer r.lock(owner)()
 	for try := 0; ; try++ {
 		s, err := r.current(ctx, owner)
@@ -130,7 +131,7 @@ func (r *Rosters) update(ctx context.Context, e Emitter, owner jid.JID, decide f
 		r.cache.Set(owner, s.with(ch))
 		before()
 		if ch.visible() {
-			r.push(ctx, e, owner, ch.item)
+			r.push(ctx, to, owner, ch.item)
 		}
 		return nil
 	}
@@ -142,32 +143,37 @@ func (r *Rosters) next(s *Snapshot) int64 { return max(s.ver+1, r.env.Clock.Now(
 
 // push tells the account's interested sessions about an item (RFC 6121
 // §2.1.6, §2.2).
-func (r *Rosters) push(ctx context.Context, e Emitter, owner jid.JID, it Item) {
-	var out []*stanza.Stanza
+func (r *Rosters) push(ctx context.Context, to Router, owner jid.JID, it Item) {
+	var out []*channel.Envelope
 	for _, s := range r.env.Sessions.Account(owner) {
 		if s.Kind == sessions.Client && s.Interested {
-			out = append(out, pushTo(s.JID, it))
+			out = append(out, pushTo(s, it))
 		}
 	}
-	if len(out) > 0 {
-		e.Emit(ctx, out...)
-	}
+	to.Route(ctx, out...)
 }
 
 // pushTo makes a push. It comes from the account itself (RFC 6121 §2.1.6).
-func pushTo(to jid.JID, it Item) *stanza.Stanza {
+func pushTo(s *sessions.Entry, it Item) *channel.Envelope {
 	query := stanza.El(stanza.NSRoster, "query").With("ver", strconv.FormatInt(it.ver, 10)).Add(it.Element())
-	return stanza.Make(stanza.IQ, stanza.TypeSet, to.Bare(), to, rand.Text()[:12], query)
+	return For(s, stanza.Make(stanza.IQ, stanza.TypeSet, s.JID.Bare(), s.JID, rand.Text()[:12], query))
+}
+
+// For is a stanza on its way to exactly this session. Everything that was made
+// by For and concerns one session stays in its order, however the stages of
+// the house are joined.
+func For(s *sessions.Entry, st *stanza.Stanza) *channel.Envelope {
+	return &channel.Envelope{Kind: channel.Deliver, Session: s.Ref, Raw: st.Raw, Stanza: st, To: []sessions.Ref{s.Ref}}
 }
 
 // Set adds a contact or gives it another name and other groups; its
 // subscription stays (RFC 6121 §2.3, §2.4). A *stanza.Error says what is wrong
 // with the item.
-func (r *Rosters) Set(ctx context.Context, e Emitter, owner jid.JID, want Item) error {
+func (r *Rosters) Set(ctx context.Context, to Router, owner jid.JID, want Item) error {
 	if err := r.limits.Load().check(owner, want); err != nil {
 		return err
 	}
-	return r.update(ctx, e, owner, func(s *Snapshot) (change, error) {
+	return r.update(ctx, to, owner, func(s *Snapshot) (change, error) {
 		it, here := s.Item(want.JID)
 		if !here && len(s.items) >= r.limits.Load().Items {
 			return change{}, errFull
@@ -189,8 +195,8 @@ func (r *Rosters) Remove(ctx context.Context, reg *processor.Registrar, owner, c
 	return err
 }
 
-func (r *Rosters) remove(ctx context.Context, e Emitter, owner, contact jid.JID) (was State, err error) {
-	err = r.update(ctx, e, owner, func(s *Snapshot) (change, error) {
+func (r *Rosters) remove(ctx context.Context, to Router, owner, contact jid.JID) (was State, err error) {
+	err = r.update(ctx, to, owner, func(s *Snapshot) (change, error) {
 		it, here := s.Item(contact)
 		if !here {
 			return change{}, stanza.NewError(stanza.ItemNotFound, "")

@@ -49,6 +49,7 @@ type Snapshot struct {
 	asked         []jid.JID // who waits for an answer
 	subscribers   []jid.JID
 	subscriptions []jid.JID
+	requested     []jid.JID
 }
 
 // Version is the value of the 'ver' attribute (RFC 6121 §2.1.1).
@@ -84,6 +85,10 @@ func (s *Snapshot) Subscribers() []jid.JID { return s.subscribers }
 // ToIn or Both.
 func (s *Snapshot) Subscriptions() []jid.JID { return s.subscriptions }
 
+// Requested are the contacts that have not answered the account: the states
+// with PendingOut.
+func (s *Snapshot) Requested() []jid.JID { return s.requested }
+
 // Asked are those who wait for the account's answer: the states with
 // PendingIn.
 func (s *Snapshot) Asked() []jid.JID { return s.asked }
@@ -99,13 +104,16 @@ func (s *Snapshot) sort() {
 
 // index derives what is asked for often.
 func (s *Snapshot) index() *Snapshot {
-	s.subscribers, s.subscriptions = nil, nil
+	s.subscribers, s.subscriptions, s.requested = nil, nil, nil
 	for i := range s.items {
 		if s.items[i].State.From() {
 			s.subscribers = append(s.subscribers, s.items[i].JID)
 		}
 		if s.items[i].State.To() {
 			s.subscriptions = append(s.subscriptions, s.items[i].JID)
+		}
+		if s.items[i].State.PendingOut() {
+			s.requested = append(s.requested, s.items[i].JID)
 		}
 	}
 	return s
