@@ -14,6 +14,7 @@ import (
 	"parley/parser/stanza"
 	"parley/router/channel"
 	"parley/router/sessions"
+	"parley/stream/sasl"
 )
 
 // serve starts the connection's reader.
@@ -435,5 +436,55 @@ func TestStableResource(t *testing.T) {
 	c.account = jid.MustParse("juliet@localhost")
 	if c.resource(tag) == one {
 		t.Fatal("two accounts share it")
+	}
+}
+
+// tokens is Credentials that only issues.
+type tokens struct {
+	Credentials
+	issued, revoked int
+}
+
+func (k *tokens) Issue(_ context.Context, _ jid.JID, client, mechanism string) (sasl.Token, error) {
+	k.issued++
+	return sasl.Token{Secret: mechanism + " of " + client, Expires: time.Unix(1_700_000_000, 0).Add(30 * 24 * time.Hour)}, nil
+}
+
+func (k *tokens) Revoke(context.Context, jid.JID, string) error { k.revoked++; return nil }
+
+// XEP-0484 §3.5, §3.6: a token close to its end is replaced, one that is
+// invalidated is not, unless another one is asked for.
+func TestTokenRotation(t *testing.T) {
+	h := newHouse(t, nil)
+	k := &tokens{}
+	h.table.Store(newTable([]*Registrar{{credentials: k}}))
+	c, _ := h.login()
+	now := h.clock.Now()
+	for _, tc := range []struct {
+		name            string
+		req             sasl2Request
+		expires         time.Duration // of the token that was used; 0: a password was
+		issued, revoked int
+	}{
+		{"password", sasl2Request{clientID: "x"}, 0, 0, 0},
+		{"asked for", sasl2Request{clientID: "x", fast: fastRequest{mechanism: "HT"}}, 0, 1, 0},
+		{"asked for by nobody", sasl2Request{fast: fastRequest{mechanism: "HT"}}, 0, 0, 0},
+		{"fresh", sasl2Request{clientID: "x", fast: fastRequest{present: true}}, rotateBefore, 0, 0},
+		{"due", sasl2Request{clientID: "x", fast: fastRequest{present: true}}, rotateBefore - 1, 1, 0},
+		{"invalidated", sasl2Request{clientID: "x", fast: fastRequest{present: true, invalidate: true}}, 1, 0, 1},
+		{"exchanged", sasl2Request{clientID: "x", fast: fastRequest{present: true, invalidate: true, mechanism: "HT"}}, 1, 1, 1},
+	} {
+		*k = tokens{}
+		r := sasl.Result{Mechanism: "HT"}
+		if tc.expires > 0 {
+			r.Token = &sasl.TokenUse{Expires: now.Add(tc.expires)}
+		}
+		el := c.fastToken(context.Background(), &tc.req, r)
+		if k.issued != tc.issued || k.revoked != tc.revoked || (el != nil) != (tc.issued > 0) {
+			t.Errorf("%s: issued %d, revoked %d", tc.name, k.issued, k.revoked)
+		}
+		if el != nil {
+			want(t, string(el.Bytes("")), "<token xmlns='urn:xmpp:fast:0' token='HT of x' expiry='2023-12-14T22:13:20Z'/>")
+		}
 	}
 }
