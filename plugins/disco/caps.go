@@ -9,6 +9,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins/presence"
 	"parley/processor"
 	"parley/router/sessions"
 )
@@ -109,27 +110,17 @@ func announcedBy(st *stanza.Stanza) (a announcement) {
 	return announcement{node, h}
 }
 
-func (a announcement) String() string {
-	if a.hash.IsZero() {
-		return ""
-	}
-	return a.node + "#" + a.hash.Ver
-}
+// String is the node to ask about (XEP-0115 §6.2).
+func (a announcement) String() string { return a.node + "#" + a.hash.Ver }
 
-// announced notes what a local client announces (XEP-0115 §6.1), before its
-// presence is broadcast.
-func (d *disco) announced(_ context.Context, f *processor.Flow) (processor.Verdict, error) {
-	if f.Kind != stanza.Presence || f.Type != "" || !f.To.IsZero() || f.Session == nil {
+// announced is a local client's presence with capabilities that were others
+// before (XEP-0115 §6.1).
+func (d *disco) announced(_ context.Context, t *presence.Transition) (processor.Verdict, error) {
+	if !t.Session.Available || HashOf(t.Session) == HashOf(&sessions.Entry{State: t.Before}) {
 		return processor.Continue, nil
 	}
-	a := announcedBy(f.Stanza)
-	if a.String() == f.Session.CapsNode && a.hash.Algorithm == f.Session.CapsHash {
-		return processor.Continue, nil
-	}
-	if _, ok := d.reg.Change(f.Session.Ref, func(s *sessions.State) {
-		s.CapsNode, s.CapsHash = a.String(), a.hash.Algorithm
-	}); ok && !a.hash.IsZero() {
-		d.asker.want(waiter{from: f.Session.JID.Host(), at: f.Session.JID, ref: f.Session.Ref, what: a})
+	if a := announcedBy(t.Stanza); !a.hash.IsZero() {
+		d.asker.want(waiter{from: t.Session.JID.Host(), at: t.Session.JID, ref: t.Session.Ref, what: a})
 	}
 	return processor.Continue, nil
 }

@@ -18,6 +18,7 @@ import (
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins"
+	"parley/plugins/presence"
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router/sessions"
@@ -28,7 +29,7 @@ import (
 var Plugin = plugins.Plugin{
 	Name:     "disco",
 	Doc:      "Tells clients and peers what this server and its accounts can do.",
-	Requires: []string{roster.Name},
+	Requires: []string{roster.Name, presence.Name},
 	Components: []plugins.Maker{
 		{Server: processor.Name, Defaults: defaults(), New: newDisco},
 		{Server: stream.Name, Name: "caps", New: newAdvert},
@@ -151,7 +152,7 @@ func (d *disco) Register(r *processor.Registrar) {
 	r.AccountFeature(stanza.NSDiscoInfo, stanza.NSDiscoItem)
 	r.IQ(stanza.NSDiscoInfo, "query", processor.Host|processor.Self|processor.Account, d.info)
 	r.IQ(stanza.NSDiscoItem, "query", processor.Host|processor.Self|processor.Account, d.items)
-	processor.On(r, processor.Outgoing, processor.Last, d.announced)
+	processor.On(r, presence.Became, processor.Last, d.announced)
 	processor.On(r, processor.Incoming, processor.Last, d.remote)
 	d.caps.server.Store(d)
 }

@@ -9,6 +9,7 @@ import (
 	"parley/plugins/disco"
 	"parley/plugins/ping"
 	"parley/plugins/plugintest"
+	"parley/plugins/presence"
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router"
@@ -16,7 +17,7 @@ import (
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, disco.Plugin}
+	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, presence.Plugin, disco.Plugin}
 }
 
 func TestScripts(t *testing.T) {
