@@ -3,6 +3,7 @@
 //
 //	what a client sends   → Outgoing, First: to somebody it blocked → not-acceptable
 //	what comes for it     → Incoming, First: from somebody it blocked → as if it were offline
+//	presence on its way   → Reaches: not between people of whom one has blocked the other
 //	block, unblock        → table, other devices, presence to those concerned
 //
 // The account itself and the server cannot be blocked (XEP-0191 §5, note). A
@@ -20,6 +21,7 @@ import (
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins"
+	"parley/plugins/presence"
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router/sessions"
@@ -32,14 +34,17 @@ const (
 	NSReporting = "urn:xmpp:reporting:1"
 )
 
+// Name is the plugin's name, for Requires and plugins.Need.
+const Name = "blocking"
+
 //go:embed sql
 var migrations embed.FS
 
 // Plugin provides the component and the contract *Lists.
 var Plugin = plugins.Plugin{
-	Name:       "blocking",
+	Name:       Name,
 	Doc:        "Lets people block others and report abuse.",
-	Requires:   []string{"roster"},
+	Requires:   []string{roster.Name, presence.Name},
 	Components: []plugins.Maker{{Server: processor.Name, Defaults: defaults(), New: newBlocking}},
 	Migrations: migrations,
 	Contract:   func(env plugins.Env) (any, error) { return newLists(env) },
@@ -84,10 +89,10 @@ func newBlocking(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		return nil, err
 	}
 	var err error
-	if b.lists, err = plugins.Need[*Lists](env, "blocking"); err != nil {
+	if b.lists, err = plugins.Need[*Lists](env, Name); err != nil {
 		return nil, err
 	}
-	if b.roster, err = plugins.Need[contacts](env, "roster"); err != nil {
+	if b.roster, err = plugins.Need[contacts](env, roster.Name); err != nil {
 		return nil, err
 	}
 	b.stopped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_blocked_stanzas_total", Help: "Stanzas that a block has stopped."}, []string{"direction"})
@@ -115,6 +120,7 @@ func (b *blocking) Register(r *processor.Registrar) {
 	r.IQ(NS, "unblock", processor.Self, b.unblock)
 	processor.On(r, processor.Outgoing, processor.First, b.outgoing)
 	processor.On(r, processor.Incoming, processor.First, b.incoming)
+	processor.On(r, presence.Reaches, processor.First, b.reaches)
 	processor.On(r, processor.AccountRemoved, processor.Normal, b.accountRemoved)
 }
 

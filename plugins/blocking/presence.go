@@ -5,7 +5,30 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins/presence"
+	"parley/processor"
 )
+
+// reaches keeps presence that passes no other hook from those whom its account
+// has blocked, and from those who have blocked the account (XEP-0191 §3.3).
+func (b *blocking) reaches(ctx context.Context, a *presence.Audience) (processor.Verdict, error) {
+	owner := a.From.Bare()
+	to := a.To[:0]
+	for _, j := range a.To {
+		blocked, err := b.lists.Blocked(ctx, owner, j)
+		if err == nil && !blocked && b.env.Local(j.Domain()) {
+			blocked, err = b.lists.Blocked(ctx, j.Bare(), a.From)
+		}
+		if err != nil {
+			return processor.Stop, err
+		}
+		if !blocked {
+			to = append(to, j)
+		}
+	}
+	a.To = to
+	return processor.Continue, nil
+}
 
 // hide lets the account look offline to those who are blocked now and were
 // not, if they get its presence (XEP-0191 §3.3).
@@ -23,7 +46,7 @@ func (b *blocking) show(ctx context.Context, owner jid.JID, before, after *list)
 
 // appear submits a presence of each of the account's available sessions to
 // those whom one list matches and the other does not.
-func (b *blocking) appear(ctx context.Context, owner jid.JID, with, without *list, presence func(from jid.JID, last []byte, to jid.JID) *stanza.Stanza) error {
+func (b *blocking) appear(ctx context.Context, owner jid.JID, with, without *list, shape func(from jid.JID, last []byte, to jid.JID) *stanza.Stanza) error {
 	to, err := b.watchers(ctx, owner, with, without)
 	if err != nil || len(to) == 0 {
 		return err
@@ -34,7 +57,7 @@ func (b *blocking) appear(ctx context.Context, owner jid.JID, with, without *lis
 			continue
 		}
 		for _, j := range to {
-			if st := presence(e.JID, e.Presence, j); st != nil {
+			if st := shape(e.JID, e.Presence, j); st != nil {
 				out = append(out, st)
 			}
 		}

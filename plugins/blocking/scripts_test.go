@@ -10,6 +10,7 @@ import (
 	"parley/plugins/disco"
 	"parley/plugins/ping"
 	"parley/plugins/plugintest"
+	"parley/plugins/presence"
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router"
@@ -17,7 +18,7 @@ import (
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, disco.Plugin, roster.Plugin, blocking.Plugin}
+	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, disco.Plugin, roster.Plugin, presence.Plugin, blocking.Plugin}
 }
 
 func TestScripts(t *testing.T) {
