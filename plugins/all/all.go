@@ -8,15 +8,23 @@ import (
 	"parley/plugins/accountadmin"
 	"parley/plugins/accounts"
 	"parley/plugins/admin"
+	"parley/plugins/archive"
 	"parley/plugins/blocking"
+	"parley/plugins/carbons"
 	"parley/plugins/contact"
 	"parley/plugins/disco"
 	"parley/plugins/entitytime"
 	"parley/plugins/health"
 	"parley/plugins/hostmeta"
+	"parley/plugins/lastactivity"
+	"parley/plugins/message"
 	"parley/plugins/ping"
+	"parley/plugins/presence"
+	"parley/plugins/private"
 	"parley/plugins/register"
 	"parley/plugins/roster"
+	"parley/plugins/session"
+	"parley/plugins/vcard"
 	"parley/plugins/version"
 	"parley/processor"
 	"parley/router"
@@ -33,19 +41,27 @@ func Plugins() []plugins.Plugin {
 		processor.Plugin,
 		parser.Plugin,
 		stream.Plugin,
-		admin.Plugin,
 		accountadmin.Plugin,
 		accounts.Plugin,
+		admin.Plugin,
+		archive.Plugin,
 		blocking.Plugin,
+		carbons.Plugin,
 		component.Plugin,
 		contact.Plugin,
 		disco.Plugin,
 		entitytime.Plugin,
 		health.Plugin,
 		hostmeta.Plugin,
+		lastactivity.Plugin,
+		message.Plugin,
 		ping.Plugin,
+		presence.Plugin,
+		private.Plugin,
 		register.Plugin,
 		roster.Plugin,
+		session.Plugin,
+		vcard.Plugin,
 		version.Plugin,
 		websocket.Plugin,
 	}

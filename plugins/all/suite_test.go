@@ -1,0 +1,55 @@
+package all_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"parley/plugins/all"
+	"parley/plugins/plugintest"
+	"parley/plugins/plugintest/script"
+	"parley/storage"
+	"parley/storage/storagetest"
+)
+
+const workers = "servers: {parser: {deployment: {workers: 2}}, processor: {deployment: {workers: 4}}, router: {deployment: {workers: 2}}, streamer: {deployment: {workers: 2}}}"
+
+// deployments are the houses in which every script has to hold.
+var deployments = []struct {
+	name string
+	opt  plugintest.Options
+	via  script.Via
+	pg   bool
+}{
+	{name: "local"},
+	{name: "queues", opt: plugintest.Options{Config: workers}},
+	{name: "seam", opt: plugintest.Options{Seam: true, Config: workers}},
+	{name: "postgres", pg: true},
+	{name: "direct-tls", via: script.ViaDirectTLS},
+	{name: "websocket", via: script.ViaWebSocket},
+}
+
+// TestSuite runs every protocol script of the house in each deployment. Plain `go
+// test` runs them with every stage behind a network, because the features run
+// their own scripts in the local house; make test runs them all (PARLEY_TEST_SUITE=1).
+func TestSuite(t *testing.T) {
+	for _, d := range deployments {
+		t.Run(d.name, func(t *testing.T) {
+			if d.name != "seam" && os.Getenv("PARLEY_TEST_SUITE") == "" {
+				t.Skip("make test runs every script in this deployment (PARLEY_TEST_SUITE=1)")
+			}
+			o := d.opt
+			o.Plugins = all.Plugins()
+			if d.pg {
+				c := storagetest.Postgres(t)
+				o.Storage = func() storage.Config { return c }
+			}
+			r := &script.Runner{Target: plugintest.Start(t, o), Via: d.via}
+			for _, glob := range []string{"../*/testdata/*.txtar", "../../stream/testdata/*.txtar", "../../stream/*/testdata/*.txtar"} {
+				if found, _ := filepath.Glob(glob); len(found) > 0 {
+					script.Test(t, r, glob)
+				}
+			}
+		})
+	}
+}
