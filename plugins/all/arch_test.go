@@ -21,7 +21,7 @@ var layers = []layer{
 	{"parley/storage/...", nil},
 	{"parley/stream/sasl", []string{"parley/parser/jid"}},
 	{"parley/plugins/config", nil},
-	{"parley/plugins/message/kinds", []string{"parley/parser/jid", "parley/parser/stanza"}},
+	{"parley/plugins/message/kinds", []string{"parley/parser/jid", "parley/parser/stanza", "parley/router/delivery"}},
 	{"parley/router/sessions", []string{"parley/parser/jid"}},
 	{"parley/router/delivery", []string{"parley/parser/jid", "parley/parser/stanza", "parley/router/sessions"}},
 	{"parley/router/channel", []string{"parley/parser/jid", "parley/parser/stanza", "parley/router/sessions"}},
