@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -73,9 +70,6 @@ type Conn struct {
 // streamLang is the language of our streams: of error texts, and what stanzas
 // without xml:lang inherit.
 const streamLang = "en"
-
-// limiter slows down one session's reading.
-type limiter struct{ bytes, stanzas *rate.Limiter }
 
 func newConn(s *Server, t Transport, p Profile) *Conn {
 	c := &Conn{srv: s, tr: t, profile: p, number: s.lastID.Add(1), origin: originOf(t.RemoteAddr()), phase: Fresh, left: make(chan struct{})}
@@ -383,36 +377,6 @@ func (c *Conn) sendBatch(ctx context.Context) {
 	}
 }
 
-// Open sends our stream header (RFC 6120 §4.7) with a new id.
-func (c *Conn) Open(from string) {
-	c.id = rand.Text() // RFC 6120 §4.7.3: unpredictable, new after each restart
-	attrs := stanza.El("", "x").With("id", c.id).With("xml:lang", streamLang).WithOpt("from", from)
-	if c.profile.ContentNS() != stanza.NSComponent { // XEP-0114 §3: it is older than versions, and features
-		attrs.With("version", "1.0")
-	}
-	if !c.claimed.IsZero() { // RFC 6120 §4.7.2
-		attrs.With("to", c.claimed.Bare().String())
-	}
-	var b []byte
-	if c.tr.Framed() {
-		el := stanza.El(stanza.NSFraming, "open")
-		el.Attrs = attrs.Attrs
-		b = el.Append(b, "")
-	} else {
-		b = append(b, "<?xml version='1.0'?><stream:stream xmlns='"+c.profile.ContentNS()+"' xmlns:stream='"+stanza.NSStream+"'"...)
-		b = appendAttrs(b, attrs)
-		b = append(b, '>')
-	}
-	c.opened = true
-	c.tr.Queue(b)
-}
-
-// appendAttrs renders el's attributes, each behind a space.
-func appendAttrs(b []byte, el *stanza.Element) []byte {
-	raw := el.Bytes("")
-	return append(b, raw[len("<x"):len(raw)-len("/>")]...)
-}
-
 // ID is the stream's current id.
 func (c *Conn) ID() string { return c.id }
 
@@ -424,59 +388,6 @@ func (c *Conn) Domain() string { return c.domain }
 
 // Transport is what the stream runs over.
 func (c *Conn) Transport() Transport { return c.tr }
-
-// Send queues one first-level element.
-func (c *Conn) Send(el *stanza.Element) {
-	if el.Name.Space == stanza.NSStream {
-		c.tr.Queue(c.streamElement(el))
-		return
-	}
-	c.tr.Queue(el.Bytes(c.parentNS()))
-}
-
-func (c *Conn) parentNS() string {
-	if c.tr.Framed() {
-		return ""
-	}
-	return c.profile.ContentNS()
-}
-
-// streamElement renders <stream:features/> and <stream:error/> with their
-// customary prefix, which clients expect.
-func (c *Conn) streamElement(el *stanza.Element) []byte {
-	b := []byte("<stream:" + el.Name.Local)
-	if c.tr.Framed() {
-		b = append(b, " xmlns:stream='"+stanza.NSStream+"'"...)
-	}
-	b = append(b, '>')
-	for child := range el.Elements() {
-		b = child.Append(b, c.parentNS())
-	}
-	return append(b, "</stream:"+el.Name.Local+">"...)
-}
-
-// sendStanza queues a rendered stanza.
-func (c *Conn) sendStanza(rendered []byte) {
-	if c.closing.Load() { // RFC 6120 §4.4: nothing after our </stream:stream>
-		return
-	}
-	if c.tr.Framed() { // RFC 7395 §3.3.3: each message declares its namespace
-		rendered = withNamespace(rendered, c.profile.ContentNS())
-	}
-	c.tr.Queue(rendered)
-}
-
-func withNamespace(rendered []byte, ns string) []byte {
-	for i, b := range rendered {
-		if b == ' ' || b == '>' || b == '/' {
-			out := make([]byte, 0, len(rendered)+len(ns)+10)
-			out = append(out, rendered[:i]...)
-			out = append(out, " xmlns='"+ns+"'"...)
-			return append(out, rendered[i:]...)
-		}
-	}
-	return rendered
-}
 
 // restart makes the reader expect a new stream header (RFC 6120 §4.3.3); how
 // is what becomes of bytes that came before.
@@ -551,34 +462,6 @@ func (c *Conn) end(ctx context.Context) {
 	c.srv.conns.remove(c)
 	c.srv.metrics.connections.Dec()
 	c.log.Debug("disconnected", "jid", c.account.String())
-}
-
-// newLimiter returns nil when nothing is limited.
-func (r Rate) newLimiter() *limiter {
-	l := &limiter{}
-	if r.Bytes > 0 {
-		l.bytes = rate.NewLimiter(rate.Limit(r.Bytes), int(r.Bytes)*r.Burst)
-	}
-	if r.Stanzas > 0 {
-		l.stanzas = rate.NewLimiter(rate.Limit(r.Stanzas), r.Stanzas*r.Burst)
-	}
-	if l.bytes == nil && l.stanzas == nil {
-		return nil
-	}
-	return l
-}
-
-// wait delays the reader, which is the peer's own loss (reliability row 4).
-func (l *limiter) wait(ctx context.Context, bytes, stanzas int) {
-	if l == nil {
-		return
-	}
-	if l.bytes != nil && bytes > 0 {
-		_ = l.bytes.WaitN(ctx, bytes)
-	}
-	if l.stanzas != nil && stanzas > 0 {
-		_ = l.stanzas.WaitN(ctx, min(stanzas, l.stanzas.Burst()))
-	}
 }
 
 func (c *Conn) String() string { return fmt.Sprintf("stream %d of %s", c.number, c.account) }

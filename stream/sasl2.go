@@ -11,7 +11,7 @@ import (
 	"parley/stream/sasl"
 )
 
-// Limits of what a client says about itself (XEP-0388 §2.3.1).
+// Limits of what a client says about itself (XEP-0388 §2.3).
 const (
 	maxClientID = 128 // bytes; a UUID has 36
 	maxAgent    = 100 // runes of each text

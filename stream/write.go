@@ -1,0 +1,90 @@
+package stream
+
+import (
+	"crypto/rand"
+
+	"parley/parser/stanza"
+)
+
+// Open sends our stream header (RFC 6120 §4.7) with a new id.
+func (c *Conn) Open(from string) {
+	c.id = rand.Text() // RFC 6120 §4.7.3: unpredictable, new after each restart
+	attrs := stanza.El("", "x").With("id", c.id).With("xml:lang", streamLang).WithOpt("from", from)
+	if c.profile.ContentNS() != stanza.NSComponent { // XEP-0114 §3: it is older than versions, and features
+		attrs.With("version", "1.0")
+	}
+	if !c.claimed.IsZero() { // RFC 6120 §4.7.2
+		attrs.With("to", c.claimed.Bare().String())
+	}
+	var b []byte
+	if c.tr.Framed() {
+		el := stanza.El(stanza.NSFraming, "open")
+		el.Attrs = attrs.Attrs
+		b = el.Append(b, "")
+	} else {
+		b = append(b, "<?xml version='1.0'?><stream:stream xmlns='"+c.profile.ContentNS()+"' xmlns:stream='"+stanza.NSStream+"'"...)
+		b = appendAttrs(b, attrs)
+		b = append(b, '>')
+	}
+	c.opened = true
+	c.tr.Queue(b)
+}
+
+// appendAttrs renders el's attributes, each behind a space.
+func appendAttrs(b []byte, el *stanza.Element) []byte {
+	raw := el.Bytes("")
+	return append(b, raw[len("<x"):len(raw)-len("/>")]...)
+}
+
+// Send queues one first-level element.
+func (c *Conn) Send(el *stanza.Element) {
+	if el.Name.Space == stanza.NSStream {
+		c.tr.Queue(c.streamElement(el))
+		return
+	}
+	c.tr.Queue(el.Bytes(c.parentNS()))
+}
+
+func (c *Conn) parentNS() string {
+	if c.tr.Framed() {
+		return ""
+	}
+	return c.profile.ContentNS()
+}
+
+// streamElement renders <stream:features/> and <stream:error/> with their
+// customary prefix, which clients expect.
+func (c *Conn) streamElement(el *stanza.Element) []byte {
+	b := []byte("<stream:" + el.Name.Local)
+	if c.tr.Framed() {
+		b = append(b, " xmlns:stream='"+stanza.NSStream+"'"...)
+	}
+	b = append(b, '>')
+	for child := range el.Elements() {
+		b = child.Append(b, c.parentNS())
+	}
+	return append(b, "</stream:"+el.Name.Local+">"...)
+}
+
+// sendStanza queues a rendered stanza.
+func (c *Conn) sendStanza(rendered []byte) {
+	if c.closing.Load() { // RFC 6120 §4.4: nothing after our </stream:stream>
+		return
+	}
+	if c.tr.Framed() { // RFC 7395 §3.3.3: each message declares its namespace
+		rendered = withNamespace(rendered, c.profile.ContentNS())
+	}
+	c.tr.Queue(rendered)
+}
+
+func withNamespace(rendered []byte, ns string) []byte {
+	for i, b := range rendered {
+		if b == ' ' || b == '>' || b == '/' {
+			out := make([]byte, 0, len(rendered)+len(ns)+10)
+			out = append(out, rendered[:i]...)
+			out = append(out, " xmlns='"+ns+"'"...)
+			return append(out, rendered[i:]...)
+		}
+	}
+	return rendered
+}
