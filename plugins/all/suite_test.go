@@ -23,7 +23,7 @@ var deployments = []struct {
 }{
 	{name: "local"},
 	{name: "queues", opt: plugintest.Options{Config: workers}},
-	{name: "seam", opt: plugintest.Options{Seam: true, Config: workers}},
+	{name: "seam", opt: plugintest.Options{Seam: true}},
 	{name: "postgres", pg: true},
 	{name: "direct-tls", via: script.ViaDirectTLS},
 	{name: "websocket", via: script.ViaWebSocket},

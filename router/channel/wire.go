@@ -95,6 +95,10 @@ func Decode(b []byte, jids *jid.Cache) (*Envelope, error) {
 
 // parse rebuilds Stanza from Raw and what the sending stage has decided.
 func (e *Envelope) parse(jids *jid.Cache, from, to jid.JID, lang string) error {
+	if e.Kind == Deliver { // Raw with Edits need not be a stanza without them; only the addresses matter
+		e.Stanza = &stanza.Stanza{From: from, To: to, Lang: lang, Raw: e.Raw}
+		return nil
+	}
 	ns := stanza.NSClient
 	if e.Session.JID.IsDomain() && !e.Session.IsZero() {
 		ns = stanza.NSComponent

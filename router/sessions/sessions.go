@@ -51,7 +51,7 @@ type State struct {
 	CapsHash   string    // and the algorithm of its hash
 	Hibernated bool      // the socket is gone, the session may still be resumed (XEP-0198 §5)
 	Replaying  bool      // pending messages are on their way; live ones wait in the archive
-	Device     string    // SASL2 user-agent id, when the client gave one (XEP-0388 §2.3.1)
+	Device     string    // SASL2 user-agent id, when the client gave one (XEP-0388 §2.3)
 	Remote     string    // the peer's network address, for operators
 	Secure     bool      // the stream is encrypted
 	Transport  string    // tcp, tls, websocket, component
