@@ -173,7 +173,8 @@ func TestDetachWaits(t *testing.T) {
 	}
 	select {
 	case <-detached:
-		t.Error("detached while a request runs in it")
+		close(g.leave)
+		t.Fatal("detached while a request runs in it")
 	default:
 	}
 	if w := call(s, "GET", "/v1/guest", ""); w.Code != http.StatusNotFound {
