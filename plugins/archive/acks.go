@@ -160,6 +160,6 @@ func (p *part) acked(ctx context.Context, e processor.Rows) (processor.Verdict, 
 
 // unbound drops what is kept for a session.
 func (p *part) unbound(_ context.Context, e *sessions.Entry) (processor.Verdict, error) {
-	p.replays.drop(e.Ref)
+	p.replays.forget(e.Ref)
 	return processor.Continue, nil
 }

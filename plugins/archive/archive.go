@@ -26,6 +26,7 @@ package archive
 import (
 	"context"
 	"embed"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ import (
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router/sessions"
+	"parley/storage"
 	"parley/stream"
 )
 
@@ -93,23 +95,32 @@ func defaults() *Config {
 type Archive struct {
 	env    plugins.Env
 	owners *owners
-	ids    *ids
-	mask   mask
+	ids    *storage.IDs
+	mask   *storage.Mask
 	open   atomic.Bool // queries are answered
 }
 
 func newArchive(env plugins.Env) (any, error) {
-	a := &Archive{env: env, ids: &ids{clock: env.Clock}}
+	a := &Archive{env: env}
 	var err error
 	if a.owners, err = newOwners(env.DB); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
-	if a.mask, err = loadMask(ctx, env.DB); err != nil {
+	key, err := storage.Secret(ctx, env.DB, Name, maskKey)
+	if err != nil {
 		return nil, err
 	}
-	return a, a.resume(ctx)
+	if a.mask, err = storage.NewMask(key); err != nil {
+		return nil, fmt.Errorf("archive ids: %w", err)
+	}
+	mark, err := loadMark(ctx, env.DB)
+	if err != nil {
+		return nil, err
+	}
+	a.ids = storage.NewIDs(env.Clock.Now, mark)
+	return a, nil
 }
 
 // startLimit bounds what is read at start.
@@ -151,7 +162,7 @@ func newPart(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		return nil, err
 	}
 	p.acks = newAcks(p)
-	p.replays = &replays{part: p, open: map[sessions.Ref]*replay{}}
+	p.replays = &replays{part: p, open: map[sessions.Ref]*replay{}, left: map[sessions.Ref]int64{}}
 	p.busy.limit = p.cfg.Queries
 	a.owners.count.Store(p.cfg.Quota > 0)
 	return p, nil

@@ -16,6 +16,8 @@ import (
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router"
+	"parley/storage"
+	"parley/storage/storagetest"
 	"parley/stream"
 )
 
@@ -27,5 +29,7 @@ func house() []plugins.Plugin {
 }
 
 func TestScripts(t *testing.T) {
-	plugintest.Run(t, plugintest.Options{Plugins: house()}, "testdata/*.txtar")
+	storagetest.EachConfig(t, func(t *testing.T, c storage.Config) {
+		plugintest.Run(t, plugintest.Options{Plugins: house(), Storage: func() storage.Config { return c }}, "testdata/*.txtar")
+	})
 }

@@ -164,7 +164,7 @@ const quotaSlack = 1000
 func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id int64, known bool, err error) {
 	key, ok := p.resent.key(o, f.Stanza)
 	if !ok {
-		return p.ids.next(), false, nil
+		return p.ids.Next(), false, nil
 	}
 	if id, ok := p.resent.seen.GetIfPresent(key); ok {
 		// What was noted may not have been committed, or be delivered and gone.
@@ -174,7 +174,7 @@ func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id in
 			return id, stored, err
 		}
 	}
-	id = p.ids.next()
+	id = p.ids.Next()
 	p.resent.seen.Set(key, id)
 	return id, false, nil
 }

@@ -79,7 +79,7 @@ func (p *part) answer(ctx context.Context, q *processor.IQ) (*stanza.Element, er
 	if err != nil {
 		return nil, err
 	}
-	want, err := p.parseQuery(o, q.Query)
+	want, err := p.parseQuery(q.Query)
 	if err != nil {
 		return nil, err
 	}
@@ -96,11 +96,11 @@ func (p *part) answer(ctx context.Context, q *processor.IQ) (*stanza.Element, er
 	}
 	batch := make([]*channel.Envelope, 0, len(order))
 	for _, row := range order {
-		batch = append(batch, p.result(q, o, want, row))
+		batch = append(batch, p.result(q, want, row))
 	}
 	p.reg.Route(ctx, batch...)
 	p.fetched(ctx, q.Session, o, page.rows)
-	return p.fin(o, page), nil
+	return p.fin(page), nil
 }
 
 type row struct {
@@ -212,8 +212,8 @@ func (p *part) exist(ctx context.Context, o *owner, ids []int64) error {
 
 // result is one message of a page (§4.2): the stored bytes between fixed ones.
 // It takes the road of the answer that follows, so that it arrives before it.
-func (p *part) result(q *processor.IQ, o *owner, want *query, r row) *channel.Envelope {
-	result := stanza.El(NS, "result").WithOpt("queryid", want.queryID).With("id", p.mask.wire(o.id, r.id)).
+func (p *part) result(q *processor.IQ, want *query, r row) *channel.Envelope {
+	result := stanza.El(NS, "result").WithOpt("queryid", want.queryID).With("id", p.mask.Encode(r.id)).
 		Add(stanza.El(stanza.NSForward, "forwarded").
 			Add(stanza.El(stanza.NSDelay, "delay").With("stamp", timeOf(r.id).Format(stampLayout))).
 			AddRaw(r.raw))
@@ -247,12 +247,12 @@ func (p *part) fetched(ctx context.Context, s *sessions.Entry, o *owner, rows []
 }
 
 // fin ends the results (§4.3): what a client needs to ask for the next page.
-func (p *part) fin(o *owner, pg *page) *stanza.Element {
+func (p *part) fin(pg *page) *stanza.Element {
 	set := stanza.El(nsRSM, "set")
 	if n := len(pg.rows); n > 0 {
 		set.Add(
-			stanza.El(nsRSM, "first").AddText(p.mask.wire(o.id, pg.rows[0].id)),
-			stanza.El(nsRSM, "last").AddText(p.mask.wire(o.id, pg.rows[n-1].id)),
+			stanza.El(nsRSM, "first").AddText(p.mask.Encode(pg.rows[0].id)),
+			stanza.El(nsRSM, "last").AddText(p.mask.Encode(pg.rows[n-1].id)),
 		)
 	}
 	fin := stanza.El(NS, "fin").Add(set)
@@ -292,7 +292,7 @@ func (a *Archive) ends(ctx context.Context, o *owner) (*stanza.Element, error) {
 		if err != nil {
 			return nil, fmt.Errorf("archive metadata: %w", err)
 		}
-		el.Add(stanza.El(NS, end.name).With("id", a.mask.wire(o.id, id)).With("timestamp", timeOf(id).Format(stampLayout)))
+		el.Add(stanza.El(NS, end.name).With("id", a.mask.Encode(id)).With("timestamp", timeOf(id).Format(stampLayout)))
 	}
 	return el, nil
 }

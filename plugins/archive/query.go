@@ -7,6 +7,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/storage"
 )
 
 // Namespaces of what a query is made of.
@@ -59,17 +60,16 @@ var fields = map[string]func(*reader, []string) error{
 	},
 }
 
-// reader reads one query of one owner.
+// reader reads one query.
 type reader struct {
-	a     *Archive
-	owner *owner
-	q     *query
-	cap   int
+	mask *storage.Mask
+	q    *query
+	cap  int // of ids
 }
 
 // parseQuery reads <query/>. Errors are stanza errors.
-func (p *part) parseQuery(o *owner, el *stanza.Element) (*query, error) {
-	r := &reader{a: p.Archive, owner: o, cap: p.cfg.MaxPage, q: &query{queryID: el.Get("queryid"), max: p.cfg.Page}}
+func (p *part) parseQuery(el *stanza.Element) (*query, error) {
+	r := &reader{mask: p.mask, cap: p.cfg.MaxPage, q: &query{queryID: el.Get("queryid"), max: p.cfg.Page}}
 	if el.Has("node") { // reserved for pubsub (§6.1.3)
 		return nil, stanza.NewError(stanza.ItemNotFound, "there are no nodes here")
 	}
@@ -154,7 +154,7 @@ func lower(to *int64, id int64) {
 }
 
 func (r *reader) id(s string) (int64, error) {
-	id, ok := r.a.mask.row(r.owner.id, s)
+	id, ok := r.mask.Decode(s)
 	if !ok {
 		return 0, errNotFound()
 	}

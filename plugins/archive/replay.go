@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"sync"
+	"time"
 
 	"parley/parser/stanza"
 	"parley/processor"
@@ -17,7 +18,8 @@ import (
 const (
 	replayRows   = 100
 	replayBytes  = 256 << 10
-	replayAtOnce = 8 // continued at the same time
+	replayAtOnce = 8                // continued at the same time
+	commitLimit  = 30 * time.Second // a row is in the database that long after its id was given, at most
 )
 
 // replays are the sessions that pending messages are on their way to.
@@ -31,6 +33,7 @@ type replays struct {
 	part *part
 	mu   sync.Mutex
 	open map[sessions.Ref]*replay
+	left map[sessions.Ref]int64 // bound sessions that have had their replay: up to where they need none
 	busy chan struct{}
 }
 
@@ -59,7 +62,15 @@ func own(f *processor.Flow) bool {
 }
 
 func (r *replays) expect(_ context.Context, f *processor.Flow) (processor.Verdict, error) {
-	if own(f) && f.Type == "" && !f.Session.Receives() {
+	switch {
+	case !own(f):
+	case f.Session.Receives(): // perhaps not much longer: what is older than this it has
+		r.mu.Lock()
+		if _, had := r.left[f.Session.Ref]; had {
+			r.left[f.Session.Ref] = idAt(r.part.env.Clock.Now().Add(-commitLimit))
+		}
+		r.mu.Unlock()
+	case f.Type == "":
 		r.part.reg.Change(f.Session.Ref, func(st *sessions.State) { st.Replaying = true })
 	}
 	return processor.Continue, nil
@@ -89,8 +100,10 @@ func (r *replays) begin(ctx context.Context, ref sessions.Ref) error {
 		r.live(ref)
 		return err
 	}
-	re := &replay{ref: ref, owner: o, sent: map[int64]struct{}{}, floor: max(0, idAt(r.part.env.Clock.Now().Add(-startLimit)))}
+	re := &replay{ref: ref, owner: o, sent: map[int64]struct{}{}, floor: idAt(r.part.env.Clock.Now().Add(-commitLimit))}
 	r.mu.Lock()
+	re.from = r.left[ref]
+	delete(r.left, ref)
 	if r.open[ref] != nil {
 		r.mu.Unlock()
 		return nil
@@ -103,6 +116,11 @@ func (r *replays) begin(ctx context.Context, ref sessions.Ref) error {
 
 // run goes on until the window is full or there is nothing left.
 func (r *replays) run(ctx context.Context, re *replay) {
+	defer func() { // it may have ended meanwhile, and nobody tells twice
+		if now, ok := r.part.env.Sessions.Find(re.ref.JID); !ok || now.Ref != re.ref {
+			r.forget(re.ref)
+		}
+	}()
 	for r.current(re) {
 		more, waits, err := r.page(ctx, re)
 		if err != nil { // what waits, waits: the next presence tries again
@@ -118,7 +136,10 @@ func (r *replays) run(ctx context.Context, re *replay) {
 			continue
 		}
 		if r.part.env.Sessions.GoLive(re.ref) {
-			r.drop(re.ref)
+			r.mu.Lock()
+			delete(r.open, re.ref)
+			r.left[re.ref] = re.from
+			r.mu.Unlock()
 			return
 		}
 		re.from = min(re.from, re.floor)
@@ -140,6 +161,14 @@ func (r *replays) live(ref sessions.Ref) {
 func (r *replays) drop(ref sessions.Ref) {
 	r.mu.Lock()
 	delete(r.open, ref)
+	r.mu.Unlock()
+}
+
+// forget is drop for a session that has ended.
+func (r *replays) forget(ref sessions.Ref) {
+	r.drop(ref)
+	r.mu.Lock()
+	delete(r.left, ref)
 	r.mu.Unlock()
 }
 

@@ -223,17 +223,16 @@ func (p *part) sweep(ctx context.Context) error {
 // saveMark writes down how far ids have come, so that they do not go back
 // over a restart with a clock that was set back (reliability row 29).
 func (p *part) saveMark(ctx context.Context) error {
-	_, err := p.env.DB.Exec(ctx, `INSERT INTO archive_mark (id, mark) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET mark = excluded.mark WHERE archive_mark.mark < excluded.mark`, 1, p.ids.now())
+	_, err := p.env.DB.Exec(ctx, `INSERT INTO archive_mark (id, mark) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET mark = excluded.mark WHERE archive_mark.mark < excluded.mark`, 1, p.ids.Next())
 	return err
 }
 
-// resume goes on above the mark.
-func (a *Archive) resume(ctx context.Context) error {
+// loadMark reads it back.
+func loadMark(ctx context.Context, db storage.DB) (int64, error) {
 	var mark int64
-	err := a.env.DB.QueryRow(ctx, `SELECT mark FROM archive_mark WHERE id = $1`, 1).Scan(&mark)
-	if errors.Is(err, storage.ErrNoRows) {
-		return nil
+	err := db.QueryRow(ctx, `SELECT mark FROM archive_mark WHERE id = $1`, 1).Scan(&mark)
+	if err != nil && !errors.Is(err, storage.ErrNoRows) {
+		return 0, fmt.Errorf("archive mark: %w", err)
 	}
-	a.ids.after(mark)
-	return err
+	return mark, nil
 }

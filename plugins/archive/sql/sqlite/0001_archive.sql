@@ -35,10 +35,6 @@ CREATE TABLE archive_gone (
     owner bigint NOT NULL PRIMARY KEY,
     at    bigint NOT NULL
 );
-CREATE TABLE archive_secret (
-    id  bigint NOT NULL PRIMARY KEY,
-    key blob   NOT NULL
-);
 -- How far ids have come.
 CREATE TABLE archive_mark (
     id   bigint NOT NULL PRIMARY KEY,
@@ -47,7 +43,6 @@ CREATE TABLE archive_mark (
 
 -- +goose Down
 DROP TABLE archive_mark;
-DROP TABLE archive_secret;
 DROP TABLE archive_gone;
 DROP TABLE archive_pending;
 DROP TABLE archive;
