@@ -25,7 +25,7 @@ const (
 	NSSession        = "urn:ietf:params:xml:ns:xmpp-session"  // RFC 3921 §3
 	NSXML            = "http://www.w3.org/XML/1998/namespace" // Namespaces in XML §3: the prefix xml
 	NSXMLNS          = "http://www.w3.org/2000/xmlns/"        // Namespaces in XML §3: the prefix xmlns
-	NSErrors         = "urn:xmpp:errors"                      // XEP-0205 §3.4, RFC 6120 §13.12: <stanza-too-big/>
+	NSErrors         = "urn:xmpp:errors"                      // XEP-0205, RFC 6120 §13.12: <stanza-too-big/>
 	NSDelay          = "urn:xmpp:delay"                       // XEP-0203 §2
 	NSRoster         = "jabber:iq:roster"                     // RFC 6121 §2
 	NSSM             = "urn:xmpp:sm:3"                        // XEP-0198
