@@ -11,25 +11,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"parley/plugins"
-	"parley/plugins/accountadmin"
-	"parley/plugins/accounts"
-	"parley/plugins/admin"
 	"parley/plugins/all"
 	"parley/plugins/config"
-	"parley/plugins/health"
-	"parley/plugins/register"
 )
 
 // everything is what this binary runs.
-func everything() []plugins.Plugin {
-	out := all.Plugins()
-	for _, p := range []plugins.Plugin{admin.Plugin, health.Plugin, accounts.Plugin, accountadmin.Plugin, register.Plugin} {
-		if !slices.ContainsFunc(out, func(x plugins.Plugin) bool { return x.Name == p.Name }) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
+func everything() []plugins.Plugin { return all.Plugins() }
 
 // place says which installation a command is about. Its flags win over the
 // file, the file over the defaults (plugins/config).
