@@ -183,7 +183,7 @@ func (c *Conn) authStep(ctx context.Context, response []byte) error {
 		}
 	}
 	challenge, done, err := x.Next(ctx, response)
-	if !named && (done || refused(err)) {
+	if !named && x.Account() != "" && (done || refused(err)) {
 		if wait := c.holdBack(ctx, x.Account()); wait != nil {
 			done, err = false, wait
 		}
@@ -276,7 +276,11 @@ func (c *Conn) authFailed(ctx context.Context, account string, err error) error 
 	}
 	c.srv.metrics.authFailures.WithLabelValues(string(f.Condition)).Inc()
 	if f.Condition == sasl.NotAuthorized {
-		c.log.Info("login failed", "remote", c.tr.RemoteAddr().String(), "condition", string(f.Condition))
+		c.log.Info("login failed", "remote", c.tr.RemoteAddr().String(), "condition", string(f.Condition), "text", f.Text)
+	}
+	// Without an account nothing was guessed: a client whose channel binding
+	// does not fit tries the next mechanism, and must not pay for it.
+	if f.Condition == sasl.NotAuthorized && account != "" {
 		c.throttle(func(t *sasl.Throttle, addr netip.Addr) { t.Fail(account, addr) })
 	}
 	ns := c.saslNS()

@@ -11,12 +11,14 @@ import (
 	"net"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/xdg-go/scram"
 
 	"parley/parser/jid"
+	"parley/plugins"
 	"parley/plugins/accounts"
 	"parley/plugins/plugintest"
 )
@@ -238,6 +240,59 @@ func TestRule14ChannelBinding(t *testing.T) {
 	w.secure()
 	if got := w.login(client.NewConversationAdvertisingChannelBinding(), "SCRAM-SHA-256", ""); !strings.Contains(got, "<not-authorized ") {
 		t.Errorf("a downgraded client: %s", got)
+	}
+}
+
+// heldClock does not wait for what the throttle holds back, and counts it.
+type heldClock struct {
+	plugins.SystemClock
+	held atomic.Int32
+}
+
+// heldBase is a delay that nothing else has.
+const heldBase = time.Hour
+
+func (c *heldClock) AfterFunc(d time.Duration, f func()) func() bool {
+	if d < heldBase {
+		return c.SystemClock.AfterFunc(d, f)
+	}
+	c.held.Add(1)
+	go f()
+	return func() bool { return false }
+}
+
+// Some clients offer a channel binding that they cannot have, say "y" next, and
+// end with PLAIN. They guess no password, so nobody is slowed down for it.
+func TestChannelBindingIsNoGuess(t *testing.T) {
+	clock := &heldClock{}
+	h := plugintest.Start(t, plugintest.Options{
+		Plugins: parts(), Clock: clock,
+		Config: "servers: {streamer: {components: {accounts: {throttle: {base: 1h, max: 100h}}}}}",
+	})
+	if err := h.Account(t.Context(), "romeo", "secret-of-romeo"); err != nil {
+		t.Fatal(err)
+	}
+	failures := func(password string, conversation func(*scram.Client) *scram.ClientConversation) {
+		t.Helper()
+		client, err := scram.SHA256.NewClient("romeo", password, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := dial(t, h)
+		w.secure()
+		for range 4 {
+			if got := w.login(conversation(client), "SCRAM-SHA-256", ""); !strings.Contains(got, "<not-authorized ") {
+				t.Fatalf("logged in: %s", got)
+			}
+		}
+	}
+	failures("secret-of-romeo", (*scram.Client).NewConversationAdvertisingChannelBinding)
+	if n := clock.held.Load(); n != 0 {
+		t.Errorf("%d answers held back from a client that guessed nothing", n)
+	}
+	failures("a guess", (*scram.Client).NewConversation)
+	if clock.held.Load() == 0 {
+		t.Error("guesses are not held back")
 	}
 }
 
