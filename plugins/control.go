@@ -128,6 +128,25 @@ func (c control) Reconfigure(ctx context.Context, by, server, name string, set m
 	})
 }
 
+// Unset implements Control.
+func (c control) Unset(ctx context.Context, by, path string) ([]string, error) {
+	c.h.repo.change.Lock()
+	defer c.h.repo.change.Unlock()
+	old := c.h.current()
+	tree, gone, err := old.Unset(path)
+	if err != nil {
+		return nil, err
+	}
+	for k, err := range c.applyComponents(ctx, config.Diff(old, tree), tree) {
+		if err != nil {
+			return nil, fmt.Errorf("%s in %s keeps its setting: %w", k.component, k.server, err)
+		}
+	}
+	c.h.setTree(tree)
+	c.h.opt.Log.Info("settings made at run time taken back", "by", by, "keys", gone)
+	return gone, c.h.overlay.save(ctx, tree.Overlay())
+}
+
 // apply lets a slot follow a configuration.
 func (c control) apply(ctx context.Context, s *slot, tree *config.Tree) error {
 	switch s.phase {

@@ -145,6 +145,9 @@ type Control interface {
 	// Reconfigure sets keys of the component's section (values as YAML text);
 	// they become part of the overlay in the database.
 	Reconfigure(ctx context.Context, by, server, name string, set map[string]string) error
+	// Unset takes back what was set at run time for a key and what is below it
+	// ("": everything), and returns the keys.
+	Unset(ctx context.Context, by, path string) ([]string, error)
 	Uninstall(ctx context.Context, server, name string) error
 	Servers() []ServerStatus
 	StartServer(ctx context.Context, name string) error

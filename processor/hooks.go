@@ -17,6 +17,9 @@ var (
 	// Incoming fires for each message and presence to a local account, and for
 	// each IQ to one of its full JIDs, whoever sent it. Stop: it goes no further.
 	Incoming = NewHook[*Flow]("incoming")
+	// Asked fires for each IQ request that the house answers in the place of a
+	// local account that is not the sender's own.
+	Asked = NewHook[*Flow]("asked")
 	// ToServer fires for messages and presence addressed to a domain of ours.
 	ToServer = NewHook[*Flow]("to-server")
 	// Bound fires when a stream got its address, before its client knows.

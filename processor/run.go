@@ -317,6 +317,11 @@ func (r *run) request(ctx context.Context, f *Flow, target Target, owner jid.JID
 		r.server.asks.answer(f.Stanza)
 		return nil
 	}
+	if target == Account {
+		if v, err := fire(ctx, r.table, Asked, f); err != nil || v == Stop {
+			return err
+		}
+	}
 	query := f.Payload()
 	for _, e := range r.table.iq[iqKey{query.Name.Space, query.Name.Local}] {
 		if e.to&target == 0 {

@@ -51,6 +51,9 @@ func (h *house) StartServer(_ context.Context, n string) error { return h.note("
 func (h *house) StopServer(_ context.Context, n string) error  { return h.note("stop server %s", n) }
 func (h *house) StartPlugin(_ context.Context, n string) error { return h.note("start plugin %s", n) }
 func (h *house) StopPlugin(_ context.Context, n string) error  { return h.note("stop plugin %s", n) }
+func (h *house) Unset(_ context.Context, by, path string) ([]string, error) {
+	return []string{path}, h.note("unset %s by %s", path, by)
+}
 func (h *house) Reload(context.Context) ([]plugins.ConfigChange, error) {
 	return nil, h.note("reload")
 }
@@ -106,7 +109,7 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/plugins/p/stop", "", context.DeadlineExceeded, 504, "stop plugin p"},
 		{"POST", "/v1/plugins/p/start", "", nil, 204, "start plugin p"},
 		{"POST", "/v1/config/reload", "", nil, 200, "reload"},
-		{"DELETE", "/v1/config/a.b", "", nil, 501, ""},
+		{"DELETE", "/v1/config/a.b", "", nil, 200, "unset a.b by juliet"},
 		{"GET", "/v1/nothing", "", nil, 404, ""},
 		{"GET", "/v1/components", "", nil, 200, ""},
 		{"GET", "/v1/status", "", nil, 200, ""},

@@ -33,12 +33,6 @@ type Settings struct {
 	Set map[string]string `json:"set"`
 }
 
-// Unsetter is what a Control may have: it takes keys, and what is below them,
-// out of what was set at run time, and returns the paths that are gone.
-type Unsetter interface {
-	Unset(ctx context.Context, by, path string) ([]string, error)
-}
-
 // answer is a handler of ours: a value to send (nil: 204), or an error.
 type answer func(*http.Request) (any, error)
 
@@ -119,11 +113,7 @@ func (s *Server) reconfigure(r *http.Request) (any, error) {
 }
 
 func (s *Server) unset(r *http.Request) (any, error) {
-	u, ok := s.links.Control.(Unsetter)
-	if !ok {
-		return nil, Fail(http.StatusNotImplemented, "settings cannot be taken back at run time")
-	}
-	return list(u.Unset(r.Context(), r.RemoteAddr, r.PathValue("path")))
+	return list(s.links.Control.Unset(r.Context(), r.RemoteAddr, r.PathValue("path")))
 }
 
 func (s *Server) server(r *http.Request) (any, error) {

@@ -120,6 +120,7 @@ func (b *blocking) Register(r *processor.Registrar) {
 	r.IQ(NS, "unblock", processor.Self, b.unblock)
 	processor.On(r, processor.Outgoing, processor.First, b.outgoing)
 	processor.On(r, processor.Incoming, processor.First, b.incoming)
+	processor.On(r, processor.Asked, processor.First, b.incoming)
 	processor.On(r, presence.Reaches, processor.First, b.reaches)
 	processor.On(r, processor.AccountRemoved, processor.Normal, b.accountRemoved)
 }

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 
+	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/router/sessions"
 )
@@ -82,18 +83,28 @@ type Envelope struct {
 const MaxHops = 8
 
 // Lane is the key of the order that must be kept: envelopes of one lane are
-// handled in the order of their sending. A client's stream is a lane; on
-// streams that carry many users, and for what the house sends by itself, the
-// pair of sender and bare recipient is (RFC 6120 §10.1).
+// handled in the order of their sending. On the way in a client's stream is a
+// lane; on streams that carry many users the pair of sender and bare recipient
+// is (RFC 6120 §10.1). On the way out everything for one account is a lane, so
+// that a push, the reply behind it and the Handled behind that stay in order.
 func (e *Envelope) Lane() uint64 {
-	if !e.Session.IsZero() && (e.Stanza == nil || e.Session.JID.IsFull()) {
-		return e.Session.Conn
+	switch {
+	case e.Kind == Route && e.Stanza != nil:
+		return lane(e.Stanza.To.Bare())
+	case e.Kind == Handled:
+		return lane(e.Session.JID.Bare())
+	case len(e.To) > 0: // Deliver, Close
+		return lane(e.To[0].JID.Bare())
+	case e.Stanza != nil && !e.Session.JID.IsFull():
+		return lane(e.Stanza.From, e.Stanza.To.Bare())
 	}
-	if e.Stanza == nil {
-		return 0
-	}
-	h := uint64(14695981039346656037)
-	for _, s := range [...]string{e.Stanza.From.String(), e.Stanza.To.Bare().String()} {
+	return e.Session.Conn
+}
+
+func lane(addresses ...jid.JID) uint64 {
+	h := uint64(14695981039346656037) // FNV-1a
+	for _, a := range addresses {
+		s := a.String()
 		for i := 0; i < len(s); i++ {
 			h = (h ^ uint64(s[i])) * 1099511628211
 		}
