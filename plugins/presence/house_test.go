@@ -1,6 +1,7 @@
 package presence_test
 
 import (
+	"context"
 	"testing"
 
 	"parley/parser"
@@ -12,6 +13,7 @@ import (
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router"
+	"parley/router/channel"
 	"parley/stream"
 )
 
@@ -22,3 +24,13 @@ func house() []plugins.Plugin {
 func TestScripts(t *testing.T) {
 	plugintest.Run(t, plugintest.Options{Plugins: house()}, "testdata/*.txtar")
 }
+
+// The same when every envelope crosses a network between the stages.
+func TestScriptsAcrossTheSeam(t *testing.T) {
+	plugintest.Run(t, plugintest.Options{Plugins: house(), Seam: true}, "testdata/*.txtar")
+}
+
+// nowhere is where pushes of this test go.
+type nowhere struct{}
+
+func (nowhere) Route(context.Context, ...*channel.Envelope) {}

@@ -15,6 +15,9 @@ import (
 // nsCaps is XEP-0115 §4.
 const nsCaps = "http://jabber.org/protocol/caps"
 
+// maxCaps bounds what is kept of an announcement for each session.
+const maxCaps = 640
+
 // priority reads RFC 6121 §4.7.2.3.
 func priority(st *stanza.Stanza) (int8, error) {
 	var found *stanza.Element
@@ -62,8 +65,8 @@ func (c *component) available(ctx context.Context, f *processor.Flow) error {
 	}
 	c.broadcast(ctx, now, f.Stanza, contacts)
 	if !before.Available {
-		if err := c.welcome(ctx, now, contacts); err != nil {
-			return err
+		if err := c.welcome(ctx, now, contacts); err != nil { // the session is available all the same
+			c.env.Log.Error("contacts not shown", "jid", now.JID.String(), "err", err)
 		}
 	}
 	c.fire(ctx, &Transition{Session: now, Before: before.State, Stanza: f.Stanza})
@@ -71,13 +74,18 @@ func (c *component) available(ctx context.Context, f *processor.Flow) error {
 }
 
 // caps reads what the client announces of itself (XEP-0115 §4): node#ver, and
-// the hash function.
+// the hash function. Announcements without one are of the time before hashes
+// (§5.4) and name nothing that could be verified.
 func caps(st *stanza.Stanza) (node, hash string) {
 	el := st.Child(nsCaps, "c")
-	if el == nil || el.Get("node") == "" || el.Get("ver") == "" {
+	if el == nil {
 		return "", ""
 	}
-	return el.Get("node") + "#" + el.Get("ver"), el.Get("hash")
+	node, hash, ver := el.Get("node"), el.Get("hash"), el.Get("ver")
+	if node == "" || hash == "" || ver == "" || len(node)+len(ver)+len(hash) > maxCaps || strings.Contains(node, "#") {
+		return "", ""
+	}
+	return node + "#" + ver, hash
 }
 
 // unavailable ends the presence session; the stream goes on (RFC 6121 §4.5.2).

@@ -56,7 +56,7 @@ func newRosters(env plugins.Env) (*Rosters, error) {
 	if err != nil {
 		return nil, fmt.Errorf("roster cache: %w", err)
 	}
-	r := &Rosters{env: env, store: store{env.DB}, cache: c, seed: maphash.MakeSeed()}
+	r := &Rosters{env: env, store: store{env.DB, maxTombstones}, cache: c, seed: maphash.MakeSeed()}
 	r.limits.Store(&defaults().Limits)
 	return r, nil
 }

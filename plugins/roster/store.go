@@ -16,7 +16,10 @@ const maxTombstones = 1000
 
 // store is the SQL. A change is written as a set that fails as stale when
 // somebody else has changed the same roster since it was read.
-type store struct{ db storage.DB }
+type store struct {
+	db   storage.DB
+	keep int64 // tombstones of one roster
+}
 
 var (
 	stmtVersion = &storage.Stmt{Name: "roster.version", Must: true,
@@ -68,7 +71,7 @@ func (st store) save(ctx context.Context, s *Snapshot, ch change, now time.Time)
 		w.Add(stmtVersion, owner, ch.item.ver, s.ver)
 		w.Add(stmtItem, owner, contact, ch.item.Name, string(groups), int64(ch.item.State), ch.item.Approved, ch.item.removed, ch.item.ver)
 		if ch.item.removed {
-			w.Add(stmtFloor, owner, int64(maxTombstones))
+			w.Add(stmtFloor, owner, st.keep)
 			w.Add(stmtForgetTombstones, owner)
 		}
 	}
