@@ -16,6 +16,7 @@ type Reader struct {
 	mode   Mode
 	phase  phase
 	owned  bool
+	again  bool // after Restart: white space may come before the XML declaration
 }
 
 // phase is how far the stream has come.
@@ -44,9 +45,10 @@ func (r *Reader) Reset(mode Mode) { *r = Reader{mode: mode, limits: r.limits} }
 
 // Restart is Reset for a restart inside the same encryption, as after SASL
 // (RFC 6120 §6.4.6): bytes that came behind the element it follows belong to
-// the new stream and are kept.
+// the new stream and are kept. White space before its XML declaration is still
+// the old stream's (RFC 6120 §11.7): clients end <auth/> with a line break.
 func (r *Reader) Restart(mode Mode) {
-	*r = Reader{mode: mode, limits: r.limits, data: r.data, off: r.off, owned: r.owned}
+	*r = Reader{mode: mode, limits: r.limits, data: r.data, off: r.off, owned: r.owned, again: mode == Stream}
 }
 
 // Buffered is how many bytes fed have not been returned as tokens or skipped.
@@ -104,7 +106,7 @@ func (r *Reader) between() outcome {
 			return stepOK
 		case !isSpace(c):
 			return r.stray(c)
-		case r.phase != phaseStart:
+		case r.phase != phaseStart, r.again:
 		case r.mode == Framed:
 			return faultFrame // RFC 7395 §3.3.3, §3.8
 		default:

@@ -158,6 +158,30 @@ func TestReaderEmptyRoot(t *testing.T) {
 	}
 }
 
+// RFC 6120 §11.7: the line break after <auth/> belongs to the stream before, wherever reads cut it.
+func TestRule09RestartSkipsWhiteSpace(t *testing.T) {
+	for _, behind := range []string{"", "\n", "\r\n "} {
+		for _, late := range []bool{false, true} {
+			r := NewReader(Stream, Limits{})
+			first, second := testOpen+"<a/>"+behind, ""
+			if late {
+				first, second = testOpen+"<a/>", behind
+			}
+			r.Feed([]byte(first))
+			for range 2 {
+				if _, err := r.Next(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.Restart(Stream)
+			r.Feed([]byte(second + "<?xml version='1.0'?>" + testOpen))
+			if tok, err := r.Next(); err != nil || tok.Kind != Open {
+				t.Errorf("%q, late %v: got %v, %v", behind, late, tok.Kind, err)
+			}
+		}
+	}
+}
+
 // RFC 6120 §5.4.3.3: what came before the restart is gone, and so is the old header's scope.
 func TestRule09ResetDropsBytes(t *testing.T) {
 	r := NewReader(Stream, Limits{})
