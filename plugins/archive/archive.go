@@ -97,7 +97,7 @@ type Archive struct {
 	owners *owners
 	ids    *storage.IDs
 	mask   *storage.Mask
-	open   atomic.Bool // queries are answered
+	open   atomic.Int32 // components that answer queries; two while one replaces the other
 }
 
 func newArchive(env plugins.Env) (any, error) {
@@ -199,7 +199,9 @@ func (p *part) Start(ctx context.Context) error {
 	p.stop = cancel
 	p.tasks.Go(func() { p.acks.run(work) })
 	p.tasks.Go(func() { p.expire(work) })
-	p.open.Store(p.cfg.Store == All)
+	if p.cfg.Store == All {
+		p.open.Add(1)
+	}
 	return nil
 }
 
@@ -208,6 +210,9 @@ func (p *part) Stop(context.Context) error {
 	p.stopped.Store(true)
 	if p.stop != nil {
 		p.stop()
+		if p.cfg.Store == All {
+			p.open.Add(-1)
+		}
 	}
 	p.tasks.Wait()
 	return nil

@@ -10,7 +10,7 @@ import (
 )
 
 // bound works in the streamer: it tells clients that bind where their archive
-// begins and ends at that moment (XEP-0386 §3.2.2). The processor's component
+// begins and ends at that moment (XEP-0386 §3.2). The processor's component
 // serves the archive; without it there is nothing to tell.
 type bound struct{ *Archive }
 
@@ -30,7 +30,7 @@ func (bound) Stop(context.Context) error { return nil }
 // Register implements stream.Component.
 func (b bound) Register(r *stream.Registrar) {
 	r.InlineFeature(stream.Inline{Always: true, Handle: func(ctx context.Context, c *stream.Conn, _ *stanza.Element, _ *sessions.State) *stanza.Element {
-		if !b.open.Load() {
+		if b.open.Load() == 0 {
 			return nil
 		}
 		o, err := b.owners.get(ctx, c.Account())
