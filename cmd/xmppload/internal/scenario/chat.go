@@ -1,0 +1,245 @@
+//go:build linux
+
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"parley/cmd/xmppload/internal/count"
+	"parley/cmd/xmppload/internal/wire"
+)
+
+// Chat is one-to-one chat between pairs of full JIDs.
+type Chat struct {
+	Common
+	Pairs    int
+	Window   int     // closed loop: messages under way per pair
+	Rate     float64 // open loop: messages per second over all pairs; 0: closed
+	Messages int     // measured; a tenth more go before
+	Body     int     // bytes of text
+	Pages    int     // archive: so many clients then fetch their last page, one after the other
+}
+
+// pair is a sender and a receiver.
+type pair struct {
+	count.Lane
+	from, to *wire.Session
+	head     []byte // up to the number
+}
+
+// chat is one run.
+type chat struct {
+	Chat
+	*fleet
+	pairs   []*pair
+	tail    []byte
+	left    int // to be sent
+	waiting int // sent, not come
+	times   count.Times
+	planned [][]time.Time // open loop, by pair: when messages on their way were due
+	start   time.Time
+	sent    int // open loop
+	num     []byte
+}
+
+// Run logs in and chats.
+func (o Chat) Run(ctx context.Context, s *Server) (*Result, error) {
+	f, err := s.bring(ctx, o.Common, 0, 2*o.Pairs, true)
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
+	c := o.join(f)
+	if err := c.quiet(o.Settle); err != nil {
+		return nil, err
+	}
+	r := &Result{}
+	warm := max(o.Messages/10, o.Pairs*max(o.Window, 1))
+	if err := c.phase(warm); err != nil {
+		return c.failed(r, err)
+	}
+	c.times = count.Times{}
+	m, err := s.meter()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.phase(o.Messages); err != nil {
+		return c.failed(r, err)
+	}
+	if err := m.stop(r, o.Messages, 100_000, "messages"); err != nil {
+		return nil, err
+	}
+	if o.Rate > 0 {
+		for _, q := range []int{50, 95, 99} {
+			r.add(fmt.Sprintf("p%d", q), "ms", c.times.Quantile(float64(q)/100).Seconds()*1000)
+		}
+	}
+	if o.Pages > 0 {
+		if err := c.pages(s, r); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.quiet(late); err != nil {
+		return nil, err
+	}
+	r.Faults = c.faults()
+	return r, nil
+}
+
+// late is how long a message may come a second time.
+const late = 100 * time.Millisecond
+
+// failed makes a result of a run that came to a standstill: messages are lost.
+func (c *chat) failed(r *Result, err error) (*Result, error) {
+	if r.Faults = c.faults(); errors.Is(err, wire.ErrStalled) {
+		return r, nil
+	}
+	return nil, err
+}
+
+func (c *chat) faults() (f count.Faults) {
+	for _, p := range c.pairs {
+		f = f.Plus(p.Faults())
+	}
+	return f
+}
+
+func (o Chat) join(f *fleet) *chat {
+	c := &chat{Chat: o, fleet: f, planned: make([][]time.Time, o.Pairs)}
+	c.tail = []byte("'><body>" + text(o.Body) + "</body></message>")
+	for i := range o.Pairs {
+		p := &pair{from: f.all[2*i], to: f.all[2*i+1]}
+		p.head = []byte("<message to='" + p.to.JID + "' type='chat' id='")
+		p.from.On = func(el []byte) { c.back(p, el) }
+		p.to.On = func(el []byte) { c.came(i, p, el) }
+		c.pairs = append(c.pairs, p)
+	}
+	return c
+}
+
+// text is n bytes of what people write.
+func text(n int) string {
+	const words = "But soft, what light through yonder window breaks? It is the east, and Juliet is the sun. "
+	return strings.Repeat(words, n/len(words)+1)[:n]
+}
+
+var message = []byte("<message")
+
+// came is a receiver's handler.
+func (c *chat) came(i int, p *pair, el []byte) {
+	if p.to.Counted(el) || !bytes.HasPrefix(el, message) {
+		return
+	}
+	n := wire.Number(wire.Attr(el, " id="))
+	if n < 0 || !p.Receive(n) {
+		return
+	}
+	c.waiting--
+	if c.Rate > 0 {
+		due := c.planned[i]
+		c.times.Add(c.loop.Now.Sub(due[0]))
+		c.planned[i] = due[1:]
+		return
+	}
+	c.next(p)
+}
+
+// back is what a sender gets: errors end the run.
+func (c *chat) back(p *pair, el []byte) {
+	if p.from.Counted(el) {
+		return
+	}
+	if bytes.HasPrefix(el, message) && c.err == nil {
+		c.err = fmt.Errorf("%s got %s", p.from.JID, el)
+	}
+}
+
+// next sends the pair's next message, if any is left to send.
+func (c *chat) next(p *pair) {
+	if c.left == 0 {
+		return
+	}
+	c.left--
+	c.waiting++
+	c.num = strconv.AppendInt(c.num[:0], int64(p.Send()), 10)
+	p.from.Send(p.head, c.num, c.tail)
+}
+
+// phase sends n messages and waits until they have come.
+func (c *chat) phase(n int) error {
+	c.left = n
+	if c.Rate > 0 {
+		c.start, c.sent, c.loop.Tick = time.Now(), 0, c.tick
+		defer func() { c.loop.Tick = nil }()
+	} else {
+		for range c.Window {
+			for _, p := range c.pairs {
+				c.next(p)
+			}
+		}
+	}
+	return c.run(func() bool { return c.left == 0 && c.waiting == 0 }, c.Patience)
+}
+
+// tick sends what is due. Its latency counts from when it was due, however late
+// the generator is.
+func (c *chat) tick() {
+	for c.left > 0 {
+		due := c.start.Add(time.Duration(float64(c.sent) / c.Rate * float64(time.Second)))
+		if due.After(c.loop.Now) {
+			return
+		}
+		i := c.sent % len(c.pairs)
+		c.sent++
+		c.planned[i] = append(c.planned[i], due)
+		c.next(c.pairs[i])
+	}
+}
+
+// pages times how long the last page of an archive takes (XEP-0313 §4.3).
+func (c *chat) pages(s *Server, r *Result) error {
+	var times count.Times
+	m, err := s.meter()
+	if err != nil {
+		return err
+	}
+	items := 0
+	for i := range c.Pages {
+		p := c.pairs[i%len(c.pairs)]
+		ended := false
+		p.to.On = func(el []byte) {
+			switch {
+			case p.to.Counted(el):
+			case bytes.HasPrefix(el, message):
+				items++
+			case string(wire.Attr(el, " id=")) == "page":
+				ended = true
+				if string(wire.Attr(el, " type=")) != "result" && c.err == nil {
+					c.err = fmt.Errorf("archive query: %s", el)
+				}
+			}
+		}
+		p.to.SendString("<iq type='set' id='page'><query xmlns='urn:xmpp:mam:2' queryid='q'>" +
+			"<set xmlns='http://jabber.org/protocol/rsm'><max>50</max><before/></set></query></iq>")
+		start := time.Now()
+		if err := c.run(func() bool { return ended }, c.Patience); err != nil {
+			return fmt.Errorf("archive page: %w", err)
+		}
+		times.Add(time.Since(start))
+	}
+	var sub Result
+	if err := m.stop(&sub, c.Pages, 1000, "pages"); err != nil {
+		return err
+	}
+	r.Metrics = append(r.Metrics, sub.Metrics[0])
+	r.add("page p50", "ms", times.Quantile(0.5).Seconds()*1000)
+	r.add("page p95", "ms", times.Quantile(0.95).Seconds()*1000)
+	r.add("rows per page", "", float64(items)/float64(c.Pages))
+	return nil
+}

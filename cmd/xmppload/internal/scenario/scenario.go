@@ -1,0 +1,217 @@
+//go:build linux
+
+// Package scenario is what xmppload does to a server: log in, idle, chat,
+// tell contacts, store for somebody who is away, page through archives, talk
+// in rooms. Everything that is sent carries a number, and what came is
+// compared with it.
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"parley/cmd/xmppload/internal/count"
+	"parley/cmd/xmppload/internal/proc"
+	"parley/cmd/xmppload/internal/wire"
+)
+
+// Server is a server under test.
+type Server struct {
+	Name     string
+	Login    wire.Login
+	PIDs     []int  // with everything they start
+	Rooms    string // the domain of its rooms
+	Register string // how accounts come to be: 0077, command …, none
+	Collect  string // a command after which memory that is not in use has been given back; empty: waiting has to do
+
+	made atomic.Int64 // accounts 0 to made-1 are there
+	mu   sync.Mutex
+}
+
+// Metric is one figure of a run.
+type Metric struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
+}
+
+// Result is what one run has shown.
+type Result struct {
+	Metrics []Metric     `json:"metrics"`
+	Faults  count.Faults `json:"faults"`
+}
+
+func (r *Result) add(name, unit string, v float64) {
+	r.Metrics = append(r.Metrics, Metric{name, v, unit})
+}
+
+// Common is what every scenario can be told.
+type Common struct {
+	Parallel int           // logins under way
+	Patience time.Duration // without anything coming, until the rest counts as lost
+	Settle   time.Duration // between login and measuring
+}
+
+const password = "correct horse battery staple"
+
+func user(n int) string { return fmt.Sprintf("load%d", n) }
+
+// Accounts sees to it that accounts 0 to n-1 exist.
+func (s *Server) Accounts(ctx context.Context, n, parallel int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	from := int(s.made.Load())
+	if s.Register == "none" || from >= n {
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for i := from; i < n; i++ {
+		g.Go(func() error { return s.register(ctx, i) })
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("accounts: %w", err)
+	}
+	s.made.Store(int64(n))
+	return nil
+}
+
+func (s *Server) register(ctx context.Context, i int) error {
+	if line, ok := strings.CutPrefix(s.Register, "command "); ok {
+		line = strings.NewReplacer("{user}", user(i), "{domain}", s.Login.Domain, "{password}", password).Replace(line)
+		if out, err := exec.CommandContext(ctx, "sh", "-c", line).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", line, err, out)
+		}
+		return nil
+	}
+	return s.Login.Register(ctx, i, user(i), password)
+}
+
+// fleet are sessions on one loop.
+type fleet struct {
+	loop *wire.Loop
+	all  []*wire.Session
+	err  error // a session that ended by itself
+}
+
+// bring logs accounts first to first+n-1 in. before is sent ahead of initial
+// presence; available false: they stay silent.
+func (s *Server) bring(ctx context.Context, c Common, first, n int, available bool) (*fleet, error) {
+	if err := s.Accounts(ctx, first+n, c.Parallel); err != nil {
+		return nil, err
+	}
+	loop, err := wire.NewLoop()
+	if err != nil {
+		return nil, err
+	}
+	f := &fleet{loop: loop, all: make([]*wire.Session, n)}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(c.Parallel)
+	var mu sync.Mutex
+	for i := range n {
+		g.Go(func() error {
+			x, err := s.Login.Login(ctx, first+i, user(first+i), password)
+			if err == nil && available {
+				err = x.Available("")
+			}
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			f.all[i] = x
+			x.Gone = f.gone(x)
+			return loop.Adopt(x)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *fleet) gone(x *wire.Session) func(error) {
+	return func(err error) {
+		if f.err == nil && err != nil {
+			f.err = fmt.Errorf("%s was disconnected: %w", x.JID, err)
+		}
+	}
+}
+
+// close ends every session with a stream's proper end, as far as that goes
+// without waiting.
+func (f *fleet) close() {
+	for _, x := range f.all {
+		if x != nil {
+			x.Gone = nil
+			x.SendString("</stream:stream>")
+		}
+	}
+	_ = f.loop.Run(func() bool { return true }, 0)
+	f.loop.Close()
+}
+
+// run turns the loop until done; what is missing then is the books' business,
+// a session that broke is an error.
+func (f *fleet) run(done func() bool, patience time.Duration) error {
+	err := f.loop.Run(func() bool { return f.err != nil || done() }, patience)
+	if f.err != nil {
+		return f.err
+	}
+	return err
+}
+
+// quiet turns the loop for a while, so that what logins have caused is over.
+func (f *fleet) quiet(d time.Duration) error {
+	end := time.Now().Add(d)
+	return f.run(func() bool { return !time.Now().Before(end) }, d+time.Minute)
+}
+
+// meter is a server's use of the machine between two moments.
+type meter struct {
+	group *proc.Group
+	use   proc.Usage
+	at    time.Time
+}
+
+func (s *Server) meter() (*meter, error) {
+	if len(s.PIDs) == 0 {
+		return &meter{at: time.Now()}, nil
+	}
+	m := &meter{group: proc.NewGroup(s.PIDs...)}
+	var err error
+	m.use, err = m.group.Read()
+	m.at = time.Now()
+	return m, err
+}
+
+// stop adds CPU per units and the rate.
+func (m *meter) stop(r *Result, units, per int, what string) error {
+	wall := time.Since(m.at)
+	if m.group != nil {
+		now, err := m.group.Read()
+		if err != nil {
+			return err
+		}
+		cpu := (now.CPU - m.use.CPU).Seconds()
+		r.add(fmt.Sprintf("CPU per %s %s", thousands(per), what), "s", cpu/float64(units)*float64(per))
+		r.add("cores", "", cpu/wall.Seconds())
+	}
+	r.add("rate", what+"/s", float64(units)/wall.Seconds())
+	return nil
+}
+
+func thousands(n int) string {
+	if n >= 1000 && n%1000 == 0 {
+		return fmt.Sprintf("%d,000", n/1000)
+	}
+	return fmt.Sprint(n)
+}
