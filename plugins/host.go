@@ -186,11 +186,11 @@ func (h *Host) Stop(ctx context.Context) error {
 	var errs []error
 	for _, r := range slices.Backward(h.servers) {
 		errs = append(errs, r.halt(ctx))
+		// Whoever still sends to it must not wait for a stage that never comes
+		// back: what lasts is in the database.
+		h.links[r.name].close()
 	}
 	errs = append(errs, h.repo.stopAll(ctx))
-	for _, l := range h.links {
-		l.close()
-	}
 	return errors.Join(errs...)
 }
 

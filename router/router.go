@@ -9,6 +9,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -152,7 +153,8 @@ func (s *Server) route(ctx context.Context, batch []*channel.Envelope) error {
 	if len(b.out) == 0 {
 		return nil
 	}
-	if err := s.links.Out("streamer").Send(ctx, b.out); err != nil && ctx.Err() == nil {
+	err := s.links.Out("streamer").Send(ctx, b.out)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, channel.ErrClosed) { // closed: the house stops, nobody is connected
 		s.log.Error("streamer does not take deliveries", "err", err, "count", len(b.out))
 	}
 	return nil
@@ -312,7 +314,7 @@ func (b *bundle) fail(ctx context.Context, e *channel.Envelope, c stanza.Conditi
 
 func (b *bundle) refuse(ctx context.Context, e *channel.Envelope, why *stanza.Error) {
 	b.server.routed.WithLabelValues("refused").Inc()
-	if e.Hops >= channel.MaxHops || e.Stanza.Kind == stanza.Presence {
+	if e.Hops >= channel.MaxHops || e.Stanza.Kind == stanza.Presence && !subscription(e.Stanza.Type) {
 		return
 	}
 	reply := e.Stanza.ErrorReply(why)
@@ -320,6 +322,16 @@ func (b *bundle) refuse(ctx context.Context, e *channel.Envelope, why *stanza.Er
 		return
 	}
 	b.route(ctx, &channel.Envelope{Kind: channel.Route, Raw: reply.Raw, Stanza: reply, Hops: e.Hops + 1})
+}
+
+// subscription reports whether somebody waits for what becomes of the presence
+// (RFC 6121 §3.1.2); a broadcast is not answered with errors.
+func subscription(typ string) bool {
+	switch typ {
+	case stanza.TypeSubscribe, stanza.TypeSubscribed, stanza.TypeUnsubscribe, stanza.TypeUnsubscribed:
+		return true
+	}
+	return false
 }
 
 // classOf tells how urgent the stanza is to a client that nobody looks at

@@ -287,6 +287,7 @@ func (c *Conn) token(ctx context.Context, t stanza.Token) error {
 		return nil
 	case t.Kind == stanza.Close || t.Kind == stanza.Item && t.Name == framedClose:
 		c.sendBatch(ctx)
+		c.answered(ctx)
 		c.goodbye()
 		return errEnd
 	case t.Kind == stanza.Open:
@@ -423,6 +424,18 @@ func (c *Conn) abort(se *stanza.StreamError) {
 		c.Send(se.Element())
 		c.sayClose()
 	})
+}
+
+// answered waits until everything that the peer sent before it closed its end
+// is done, so that the answers still reach it (RFC 6120 §4.4). On a local road
+// it is done already.
+func (c *Conn) answered(ctx context.Context) {
+	if c.session == nil {
+		return
+	}
+	limit := time.NewTimer(c.srv.cfg.Timeouts.Close)
+	defer limit.Stop()
+	waitFor(ctx, limit, c.session.settled())
 }
 
 // goodbye closes our end of the stream (RFC 6120 §4.4).

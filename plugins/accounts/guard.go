@@ -94,7 +94,9 @@ func (g *guard) incoming(ctx context.Context, f *processor.Flow) (processor.Verd
 		return processor.Stop, err
 	case exists:
 		return processor.Continue, nil
-	case f.Kind == stanza.Presence: // §8.5.1: subscriptions and probes, too, meet silence
+	case f.Kind == stanza.Presence && f.Type == stanza.TypeProbe: // as for an account that does not share (RFC 6120 §13.11)
+		return processor.Continue, nil
+	case f.Kind == stanza.Presence: // §8.5.1: subscriptions, too, meet silence
 		return processor.Stop, nil
 	}
 	return processor.Stop, stanza.NewError(stanza.ServiceUnavailable, "")
