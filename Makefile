@@ -17,8 +17,8 @@ help: ## list the targets
 build: ## build bin/parley
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/parley ./cmd/parley
 
-run: build ## build, start on an embedded database and say what to try next
-	./bin/parley serve --data ./data --demo
+run: build ## build, start on an embedded database and say what to try next (ARGS='--c2s :5322' and other flags)
+	./bin/parley serve --data ./data --demo $(ARGS)
 
 test: ## every test: units with -race, scripts, real databases and real clients (INSTALL=no uses only what is there)
 	@INSTALL=$(INSTALL) .ci/test
@@ -32,7 +32,7 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 bench: ## Go benchmarks with their allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./parser/... ./router/... ./storage/...
 
-docs: ## regenerate docs/conformance.md, doap.xml and docs/configuration.md
+docs: ## regenerate docs/conformance.md, doap.xml and docs/configuration.yaml
 	$(GO) run ./cmd/specref -write
 	$(GO) run ./cmd/parley config doc > docs/configuration.yaml
 

@@ -154,7 +154,7 @@ func printResults(cmd *cobra.Command, all []result, asJSON bool) error {
 				fmt.Fprintf(w, "%-8s %-14s → %s\n", "", "", indent(r.Fix))
 			}
 		}
-		fmt.Fprintf(w, "\n%d ok, %d warnings, %d errors\n", count[good], count[warning], count[bad])
+		fmt.Fprintf(w, "\nok %d, warnings %d, errors %d\n", count[good], count[warning], count[bad])
 	}
 	if count[bad] > 0 {
 		return errSaid

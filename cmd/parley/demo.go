@@ -11,7 +11,8 @@ import (
 )
 
 // demonstrate makes the administrator's account on the first run and says what
-// to try. The password is printed here and nowhere else.
+// to try. The password is printed here and nowhere else; where w is no terminal
+// it would stay in a file, so no account is made.
 func (s *setup) demonstrate(ctx context.Context, w io.Writer, open map[string]string) {
 	domain := s.settings.Domains[0]
 	c, err := client.Open(ctx, s.settings.Data)
@@ -19,10 +20,15 @@ func (s *setup) demonstrate(ctx context.Context, w io.Writer, open map[string]st
 		fmt.Fprintf(w, "No account was made: %v\n\n", err)
 		return
 	}
-	first, err := firstAccount(ctx, accountadmin.Client{Client: c}, "admin@"+domain)
+	first := ""
+	if isTerminal(w) {
+		first, err = firstAccount(ctx, accountadmin.Client{Client: c}, "admin@"+domain)
+	}
 	switch {
 	case err != nil:
 		fmt.Fprintf(w, "No account was made: %v\n\n", err)
+	case !isTerminal(w):
+		fmt.Fprintf(w, "No account was made: there is no terminal to show its password on\n\n")
 	case first != "":
 		fmt.Fprintf(w, "Account    admin@%s\nPassword   %s   (shown this once)\n\n", domain, first)
 	}

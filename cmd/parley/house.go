@@ -58,13 +58,19 @@ func (h *house) stop(ctx context.Context) error {
 	return errors.Join(h.host.Stop(ctx), h.db.Close())
 }
 
-// addresses are those of the streamer's doors, once they are open.
-func (h *house) addresses() map[string]string {
+// streamer is the Server with the doors.
+func (h *house) streamer() (*stream.Server, bool) {
 	s, ok := h.host.Server(stream.Name)
 	if !ok {
-		return nil
+		return nil, false
 	}
 	st, ok := s.(*stream.Server)
+	return st, ok
+}
+
+// addresses are those of the streamer's doors, once they are open.
+func (h *house) addresses() map[string]string {
+	st, ok := h.streamer()
 	if !ok {
 		return nil
 	}

@@ -67,20 +67,30 @@ var doorLine = regexp.MustCompile(`^  (c2s|c2s-tls|http|https) +(\S+:\d+) `)
 // serve starts a server on free ports; its data directory is dir/data.
 func serve(t *testing.T, dir string, args ...string) *server {
 	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveTo(t, dir, r, w, args...)
+}
+
+// serveTo is serve with the two ends of the standard output.
+func serveTo(t *testing.T, dir string, from, to *os.File, args ...string) *server {
+	t.Helper()
+	t.Cleanup(func() { _ = from.Close() })
 	s := &server{t: t, data: filepath.Join(dir, "data"), doors: map[string]string{}, log: &bytes.Buffer{}, rest: make(chan string, 1)}
 	args = append([]string{"serve", "--demo", "--data", s.data, "--c2s", "127.0.0.1:0", "--c2s-tls", "", "--http", "127.0.0.1:0", "--https", ""}, args...)
 	s.cmd = exec.Command(os.Args[0], args...)
 	s.cmd.Env = append(os.Environ(), childVariable+"=1")
 	s.cmd.Stderr = s.log
-	out, err := s.cmd.StdoutPipe()
+	s.cmd.Stdout = to
+	err := s.cmd.Start()
+	_ = to.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { s.kill() })
-	r := bufio.NewReader(out)
+	r := bufio.NewReader(from)
 	for !strings.Contains(s.said, lastWords) {
 		line, err := r.ReadString('\n')
 		s.said += line

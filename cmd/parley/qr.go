@@ -23,7 +23,7 @@ func printQR(w io.Writer, text string) error {
 		return fmt.Errorf("QR code: %w", err)
 	}
 	begin, end := "", ""
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if isTerminal(w) {
 		begin, end = "\x1b[97;40m", "\x1b[0m"
 	}
 	light := func(x, y int) bool { return !code.Black(x, y) }
@@ -49,4 +49,9 @@ func half(upper, lower bool) string {
 		return "▄"
 	}
 	return " "
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -142,20 +142,23 @@ func (s *setup) opened(ctx context.Context, h *house) error {
 	if !s.tree.ServerEnabled(stream.Name) {
 		return nil
 	}
-	want, err := s.doors()
-	if err != nil {
+	streamer, ok := h.streamer()
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	open := make(chan error, 1)
+	go func() {
+		_, err := streamer.Doors(ctx)
+		open <- err
+	}()
+	select {
+	case err := <-open:
+		return err
+	case err := <-h.host.Fatal():
 		return err
 	}
-	for len(h.addresses()) < len(want) {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case err := <-h.host.Fatal():
-			return err
-		case <-pause():
-		}
-	}
-	return nil
 }
 
 // door is one configured address of the streamer.

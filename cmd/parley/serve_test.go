@@ -16,7 +16,8 @@ import (
 
 func TestServeDemonstrates(t *testing.T) {
 	dir := t.TempDir()
-	s := serve(t, dir)
+	from, to := terminal(t)
+	s := serveTo(t, dir, from, to)
 	contains(t, s.said, "admin@localhost", "account add alice@localhost", "account add bob@localhost", "self-signed", "port "+port(s.doors["c2s"]))
 	m := regexp.MustCompile(`Password +(\S+)`).FindStringSubmatch(s.said)
 	if m == nil {
@@ -31,11 +32,22 @@ func TestServeDemonstrates(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(s.data, admin.Socket)); !os.IsNotExist(err) {
 		t.Errorf("the socket is left behind: %v", err)
 	}
-	again := serve(t, dir)
+	from, to = terminal(t)
+	again := serveTo(t, dir, from, to)
 	if strings.Contains(again.said, "Password") {
 		t.Errorf("a second run made an account:\n%s", again.said)
 	}
 	again.stop()
+}
+
+// A password that is not shown to somebody stays in a file.
+func TestServeMakesNoAccountWithoutATerminal(t *testing.T) {
+	s := serve(t, t.TempDir())
+	contains(t, s.said, "No account was made")
+	if strings.Contains(s.said, "Password") || strings.Contains(must(t, "account", "list", "--data", s.data), "admin@") {
+		t.Errorf("an account was made:\n%s", s.said)
+	}
+	s.stop()
 }
 
 func TestServeRefusesASecondServer(t *testing.T) {
