@@ -24,6 +24,7 @@ const stopWithin = time.Minute
 func serveCommand() *cobra.Command {
 	var p place
 	var demo bool
+	var profile string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
@@ -37,17 +38,19 @@ at once. SIGHUP reads the configuration again. Logs go to standard error.`,
 			if err != nil {
 				return err
 			}
-			return s.serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), demo)
+			return s.serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), demo, profile)
 		},
 	}
 	p.common(cmd)
 	p.doors(cmd)
 	cmd.Flags().BoolVar(&demo, "demo", false, "make an administrator's account when there is none, and say how to try the server")
+	cmd.Flags().StringVar(&profile, "pprof", "", "serve profiles on this loopback address")
+	_ = cmd.Flags().MarkHidden("pprof")
 	return cmd
 }
 
 // serve runs the house until a signal or ctx ends it.
-func (s *setup) serve(ctx context.Context, terminal, logs io.Writer, demo bool) error {
+func (s *setup) serve(ctx context.Context, terminal, logs io.Writer, demo bool, profile string) error {
 	log, level, err := newLog(logs, s.settings.Log)
 	if err != nil {
 		return err
@@ -56,6 +59,13 @@ func (s *setup) serve(ctx context.Context, terminal, logs io.Writer, demo bool) 
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if profile != "" {
+		if err := profiles(ctx, profile, log); err != nil {
+			return err
+		}
+	}
 	h, err := s.open(ctx, log, level)
 	if err != nil {
 		return err
