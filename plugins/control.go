@@ -115,14 +115,17 @@ func (c control) Reconfigure(ctx context.Context, by, server, name string, set m
 			}
 			tree = next
 		}
-		old := c.h.current()
-		if err := c.apply(ctx, s, tree); err != nil {
+		old, apply := c.h.current(), c.apply
+		if _, ok := set["enabled"]; ok {
+			apply = c.follow
+		}
+		if err := apply(ctx, s, tree); err != nil {
 			return err
 		}
 		c.h.setTree(tree)
 		if err := c.h.overlay.save(ctx, tree.Overlay()); err != nil {
 			c.h.setTree(old)
-			return errors.Join(fmt.Errorf("not saved, so not kept: %w", err), c.apply(ctx, s, old))
+			return errors.Join(fmt.Errorf("not saved, so not kept: %w", err), apply(ctx, s, old))
 		}
 		return nil
 	})

@@ -50,8 +50,8 @@ func componentCommand() *cobra.Command {
 	for _, v := range []verb{
 		{"install", "Make a component from its configuration, without starting it"},
 		{"start", "Put a component to work"},
-		{"stop", "Take a component from work; it stays installed"},
-		{"uninstall", "Take a component out until it is installed again"},
+		{"stop", "Take a component from work until it is started again, or the server is; enabled=false is for good"},
+		{"uninstall", "Stop a component and let go of it; like stop, until the server starts again. What it stored stays"},
 	} {
 		cmd.AddCommand(componentVerb(v))
 	}

@@ -43,6 +43,8 @@ func TestComponentsAtRunTime(t *testing.T) {
 		{[]string{"uninstall", "health"}, plugins.Absent, http.StatusNotFound},
 		{[]string{"install", "health"}, plugins.Installed, http.StatusNotFound},
 		{[]string{"start", "health"}, plugins.Running, http.StatusOK},
+		{[]string{"reconfigure", "health", "enabled=false"}, plugins.Absent, http.StatusNotFound},
+		{[]string{"reconfigure", "health", "enabled=true"}, plugins.Running, http.StatusOK},
 	} {
 		out := must(t, append(append([]string{"component"}, step.args...), "--json", "--data", s.data)...)
 		var st plugins.Status

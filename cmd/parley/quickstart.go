@@ -116,7 +116,7 @@ func (q *quickstart) write() error {
 	if q.force {
 		mode = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 	}
-	if err := os.MkdirAll(filepath.Dir(q.file), 0o755); err != nil {
+	if err := makeReadable(filepath.Dir(q.file)); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
 	f, err := os.OpenFile(q.file, mode, 0o600)
@@ -128,6 +128,16 @@ func (q *quickstart) write() error {
 	}
 	_, err = f.WriteString(q.configuration())
 	return errors.Join(err, f.Close())
+}
+
+// makeReadable makes the directory of the configuration unless it is there. The
+// server's own user has to enter it; the file is what is protected.
+func makeReadable(dir string) error {
+	_, err := os.Stat(dir)
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)) // Chmod: the umask keeps others out
 }
 
 // configuration is the file. Values in quotes are YAML as they are JSON.

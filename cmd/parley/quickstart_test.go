@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 )
 
 func TestQuickstart(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077)) // as main sets it
 	dir := t.TempDir()
-	file, data := filepath.Join(dir, "parley.yaml"), filepath.Join(dir, "data")
+	file, data := filepath.Join(dir, "etc", "parley.yaml"), filepath.Join(dir, "data")
 	out := must(t, "quickstart", "Example.ORG", "--email", "me@example.org", "--account", "alice,bob@example.org", "--data", data, "--config", file)
 	contains(t, out,
 		"alice@example.org", "bob@example.org", "█",
@@ -25,6 +27,9 @@ func TestQuickstart(t *testing.T) {
 	contains(t, must(t, "config", "show", "--config", file, "--changed"), "servers.streamer.tls.acme.enabled", "me@example.org", data)
 	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the configuration is %v (%v)", st.Mode(), err)
+	}
+	if st, err := os.Stat(filepath.Dir(file)); err != nil || st.Mode().Perm() != 0o755 {
+		t.Errorf("the server's user cannot enter the directory of the configuration: %v (%v)", st.Mode(), err)
 	}
 }
 
