@@ -237,7 +237,9 @@ func (c *chat) pages(s *Server, r *Result) error {
 	if err := m.stop(&sub, c.Pages, 1000, "pages"); err != nil {
 		return err
 	}
-	r.Metrics = append(r.Metrics, sub.Metrics[0])
+	if len(s.PIDs) > 0 {
+		r.Metrics = append(r.Metrics, sub.Metrics[0])
+	}
 	r.add("page p50", "ms", times.Quantile(0.5).Seconds()*1000)
 	r.add("page p95", "ms", times.Quantile(0.95).Seconds()*1000)
 	r.add("rows per page", "", float64(items)/float64(c.Pages))

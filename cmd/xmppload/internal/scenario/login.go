@@ -28,11 +28,17 @@ func (o Login) Run(ctx context.Context, s *Server) (*Result, error) {
 	if err := s.Accounts(ctx, o.Accounts, o.Parallel); err != nil {
 		return nil, err
 	}
-	r := &Result{}
-	if err := o.wave(ctx, s, r, o.Accounts, "first logins"); err != nil {
+	var first, later Result
+	if err := o.wave(ctx, s, &first, o.Accounts, "first logins"); err != nil {
 		return nil, err
 	}
-	return r, o.wave(ctx, s, r, o.Count, "logins")
+	if err := o.wave(ctx, s, &later, o.Count, "logins"); err != nil {
+		return nil, err
+	}
+	if len(s.PIDs) > 0 {
+		later.Metrics = append(later.Metrics, first.Metrics[0])
+	}
+	return &later, nil
 }
 
 func (o Login) wave(ctx context.Context, s *Server, r *Result, n int, what string) error {

@@ -1,0 +1,369 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"parley/cmd/xmppload/internal/scenario"
+	"parley/cmd/xmppload/internal/wire"
+	"parley/cmd/xmppload/peers"
+)
+
+// row is one line of the table: a scenario, what is read off it, and the goal.
+type row struct {
+	id, name  string
+	goal      string
+	of        []string // metrics of one figure, joined with " / "
+	floor     bool     // the floor can do it
+	archive   string
+	tls       wire.Security
+	mechanism string
+	runs      int // 0: once
+	run       func(scale) runner
+	fill      bool // Parley's archive is filled up before
+}
+
+// scale makes a run short or long.
+type scale struct {
+	scenario.Common
+	by float64
+}
+
+func (s scale) n(full int) int { return max(int(float64(full)*s.by), 1) }
+
+const cpu100k = "CPU per 100,000 messages"
+
+// rows are those of the specification's table, in its order.
+func rows() []row {
+	chat := func(pairs, window, messages int) func(scale) runner {
+		return func(s scale) runner {
+			return scenario.Chat{Common: s.Common, Pairs: pairs, Window: window, Messages: s.n(messages), Body: 100}
+		}
+	}
+	archive := func(s scale) runner {
+		return scenario.Chat{Common: s.Common, Pairs: 500, Window: 1, Messages: s.n(20_000), Body: 100, Pages: s.n(200)}
+	}
+	login := func(s scale) runner {
+		return scenario.Login{Common: s.Common, Count: s.n(3000), Accounts: 500}
+	}
+	idle := func(s scale) runner { return scenario.Idle{Common: s.Common, Sessions: s.n(4000)} }
+	room := func(occupants, posts int) func(scale) runner {
+		return func(s scale) runner {
+			return scenario.Room{Common: s.Common, Occupants: occupants, Posts: s.n(posts), Window: 1, Body: 100}
+		}
+	}
+	return []row{
+		{id: "chat1", name: "1:1 chat, 500 pairs, one outstanding: CPU-s per 100k", goal: "≤ 1.9 × floor", of: []string{cpu100k}, floor: true, runs: 5, run: chat(500, 1, 100_000)},
+		{id: "chat8", name: "1:1 chat, 500 pairs, eight outstanding: CPU-s per 100k", goal: "≤ 0.45", of: []string{cpu100k}, floor: true, runs: 3, run: chat(500, 8, 200_000)},
+		{id: "rate", name: "1:1 chat at 1,000/s: p50 / p95 / p99 ms", goal: "≤ 0.25 / 0.6 / 3", of: []string{"p50", "p95", "p99"}, floor: true, run: func(s scale) runner {
+			return scenario.Chat{Common: s.Common, Pairs: 500, Rate: 1000, Messages: s.n(10_000), Body: 100}
+		}},
+		{id: "tls", name: "1:1 chat under TLS, 100 pairs: CPU-s per 100k", goal: "≤ 1.8", of: []string{cpu100k}, tls: wire.Direct, runs: 3, run: chat(100, 1, 50_000)},
+		{id: "sqlite", name: "1:1 chat, archive on, SQLite: CPU-s per 100k (messages/s)", goal: "≤ 12 (≥ 5,000), durable, on 1M rows", of: []string{cpu100k, "rate"}, archive: "sqlite", fill: true, run: archive},
+		{id: "postgres", name: "1:1 chat, archive on, Postgres, its CPU counted in (messages/s)", goal: "≤ 20 (≥ 5,000), durable", of: []string{cpu100k, "rate"}, archive: "postgres", run: archive},
+		{id: "scram", name: "login, TLS + SCRAM-SHA-1 against stored keys: CPU-s per 1,000", goal: "≤ 0.6", of: []string{"CPU per 1,000 logins"}, tls: wire.Direct, mechanism: "SCRAM-SHA-1", run: login},
+		{id: "plain", name: "login, SASL PLAIN against stored keys: CPU-s per 1,000, later / first", goal: "≤ 0.25 / –", of: []string{"CPU per 1,000 logins", "CPU per 1,000 first logins"}, floor: true, run: login},
+		{id: "idle", name: "idle session, plain: RSS, KiB", goal: "≤ 8", of: []string{"RSS per session"}, floor: true, run: idle},
+		{id: "idletls", name: "idle session, TLS: RSS, KiB", goal: "≤ 18", of: []string{"RSS per session"}, tls: wire.Direct, run: idle},
+		{id: "room200", name: "room of 200, one post to all: CPU-s per 100k deliveries", goal: "≤ 0.3", of: []string{"CPU per 100,000 deliveries"}, floor: true, run: room(200, 500)},
+		{id: "room1000", name: "room of 1,000: CPU-s per 100k deliveries / per 100k stanzas of joins (1M in all)", goal: "≤ 0.35 / 0.3", of: []string{"CPU per 100,000 deliveries", "CPU per 100,000 stanzas of joins"}, floor: true, run: room(1000, 200)},
+		{id: "presence", name: "presence, 200 contacts: CPU-s per 100k stanzas", goal: "≤ 0.4", of: []string{"CPU per 100,000 presences"}, floor: true, run: func(s scale) runner {
+			return scenario.Presence{Common: s.Common, Contacts: 200, Changes: s.n(500), Window: 1}
+		}},
+		{id: "offline", name: "offline: store / deliver, CPU-s per 100k", goal: "≤ 8 / ≤ 1, durable", of: []string{"CPU per 100,000 stored", "CPU per 100,000 delivered"}, run: func(s scale) runner {
+			return scenario.Offline{Common: s.Common, Pairs: 100, Each: s.n(100), Body: 100}
+		}},
+	}
+}
+
+// bench is one run of the table.
+type bench struct {
+	parley, out, root string
+	where             peers.Where
+	only, servers     []string
+	scale             scale
+	fill              int
+	keep              bool
+
+	log   io.Writer
+	seen  map[string]string // versions
+	lines [][]string
+	bad   []string
+}
+
+func benchCommand() *cobra.Command {
+	b := &bench{seen: map[string]string{}}
+	var procs int
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Run every scenario against Parley, what peers are installed, and the floor; print the table",
+		Long: `Starts each server as a child of its own, pinned to one core, and measures
+from another. Peers that are not installed are left out (apt-get install
+ejabberd prosody; their own services need not run). Rows that a server cannot
+do yet say so.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			runtime.GOMAXPROCS(procs)
+			raiseFiles()
+			b.log = cmd.ErrOrStderr()
+			return b.all(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&b.parley, "parley", "bin/parley", "the binary to measure")
+	f.StringVar(&b.root, "root", ".", "the repository")
+	f.StringVar(&b.out, "out", "", "a Markdown file to write")
+	f.StringVar(&b.where.CPU, "server-cpu", "0", "core that servers are pinned to; empty: none")
+	f.StringVar(&b.where.Nice, "nice", "", "niceness of the servers")
+	f.StringSliceVar(&b.only, "only", nil, "rows by id; empty: all")
+	f.StringSliceVar(&b.servers, "servers", []string{"parley", "floor", "ejabberd", "prosody"}, "servers to start")
+	f.Float64Var(&b.scale.by, "scale", 1, "share of the full size of each scenario")
+	f.IntVar(&b.fill, "fill", 500_000, "messages (two rows each) that Parley's archive holds before the row with SQLite")
+	f.DurationVar(&b.scale.Settle, "settle", time.Second, "between login and measuring")
+	f.IntVar(&procs, "procs", 1, "GOMAXPROCS of the generator")
+	f.BoolVar(&b.keep, "keep", false, "keep the servers' directories")
+	b.scale.Parallel, b.scale.Patience = 16, time.Minute
+	return cmd
+}
+
+func (b *bench) all(ctx context.Context, w io.Writer) (err error) {
+	if b.where.Dir, err = os.MkdirTemp("", "xmppload-"); err != nil {
+		return err
+	}
+	if err := os.Chmod(b.where.Dir, 0o755); err != nil { // Postgres runs as somebody else
+		return err
+	}
+	if b.where.Root, err = filepath.Abs(b.root); err != nil {
+		return err
+	}
+	if b.parley, err = filepath.Abs(b.parley); err != nil {
+		return err
+	}
+	if !b.keep {
+		defer func() { err = errors.Join(err, os.RemoveAll(b.where.Dir)) }()
+	}
+	columns := append([]string{"id", "Scenario"}, b.servers...)
+	b.lines = [][]string{append(columns, "parley/floor", "Goal")}
+	for _, archive := range []string{"", "sqlite", "postgres"} {
+		if err := b.group(ctx, archive); err != nil {
+			return err
+		}
+	}
+	order := map[string]int{"id": -1}
+	for i, r := range rows() {
+		order[r.id] = i
+	}
+	slices.SortStableFunc(b.lines, func(x, y []string) int { return order[x[0]] - order[y[0]] })
+	if err := table(w, b.lines); err != nil {
+		return err
+	}
+	if b.out != "" {
+		if err := os.WriteFile(b.out, []byte(b.markdown()), 0o644); err != nil {
+			return err
+		}
+	}
+	if len(b.bad) > 0 {
+		return fmt.Errorf("%w: %s", errFaults, strings.Join(b.bad, "; "))
+	}
+	return nil
+}
+
+// group runs the rows of one kind of storage: their servers stay for all of them.
+func (b *bench) group(ctx context.Context, archive string) (err error) {
+	var todo []row
+	for _, r := range rows() {
+		if r.archive == archive && (len(b.only) == 0 || slices.Contains(b.only, r.id)) {
+			todo = append(todo, r)
+		}
+	}
+	if len(todo) == 0 {
+		return nil
+	}
+	var db *peers.Postgres
+	if archive == "postgres" {
+		db, err = peers.StartPostgres(ctx, b.where)
+		if errors.Is(err, peers.ErrMissing) {
+			fmt.Fprintln(b.log, "skipped:", err)
+			return nil
+		} else if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, db.Stop()) }()
+		b.seen["Postgres"] = db.Version
+	}
+	var children []*peers.Child
+	defer func() {
+		for _, c := range children {
+			err = errors.Join(err, c.Stop())
+		}
+	}()
+	for _, name := range b.servers {
+		if name == "floor" && archive != "" {
+			continue
+		}
+		c, err := peers.Start(ctx, b.where, b.parley, name, archive, db)
+		if errors.Is(err, peers.ErrMissing) {
+			fmt.Fprintln(b.log, "skipped:", err)
+			continue
+		} else if err != nil {
+			return err
+		}
+		b.seen[name] = c.Version
+		children = append(children, c)
+	}
+	for _, r := range todo {
+		if err := b.row(ctx, r, children); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// row measures one row, the servers taking turns.
+func (b *bench) row(ctx context.Context, r row, children []*peers.Child) error {
+	got := map[string]*ServerReport{}
+	var names []string
+	for range max(r.runs, 1) {
+		for _, c := range children {
+			if c.Name == "floor" && !r.floor {
+				continue
+			}
+			s := server(c, r)
+			if r.fill && c.Name == "parley" && b.fill > 0 {
+				fill := scenario.Chat{Common: b.scale.Common, Pairs: 500, Window: 8, Messages: b.fill, Body: 100}
+				if _, err := fill.Run(ctx, s); err != nil {
+					return fmt.Errorf("filling %s: %w", c.Name, err)
+				}
+			}
+			fmt.Fprintf(b.log, "%s: %s\n", r.id, c.Name)
+			res, err := r.run(b.scale).Run(ctx, s)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil { // the others' figures are worth having
+				fmt.Fprintf(b.log, "%s: %s: %v\n", r.id, c.Name, err)
+				continue
+			}
+			if got[c.Name] == nil {
+				got[c.Name] = &ServerReport{Name: c.Name}
+				names = append(names, c.Name)
+			}
+			got[c.Name].Runs = append(got[c.Name].Runs, res)
+		}
+	}
+	for _, n := range names {
+		got[n].sum()
+		if f := got[n].Faults; f.Any() {
+			b.bad = append(b.bad, fmt.Sprintf("%s, %s: %v", r.id, n, f))
+		}
+	}
+	b.line(r, got)
+	return nil
+}
+
+// server is a child as a scenario sees it.
+func server(c *peers.Child, r row) *scenario.Server {
+	port := c.Port
+	if r.tls == wire.Direct {
+		port = c.Direct
+	}
+	s := &scenario.Server{
+		Name: c.Name, PIDs: c.PIDs, Rooms: "conference.localhost", Register: "0077",
+		Login: wire.Login{
+			Addr: "127.0.0.1:" + strconv.Itoa(port), Domain: "localhost", TLS: r.tls, Mechanism: r.mechanism,
+			Keys: &wire.Keys{}, Timeout: time.Minute, Sources: 1,
+		},
+	}
+	if s.Login.Mechanism == "" {
+		s.Login.Mechanism = "PLAIN"
+	}
+	if c.Name == "parley" {
+		s.Collect = "curl -sfX POST http://127.0.0.1:" + strconv.Itoa(c.Port+2) + "/debug/free"
+	}
+	return s
+}
+
+func (b *bench) line(r row, got map[string]*ServerReport) {
+	cells := []string{r.id, r.name}
+	for _, name := range b.servers {
+		s := got[name]
+		if s == nil {
+			cells = append(cells, "–")
+			continue
+		}
+		var parts []string
+		for _, m := range r.of {
+			v, ok := s.value(m)
+			parts = append(parts, figure(v, ok))
+		}
+		cell := strings.Join(parts, " / ")
+		if s.Faults.Any() {
+			cell += " !"
+		}
+		cells = append(cells, cell)
+	}
+	ratio := "–"
+	if p, f := got["parley"], got["floor"]; p != nil && f != nil {
+		x, _ := p.value(r.of[0])
+		if y, ok := f.value(r.of[0]); ok && y > 0 {
+			ratio = figure(x/y, true)
+		}
+	}
+	b.lines = append(b.lines, append(cells, ratio, r.goal))
+}
+
+func (b *bench) markdown() string {
+	var t strings.Builder
+	t.WriteString("# Performance\n\nWritten by `make bench`; what is measured and why is in its rows. CPU is the server's own, user and system,\n" +
+		"its children and its database counted in; servers run on one core, the generator on another, and take turns.\n" +
+		"*Floor* (`xmppload floor`) only moves the same bytes between the same sockets: the machine's limit. `–`: cannot do it, or was not there; `!`: lost, duplicated or reordered something.\n\n")
+	fmt.Fprintf(&t, "%s. %s.\n", time.Now().UTC().Format("2006-01-02"), machine())
+	var versions []string
+	for name, v := range b.seen {
+		if v != "" {
+			versions = append(versions, name+": "+v)
+		}
+	}
+	slices.Sort(versions)
+	fmt.Fprintf(&t, "%s.\n\n", strings.Join(versions, "; "))
+	for i, l := range b.lines {
+		fmt.Fprintf(&t, "| %s |\n", strings.Join(l[1:], " | "))
+		if i == 0 {
+			t.WriteString(strings.Repeat("|---", len(l)-1) + "|\n")
+		}
+	}
+	return t.String()
+}
+
+// machine says what this ran on.
+func machine() string {
+	model := runtime.GOARCH
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		if _, after, ok := strings.Cut(string(b), "model name\t: "); ok {
+			model, _, _ = strings.Cut(after, "\n")
+		}
+	}
+	load := ""
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		load = ", load " + strings.Join(strings.Fields(string(b))[:3], " ") + " at the end"
+	}
+	kernel := "Linux"
+	if out, err := exec.Command("uname", "-sr").Output(); err == nil {
+		kernel = strings.TrimSpace(string(out))
+	}
+	return fmt.Sprintf("%s, %d cores, %s, %s%s", model, runtime.NumCPU(), kernel, runtime.Version(), load)
+}
