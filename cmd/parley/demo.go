@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -20,15 +21,10 @@ func (s *setup) demonstrate(ctx context.Context, w io.Writer, open map[string]st
 		fmt.Fprintf(w, "No account was made: %v\n\n", err)
 		return
 	}
-	first := ""
-	if isTerminal(w) {
-		first, err = firstAccount(ctx, accountadmin.Client{Client: c}, "admin@"+domain)
-	}
+	first, err := firstAccount(ctx, accountadmin.Client{Client: c}, "admin@"+domain, isTerminal(w))
 	switch {
 	case err != nil:
 		fmt.Fprintf(w, "No account was made: %v\n\n", err)
-	case !isTerminal(w):
-		fmt.Fprintf(w, "No account was made: there is no terminal to show its password on\n\n")
 	case first != "":
 		fmt.Fprintf(w, "Account    admin@%s\nPassword   %s   (shown this once)\n\n", domain, first)
 	}
@@ -54,12 +50,17 @@ func (s *setup) dataFlag() string {
 	return " --data " + s.settings.Data
 }
 
+var errNoTerminal = errors.New("there is no terminal to show its password on")
+
 // firstAccount makes the account unless there are any, and returns its
 // password; "" when there are.
-func firstAccount(ctx context.Context, c accountadmin.Client, jid string) (string, error) {
+func firstAccount(ctx context.Context, c accountadmin.Client, jid string, shown bool) (string, error) {
 	page, err := c.List(ctx, "", "")
 	if err != nil || len(page.Accounts) > 0 {
 		return "", err
+	}
+	if !shown {
+		return "", errNoTerminal
 	}
 	password := newPassword()
 	_, err = c.Create(ctx, jid, password)
