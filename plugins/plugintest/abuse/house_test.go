@@ -62,6 +62,7 @@ func startWith(t testing.TB, o plugintest.Options) *world {
 	o.Log = w.log
 	w.House = plugintest.Start(t, o)
 	w.alice, w.bob = w.login("alice", "bystander"), w.login("bob", "bystander")
+	w.say(w.bob, "<presence/>")
 	return w
 }
 

@@ -94,9 +94,14 @@ func (p *peer) exchange(say, wait string) error {
 	return err
 }
 
-// rest reads until the server closes and returns what came.
+// rest reads until the server closes and returns what came. A stream's end is
+// answered as RFC 6120 §4.4 asks.
 func (p *peer) rest() (string, error) {
-	for {
+	for ended := false; ; {
+		if !ended && bytes.HasSuffix(p.got, []byte("</stream:stream>")) {
+			ended = true
+			p.hangUp()
+		}
 		err := p.fill()
 		if err == nil {
 			continue
