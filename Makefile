@@ -9,10 +9,10 @@ FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build run test check fuzz bench docs clean
+.PHONY: help build run test check fuzz bench bench-check docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/parley
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/parley ./cmd/parley
@@ -29,8 +29,12 @@ check: ## gofmt, vet, staticcheck, import rules, references, go.mod
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	@.ci/fuzz $(FUZZTIME)
 
-bench: ## Go benchmarks with their allocations
-	$(GO) test -run '^$$' -bench . -benchmem ./parser/... ./router/... ./storage/...
+bench: build ## Parley, ejabberd and Prosody where installed, and the floor: docs/performance.md (ARGS='--only chat1,idle --scale 0.1')
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/xmppload ./cmd/xmppload
+	taskset -c $$(( $$(nproc) - 1 )) bin/xmppload bench --parley bin/parley --out docs/performance.md $(ARGS)
+
+bench-check: ## Go benchmarks of the last commit against the one before; 20 % slower fails
+	@.ci/benchcheck
 
 docs: ## regenerate docs/conformance.md, doap.xml and docs/configuration.yaml
 	$(GO) run ./cmd/specref -write

@@ -94,7 +94,8 @@ func rows() []row {
 type bench struct {
 	parley, out, root string
 	where             peers.Where
-	only, servers     []string
+	only, skip        []string // rows
+	servers           []string
 	scale             scale
 	fill              int
 	keep              bool
@@ -129,7 +130,8 @@ do yet say so.`,
 	f.StringVar(&b.out, "out", "", "a Markdown file to write")
 	f.StringVar(&b.where.CPU, "server-cpu", "0", "core that servers are pinned to; empty: none")
 	f.StringVar(&b.where.Nice, "nice", "", "niceness of the servers")
-	f.StringSliceVar(&b.only, "only", nil, "rows by id; empty: all")
+	f.StringSliceVar(&b.only, "only", nil, "rows by id; empty: all. With some only, --out is not written")
+	f.StringSliceVar(&b.skip, "skip", nil, "rows to leave out, by id")
 	f.StringSliceVar(&b.servers, "servers", []string{"parley", "floor", "ejabberd", "prosody"}, "servers to start")
 	f.Float64Var(&b.scale.by, "scale", 1, "share of the full size of each scenario")
 	f.IntVar(&b.fill, "fill", 500_000, "messages (two rows each) that Parley's archive holds before the row with SQLite")
@@ -171,7 +173,7 @@ func (b *bench) all(ctx context.Context, w io.Writer) (err error) {
 	if err := table(w, b.lines); err != nil {
 		return err
 	}
-	if b.out != "" {
+	if b.out != "" && len(b.only) == 0 {
 		if err := os.WriteFile(b.out, []byte(b.markdown()), 0o644); err != nil {
 			return err
 		}
@@ -186,7 +188,7 @@ func (b *bench) all(ctx context.Context, w io.Writer) (err error) {
 func (b *bench) group(ctx context.Context, archive string) (err error) {
 	var todo []row
 	for _, r := range rows() {
-		if r.archive == archive && (len(b.only) == 0 || slices.Contains(b.only, r.id)) {
+		if r.archive == archive && (len(b.only) == 0 || slices.Contains(b.only, r.id)) && !slices.Contains(b.skip, r.id) {
 			todo = append(todo, r)
 		}
 	}
@@ -331,6 +333,9 @@ func (b *bench) markdown() string {
 	t.WriteString("# Performance\n\nWritten by `make bench`; what is measured and why is in its rows. CPU is the server's own, user and system,\n" +
 		"its children and its database counted in; servers run on one core, the generator on another, and take turns.\n" +
 		"*Floor* (`xmppload floor`) only moves the same bytes between the same sockets: the machine's limit. `–`: cannot do it, or was not there; `!`: lost, duplicated or reordered something.\n\n")
+	if b.scale.by != 1 {
+		fmt.Fprintf(&t, "At %g of the full size. ", b.scale.by)
+	}
 	fmt.Fprintf(&t, "%s. %s.\n", time.Now().UTC().Format("2006-01-02"), machine())
 	var versions []string
 	for name, v := range b.seen {
@@ -361,9 +366,13 @@ func machine() string {
 	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
 		load = ", load " + strings.Join(strings.Fields(string(b))[:3], " ") + " at the end"
 	}
+	cores := runtime.NumCPU()
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil { // NumCPU knows only those we are pinned to
+		cores = max(cores, strings.Count(string(b), "\nprocessor\t")+1)
+	}
 	kernel := "Linux"
 	if out, err := exec.Command("uname", "-sr").Output(); err == nil {
 		kernel = strings.TrimSpace(string(out))
 	}
-	return fmt.Sprintf("%s, %d cores, %s, %s%s", model, runtime.NumCPU(), kernel, runtime.Version(), load)
+	return fmt.Sprintf("%s, %d cores, %s, %s%s", model, cores, kernel, runtime.Version(), load)
 }
