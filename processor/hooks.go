@@ -2,6 +2,9 @@ package processor
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -108,6 +111,43 @@ func fire[E any](ctx context.Context, t *table, h *Hook[E], e E) (Verdict, error
 		}
 	}
 	return Continue, nil
+}
+
+// tell fires a hook about a session, which has nobody to answer to: what fails
+// is logged, and a function that panics does not keep the others from being
+// told (reliability row 38).
+func tell[E any](ctx context.Context, r *run, h *Hook[E], about sessions.Ref, e E) {
+	list, _ := r.table.hooks[h].([]hooked[E])
+	for i := range list {
+		v, err := told(ctx, r, &list[i], e)
+		if err != nil {
+			r.server.log.Error("hook failed", "hook", h.name, "component", list[i].component, "jid", about.JID.String(), "conn", about.Conn, "err", err)
+		}
+		if v == Stop {
+			return
+		}
+	}
+}
+
+func told[E any](ctx context.Context, r *run, f *hooked[E], e E) (v Verdict, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			v, err = Continue, r.server.panicked(p)
+		}
+	}()
+	if v, err = f.f(ctx, e); err != nil {
+		v = Stop
+	}
+	return v, err
+}
+
+// errPanic wraps what a handler panicked with.
+var errPanic = errors.New("handler panicked")
+
+func (s *Server) panicked(p any) error {
+	s.metrics.panics.Inc()
+	s.log.Error("handler panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	return fmt.Errorf("%w: %v", errPanic, p)
 }
 
 // Flow is one stanza on its way through the processor.

@@ -190,8 +190,7 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 	case channel.Change:
 		s.env.Sessions.Change(e.Session, func(st *sessions.State) { st.Hibernated = e.State.Hibernated })
 	case channel.Acked:
-		_, err := fire(ctx, run.table, Acked, Rows{Session: e.Session, IDs: e.Rows})
-		s.logError("acked", e.Session, err)
+		tell(ctx, run, Acked, e.Session, Rows{Session: e.Session, IDs: e.Rows})
 	case channel.Undelivered:
 		run.undelivered(ctx, e)
 	case channel.Close, channel.Handled:
@@ -210,12 +209,10 @@ func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 		e.State.BoundAt = s.env.Clock.Now()
 		if old := s.env.Sessions.Bind(e.Session, *e.State); old != nil {
 			run.pass(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{old.Ref}, Reason: string(stanza.StreamConflict)})
-			_, err := fire(ctx, run.table, Unbound, old)
-			s.logError("unbound", old.Ref, err)
+			tell(ctx, run, Unbound, old.Ref, old)
 		}
 		if entry, ok := s.env.Sessions.Find(e.Session.JID); ok {
-			_, err := fire(ctx, run.table, Bound, entry)
-			s.logError("bound", e.Session, err)
+			tell(ctx, run, Bound, e.Session, entry)
 		}
 	}
 	answer.State = nil
@@ -247,14 +244,7 @@ func (s *Server) unbind(ctx context.Context, run *run, ref sessions.Ref) {
 	if !ok {
 		return // replaced by a newer session: it has been said
 	}
-	_, err := fire(ctx, run.table, Unbound, entry)
-	s.logError("unbound", ref, err)
-}
-
-func (s *Server) logError(what string, ref sessions.Ref, err error) {
-	if err != nil {
-		s.log.Error("hook failed", "hook", what, "jid", ref.JID.String(), "conn", ref.Conn, "err", err)
-	}
+	tell(ctx, run, Unbound, ref, entry)
 }
 
 func (s *Server) send(ctx context.Context, batch []*channel.Envelope) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -294,9 +295,9 @@ func (c *Conn) token(ctx context.Context, t stanza.Token) error {
 		if err := checkHeader(t, c.profile.ContentNS()); err != nil {
 			return err
 		}
-		return c.header(ctx, t.Open)
+		return c.guard(func() error { return c.header(ctx, t.Open) })
 	case c.tr.Framed() && t.Name == framedOpen:
-		return c.framedHeader(ctx, t)
+		return c.guard(func() error { return c.framedHeader(ctx, t) })
 	case c.tr.Framed() && !c.opened && (t.Name.Local == "open" || t.Name.Local == "close"): // RFC 7395 §3.3.2
 		return &stanza.StreamError{Condition: stanza.StreamInvalidNamespace}
 	case !c.opened: // RFC 7395 §3.4: <open/> comes first
@@ -306,9 +307,21 @@ func (c *Conn) token(ctx context.Context, t stanza.Token) error {
 		return nil
 	}
 	c.sendBatch(ctx)
-	err := c.profile.Element(ctx, c, t)
+	err := c.guard(func() error { return c.profile.Element(ctx, c, t) })
 	c.session.open() // what the element was answered with comes before any delivery
 	return err
+}
+
+// guard lets a handler that panics cost its own stream only (reliability row 38).
+func (c *Conn) guard(do func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.srv.metrics.panics.Inc()
+			c.log.Error("stream handler panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = &stanza.StreamError{Condition: stanza.StreamInternalServerError}
+		}
+	}()
+	return do()
 }
 
 var (

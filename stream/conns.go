@@ -16,7 +16,8 @@ type connSet struct {
 	limits Connections
 	mu     sync.Mutex
 	open   map[*Conn]struct{}
-	byAddr map[netip.Prefix]int
+	byAddr map[netip.Prefix]int // of both
+	shakes int                  // TLS handshakes on the way to a connection
 	gone   sync.WaitGroup
 }
 
@@ -28,21 +29,59 @@ var (
 func (s *connSet) add(c *Conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.count(c.origin); err != nil {
+		return err
+	}
+	s.open[c] = struct{}{}
+	s.gone.Add(1)
+	return nil
+}
+
+// reserve counts a TLS handshake that comes before the stream, so that those
+// who never finish theirs are bounded as well (reliability row 10).
+func (s *connSet) reserve(origin netip.Prefix) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.count(origin); err != nil {
+		return err
+	}
+	s.shakes++
+	return nil
+}
+
+// release gives back what reserve has counted.
+func (s *connSet) release(origin netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shakes--
+	s.uncount(origin)
+}
+
+// count takes one more from an address if there is room; s.mu is held.
+func (s *connSet) count(origin netip.Prefix) error {
 	if s.open == nil {
 		s.open, s.byAddr = map[*Conn]struct{}{}, map[netip.Prefix]int{}
 	}
 	switch {
-	case len(s.open) >= s.limits.Total:
+	case len(s.open)+s.shakes >= s.limits.Total:
 		return errFull
-	case c.origin.IsValid() && s.byAddr[c.origin] >= s.limits.PerAddress:
+	case origin.IsValid() && s.byAddr[origin] >= s.limits.PerAddress:
 		return errAddress
 	}
-	s.open[c] = struct{}{}
-	if c.origin.IsValid() {
-		s.byAddr[c.origin]++
+	if origin.IsValid() {
+		s.byAddr[origin]++
 	}
-	s.gone.Add(1)
 	return nil
+}
+
+// uncount takes back what count has counted; s.mu is held.
+func (s *connSet) uncount(origin netip.Prefix) {
+	if !origin.IsValid() {
+		return
+	}
+	if s.byAddr[origin]--; s.byAddr[origin] <= 0 {
+		delete(s.byAddr, origin)
+	}
 }
 
 func (s *connSet) remove(c *Conn) {
@@ -52,11 +91,7 @@ func (s *connSet) remove(c *Conn) {
 		return
 	}
 	delete(s.open, c)
-	if c.origin.IsValid() {
-		if s.byAddr[c.origin]--; s.byAddr[c.origin] <= 0 {
-			delete(s.byAddr, c.origin)
-		}
-	}
+	s.uncount(c.origin)
 	s.gone.Done()
 }
 

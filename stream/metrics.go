@@ -14,6 +14,7 @@ type metrics struct {
 	authFailures *prometheus.CounterVec
 	streamErrors *prometheus.CounterVec
 	overflows    prometheus.Counter
+	panics       prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -24,8 +25,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		authFailures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_login_failures_total", Help: "Failed logins."}, []string{"condition"}),
 		streamErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_stream_errors_total", Help: "Streams that the server ended with an error."}, []string{"condition"}),
 		overflows:    prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_outbox_overflows_total", Help: "Clients cut off because they did not read."}),
+		panics:       prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_stream_panics_total", Help: "Handlers of stream elements that panicked."}),
 	}
-	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows} {
+	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("streamer metrics: %w", err)
 		}

@@ -218,18 +218,26 @@ func (s *Server) doors() []door {
 	}
 }
 
+// acceptGap is how often a door that cannot accept says so: it tries ten times
+// a second (reliability row 35).
+const acceptGap = time.Minute
+
 // accept serves XMPP clients over TCP; direct is TLS from the first byte
 // (XEP-0368).
 func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
 	return func(ctx context.Context, l net.Listener) {
 		go func() { <-ctx.Done(); _ = l.Close() }()
+		var told time.Time
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				if ctx.Err() != nil {
 					return
 				}
-				s.log.Warn("accept failed; waiting a moment", "err", err)
+				if now := s.env.Clock.Now(); now.Sub(told) >= acceptGap {
+					s.log.Warn("accept failed; trying again until it works", "err", err)
+					told = now
+				}
 				select {
 				case <-ctx.Done():
 					return
@@ -245,9 +253,7 @@ func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
 func (s *Server) serveTCP(ctx context.Context, c net.Conn, direct bool) {
 	t := NewTCP(c).(*tcp)
 	if direct {
-		cfg := s.certs.config()
-		cfg.NextProtos = []string{"xmpp-client"} // XEP-0368 §3
-		if err := t.StartTLS(cfg, s.cfg.Timeouts.Handshake); err != nil {
+		if err := s.shake(t); err != nil {
 			s.log.Debug("direct TLS failed", "remote", c.RemoteAddr().String(), "err", err)
 			t.Close(0)
 			return
@@ -255,6 +261,18 @@ func (s *Server) serveTCP(ctx context.Context, c net.Conn, direct bool) {
 		t.name = "tls"
 	}
 	s.Serve1(ctx, t, clientProfile{})
+}
+
+// shake starts TLS on a connection that begins with it (XEP-0368 §3).
+func (s *Server) shake(t *tcp) error {
+	origin := originOf(t.RemoteAddr())
+	if err := s.conns.reserve(origin); err != nil {
+		return err
+	}
+	defer s.conns.release(origin)
+	cfg := s.certs.config()
+	cfg.NextProtos = []string{"xmpp-client"}
+	return t.StartTLS(cfg, s.cfg.Timeouts.Handshake)
 }
 
 // Serve1 runs one stream over the transport until it has ended.

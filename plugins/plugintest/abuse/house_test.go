@@ -168,6 +168,13 @@ const (
 // megabytes.
 func (w *world) during(megabytes int, attack func()) {
 	w.Helper()
+	w.calm(megabytes, attack)
+	w.unharmed()
+}
+
+// calm is during for attacks that make handlers panic.
+func (w *world) calm(megabytes int, attack func()) {
+	w.Helper()
 	before := w.pace(calmRounds, nil)
 	heap := settledHeap()
 	done := make(chan struct{})
@@ -188,7 +195,6 @@ func (w *world) during(megabytes int, attack func()) {
 	if more := grown(heap, peak); more > uint64(megabytes)<<20 {
 		w.Errorf("the heap grew by %d MB, allowed are %d", more>>20, megabytes)
 	}
-	w.unharmed()
 }
 
 // watch exchanges messages until done, a few at least.
@@ -289,17 +295,21 @@ func (w *world) metric(name string) (sum float64) {
 	return sum
 }
 
-// panics is a log that remembers nothing but panics.
+// panics is a log that remembers panics, and counts refused connections.
 type panics struct {
-	mu   sync.Mutex
-	line string
+	mu      sync.Mutex
+	line    string
+	refused int
 }
 
 func (p *panics) Write(b []byte) (int, error) {
-	if bytes.Contains(b, []byte("panicked")) {
-		p.mu.Lock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case bytes.Contains(b, []byte("panicked")):
 		p.line = string(b)
-		p.mu.Unlock()
+	case bytes.Contains(b, []byte("too many connections")):
+		p.refused++
 	}
 	return len(b), nil
 }
@@ -308,4 +318,11 @@ func (p *panics) seen() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.line
+}
+
+// turnedAway is how many connections the server refused.
+func (p *panics) turnedAway() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refused
 }

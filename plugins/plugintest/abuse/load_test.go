@@ -208,6 +208,10 @@ func TestReliability10HandshakeFlood(t *testing.T) {
 			_ = c.Close()
 		}
 	})
+	// A handshake that has ended makes room, so some of those that come late get in.
+	if n := w.log.turnedAway(); n < flood/2 {
+		t.Errorf("%d of %d handshakes were refused", n, flood)
+	}
 	c, err := tls.Dial("tcp", w.Door("c2s-tls"), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own server
 	w.must(err)
 	_ = c.Close()
