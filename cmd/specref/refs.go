@@ -15,8 +15,8 @@ import (
 
 // standard is one RFC or XEP.
 type standard struct {
-	name, version, title string
-	sections             map[string]bool
+	name, version string
+	sections      map[string]bool
 }
 
 type standards map[string]standard
