@@ -157,12 +157,17 @@ func (d *sqliteDB) Tx(ctx context.Context, f func(Tx) error) error {
 	if d.closed {
 		return ErrClosed
 	}
-	tx, err := d.conn.BeginTx(ctx, nil)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// With ctx database/sql would roll back by itself, a little later, in the
+	// middle of the next transaction; statements have their own ctx and fail.
+	tx, err := d.conn.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
 		return sqliteError(err)
 	}
+	defer func() { _ = tx.Rollback() }() // when f fails, or panics; else it is over
 	if err := f(&sqliteTx{d, tx}); err != nil {
-		_ = tx.Rollback()
 		return err
 	}
 	return sqliteError(tx.Commit())
