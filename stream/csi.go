@@ -43,15 +43,19 @@ func csiHandler(inactive bool) ElementHandler {
 		if c.phase != Established {
 			return &stanza.StreamError{Condition: stanza.StreamNotAuthorized}
 		}
-		c.session.setInactive(inactive)
+		c.session.setInactive(c, inactive)
 		return nil
 	}
 }
 
-// setInactive is done before anything that the client sends later (§5.1).
-func (s *Session) setInactive(is bool) {
+// setInactive is done before anything that the client sends later (§5.1). What
+// a connection still says that the session has left behind is not its state.
+func (s *Session) setInactive(c *Conn, is bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.conn != c {
+		return
+	}
 	s.csi.inactive = is
 	if !is {
 		s.release()

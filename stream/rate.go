@@ -29,8 +29,12 @@ func (l *limiter) wait(ctx context.Context, bytes, stanzas int) {
 	if l == nil {
 		return
 	}
-	if l.bytes != nil && bytes > 0 {
-		_ = l.bytes.WaitN(ctx, bytes)
+	for l.bytes != nil && bytes > 0 { // what is more than one burst waits for several
+		n := min(bytes, l.bytes.Burst())
+		if l.bytes.WaitN(ctx, n) != nil { // the stream is being closed
+			break
+		}
+		bytes -= n
 	}
 	if l.stanzas != nil && stanzas > 0 {
 		_ = l.stanzas.WaitN(ctx, min(stanzas, l.stanzas.Burst()))

@@ -155,8 +155,9 @@ func notFound(h uint32, known bool) *stanza.Element {
 }
 
 // surrender takes the session from the connection it has, if any, and
-// waits until everything that came over that one is done: the h of <resumed/>
-// is final, so nothing is handled twice. False: it cannot be had.
+// waits until everything that came over that one, or over the one it has lost,
+// is done: the h of <resumed/> is final, so nothing is handled twice. False: it
+// cannot be had.
 func (s *Session) surrender(ctx context.Context) bool {
 	s.mu.Lock()
 	old := s.conn
@@ -167,16 +168,17 @@ func (s *Session) surrender(ctx context.Context) bool {
 	if old != nil {
 		s.hibernate()
 	}
+	left := s.left
 	s.mu.Unlock()
 	limit := time.NewTimer(takeoverWait)
 	defer limit.Stop()
 	if old != nil {
 		old.abort(&stanza.StreamError{Condition: stanza.StreamConflict}) // XEP-0198 §5
 		old.tr.Close(0)
-		if !waitFor(ctx, limit, old.left) {
-			s.tellHibernated(ctx)
-			return false
-		}
+	}
+	if left != nil && !waitFor(ctx, limit, left.left) {
+		s.tellHibernated(ctx)
+		return false
 	}
 	if !waitFor(ctx, limit, s.settled()) {
 		s.tellHibernated(ctx)
@@ -213,7 +215,7 @@ func (s *Session) settled() <-chan struct{} {
 // hibernate lets the session go on without a connection: deliveries queue up.
 // s.mu is held.
 func (s *Session) hibernate() {
-	s.conn = nil
+	s.conn, s.left = nil, s.conn
 	s.away = s.srv.env.Clock.Now()
 	s.sm.asked = time.Time{}
 	s.opening, s.resending = false, false

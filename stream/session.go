@@ -27,6 +27,7 @@ type Session struct {
 
 	mu        sync.Mutex
 	conn      *Conn       // nil: hibernated or ended
+	left      *Conn       // the one it had before it hibernated, as long as that may still read; nil: it does not
 	ended     bool        // has left the house
 	broken    bool        // is about to end; takes nothing more
 	opening   bool        // the answer that gives the client its session is not out yet
@@ -321,6 +322,9 @@ func (s *Session) survives() bool {
 // lost tells the session that its connection is gone.
 func (s *Session) lost(ctx context.Context, c *Conn) {
 	s.mu.Lock()
+	if s.left == c {
+		s.left = nil
+	}
 	if s.conn != c || s.ended {
 		s.mu.Unlock()
 		return
@@ -328,6 +332,7 @@ func (s *Session) lost(ctx context.Context, c *Conn) {
 	// What was closed by </stream:stream> or an error is over (XEP-0198 §7).
 	if s.sm.resumable() && !s.broken && !c.closing.Load() {
 		s.hibernate()
+		s.left = nil
 		s.mu.Unlock()
 		s.tellHibernated(ctx)
 		return

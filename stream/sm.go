@@ -91,7 +91,7 @@ func (s *Session) enable(el *stanza.Element) *stanza.Element {
 	s.sm = &management{base: s.received.Load()}
 	enabled := stanza.El(stanza.NSSM, "enabled")
 	s.sm.window = s.srv.cfg.Resumption.Window
-	if !xmlBool(el.Get("resume")) || s.sm.window <= 0 {
+	if s.ended || !xmlBool(el.Get("resume")) || s.sm.window <= 0 {
 		return enabled
 	}
 	if secs, err := strconv.ParseUint(el.Get("max"), 10, 31); err == nil && secs > 0 {
@@ -124,7 +124,9 @@ func smRequested(_ context.Context, c *Conn, _ *stanza.Element) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.acknowledge()
+	if s.conn == c { // else the session has left this connection behind
+		s.acknowledge()
+	}
 	return nil
 }
 
