@@ -300,6 +300,7 @@ type panics struct {
 	mu      sync.Mutex
 	line    string
 	refused int
+	accepts int // warnings that a door cannot accept
 }
 
 func (p *panics) Write(b []byte) (int, error) {
@@ -310,6 +311,8 @@ func (p *panics) Write(b []byte) (int, error) {
 		p.line = string(b)
 	case bytes.Contains(b, []byte("too many connections")):
 		p.refused++
+	case bytes.Contains(b, []byte("accept failed")):
+		p.accepts++
 	}
 	return len(b), nil
 }
