@@ -302,8 +302,13 @@ func (d *sqliteDB) Close() error {
 	defer d.mu.Unlock()
 	d.closed = true
 	d.metrics.close()
-	// The last connection that closes folds the log into the database.
-	return errors.Join(d.readers.Close(), d.conn.Close(), d.writer.Close())
+	// The last connection that closes folds the log into the database, if no
+	// statement holds it open.
+	errs := []error{d.readers.Close()}
+	for _, st := range d.prepared {
+		errs = append(errs, st.Close())
+	}
+	return errors.Join(append(errs, d.conn.Close(), d.writer.Close())...)
 }
 
 // sqlRows adapts database/sql.

@@ -260,6 +260,29 @@ func TestSQLiteIsDurable(t *testing.T) {
 	}
 }
 
+// A clean stop leaves one file: everything is in the database.
+func TestSQLiteCloseFoldsTheLog(t *testing.T) {
+	c := storagetest.SQLite(t)
+	db := storagetest.Open(t, c)
+	migrated(t, db)
+	var w storage.WriteSet
+	w.Add(insert, 1, "x")
+	if err := db.Commit(context.Background(), &w); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, db, "true"); n != 1 {
+		t.Fatalf("%d rows", n)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if _, err := os.Stat(c.Path + suffix); err == nil {
+			t.Errorf("%s is left behind", suffix)
+		}
+	}
+}
+
 // writer is the child of TestReliability32Kill9: it commits numbers and says
 // which are durable.
 func writer(path string) {

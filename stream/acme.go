@@ -26,8 +26,7 @@ type acme struct {
 
 func newACME(cfg ACME, names []string, env plugins.Env) (*acme, error) {
 	a := &acme{log: env.Log, names: names, http: cfg.HTTP}
-	var cache *certmagic.Cache
-	cache = certmagic.NewCache(certmagic.CacheOptions{
+	cache := certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return a.magic, nil },
 		Logger:           zap.NewNop(),
 	})

@@ -26,7 +26,7 @@ func cut(c *Conn, p *pipe) {
 	p.Close(0)
 	<-c.left
 	c.session.telling.Lock() // detach has told the house
-	c.session.telling.Unlock()
+	defer c.session.telling.Unlock()
 }
 
 // resume resumes on a new connection and opens it.
@@ -425,7 +425,7 @@ func TestStableResource(t *testing.T) {
 	h := newHouse(t, nil)
 	c, _ := h.login()
 	tag := stanza.El(stanza.NSBind2, "tag").AddText("App\x00\n" + strings.Repeat("y", 100))
-	if c.resource(tag) == c.resource(tag) {
+	if first, second := c.resource(tag), c.resource(tag); first == second {
 		t.Fatal("a nameless client gets the same resource twice")
 	}
 	c.device = "d4565fa7-4d72-4749-b3d3-740edbf87770"
