@@ -17,8 +17,8 @@ help: ## list the targets
 build: ## build bin/parley
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/parley ./cmd/parley
 
-run: build ## build, start on an embedded database and say what to try next (ARGS='--c2s :5322' and other flags)
-	./bin/parley serve --data ./data --demo $(ARGS)
+run: build ## build, start on an embedded database and loopback addresses, say what to try next (ARGS='--c2s :5322' and other flags)
+	./bin/parley serve --data ./data --demo --log-level warn --c2s 127.0.0.1:5222 --c2s-tls 127.0.0.1:5223 --https 127.0.0.1:5443 $(ARGS)
 
 test: ## every test: units with -race, scripts, real databases and real clients (INSTALL=no uses only what is there)
 	@INSTALL=$(INSTALL) .ci/test

@@ -24,16 +24,17 @@ func (s *setup) demonstrate(ctx context.Context, w io.Writer, open map[string]st
 	first, err := firstAccount(ctx, accountadmin.Client{Client: c}, "admin@"+domain, isTerminal(w))
 	switch {
 	case err != nil:
-		fmt.Fprintf(w, "No account was made: %v\n\n", err)
+		fmt.Fprintf(w, "No administrator's account was made: %v. Make it with\n  bin/parley account add admin@%s --generate%s\n\n", err, domain, s.dataFlag())
 	case first != "":
 		fmt.Fprintf(w, "Account    admin@%s\nPassword   %s   (shown this once)\n\n", domain, first)
 	}
-	fmt.Fprintf(w, `Add two people:
+	fmt.Fprintf(w, `Add two people, in a second terminal in this directory:
   bin/parley account add alice@%[1]s%[4]s
   bin/parley account add bob@%[1]s%[4]s
 
 Connect a client (Gajim, Dino, Conversations, Profanity, …) as each of them:
-  server %[2]s, port %[3]s, and accept the self-signed certificate
+  server %[2]s, port %[3]s, and accept the self-signed certificate;
+  in Profanity: /connect alice@%[1]s server %[2]s port %[3]s tls trust
 
 Then: let alice add bob as a contact, write to him, log in on a second device,
 write to somebody who is offline. See what is at work: bin/parley component list%[4]s

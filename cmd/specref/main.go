@@ -21,7 +21,7 @@ import (
 var data embed.FS
 
 func main() {
-	check := flag.Bool("check", false, "fail on wrong references, untested rules and stale documents")
+	check := flag.Bool("check", false, "fail on references to nowhere and on rules without a test")
 	write := flag.Bool("write", false, "write docs/conformance.md and doap.xml")
 	root := flag.String("root", ".", "the repository")
 	flag.Parse()
