@@ -43,7 +43,7 @@ func TestServeDemonstrates(t *testing.T) {
 // A password that is not shown to somebody stays in a file.
 func TestServeMakesNoAccountWithoutATerminal(t *testing.T) {
 	s := serve(t, t.TempDir())
-	contains(t, s.said, "No account was made")
+	contains(t, s.said, "No administrator's account was made")
 	if strings.Contains(s.said, "Password") || strings.Contains(must(t, "account", "list", "--data", s.data), "admin@") {
 		t.Errorf("an account was made:\n%s", s.said)
 	}
