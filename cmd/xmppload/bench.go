@@ -326,6 +326,7 @@ func (b *bench) line(r row, got map[string]*ServerReport) {
 		}
 	}
 	b.lines = append(b.lines, append(cells, ratio, r.goal))
+	fmt.Fprintln(b.log, strings.Join(b.lines[len(b.lines)-1], " | "))
 }
 
 func (b *bench) markdown() string {
