@@ -16,6 +16,7 @@ type checkpointer struct {
 	conn    *sql.DB
 	bound   int64 // bytes
 	written atomic.Int64
+	again   time.Time // when writers may be held up by the next TRUNCATE; the writer's
 	wake    chan struct{}
 	stop    context.CancelFunc
 	ended   chan struct{}
@@ -25,9 +26,12 @@ const (
 	walPage       = 4096
 	checkpointAt  = 1000 * walPage // as SQLite's own default
 	checkpointGap = 5 * time.Second
+	truncateWait  = 50 * time.Millisecond // what a commit pays at most for a reader that holds the log open
+	truncateGap   = time.Second
 )
 
 func newCheckpointer(c Config, d *sqliteDB) (*checkpointer, error) {
+	c.LockTimeout = truncateWait
 	conn, err := sqlitePool(c, 1, "wal_autocheckpoint(0)")
 	if err != nil {
 		return nil, err
@@ -38,12 +42,8 @@ func newCheckpointer(c Config, d *sqliteDB) (*checkpointer, error) {
 	return k, nil
 }
 
-// grown notes what a commit has added; the writer's lock is held.
-func (k *checkpointer) grown(sets []*submission) {
-	n := int64(0)
-	for _, s := range sets {
-		n += int64(s.set.bytes)
-	}
+// grown notes what a transaction has added; its caller has the writer.
+func (k *checkpointer) grown(n int64) {
 	total := k.written.Add(n)
 	if total >= checkpointAt {
 		select {
@@ -51,8 +51,9 @@ func (k *checkpointer) grown(sets []*submission) {
 		default:
 		}
 	}
-	if total >= k.bound { // readers held the log open for too long
+	if total >= k.bound && time.Now().After(k.again) { // readers hold the log open
 		k.do(context.Background(), "TRUNCATE")
+		k.again = time.Now().Add(truncateGap)
 	}
 }
 

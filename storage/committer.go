@@ -230,7 +230,7 @@ func (c *committer) settle(sets []*submission, tries int) {
 			c.metrics.retries.Inc()
 			sets = c.repeatable(sets, err)
 			continue
-		case len(sets) == 1 || errors.Is(err, ErrUnavailable):
+		case len(sets) == 1 || failed < 0 && errors.Is(err, ErrUnavailable):
 			c.answer(sets, err)
 			return
 		}

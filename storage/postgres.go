@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +30,9 @@ type pgDB struct {
 	pool    *pgxpool.Pool
 	cfg     *pgx.ConnConfig
 	group   *committer
+
+	closed  atomic.Bool
+	timeout time.Duration // of one attempt to commit
 
 	mu   sync.Mutex
 	conn *pgx.Conn // the committer's; nil: to be opened
@@ -50,7 +54,7 @@ func openPostgres(ctx context.Context, c Config, log *slog.Logger, reg prometheu
 	if err != nil {
 		return nil, pgError(err)
 	}
-	d := &pgDB{log: log, pool: pool, cfg: pc.ConnConfig.Copy()}
+	d := &pgDB{log: log, pool: pool, cfg: pc.ConnConfig.Copy(), timeout: c.StatementTimeout + commitMargin}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
 		return nil, pgError(err)
@@ -68,14 +72,29 @@ func (d *pgDB) Dialect() Dialect { return Postgres }
 // Query implements Querier. A connection that broke while it lay in the pool
 // is replaced once.
 func (d *pgDB) Query(ctx context.Context, s string, args ...any) (Rows, error) {
-	rows, err := d.pool.Query(ctx, s, args...)
-	if err != nil && pgconn.SafeToRetry(err) {
-		rows, err = d.pool.Query(ctx, s, args...)
+	rows, err := d.query(ctx, s, args...)
+	if lost(err) && ctx.Err() == nil {
+		rows, err = d.query(ctx, s, args...)
 	}
+	return rows, err
+}
+
+// query fetches the first row too: a broken connection shows there.
+func (d *pgDB) query(ctx context.Context, s string, args ...any) (Rows, error) {
+	if d.closed.Load() {
+		return nil, ErrClosed
+	}
+	rows, err := d.pool.Query(ctx, s, args...)
 	if err != nil {
 		return nil, pgError(err)
 	}
-	return pgRows{rows}, nil
+	r := &pgRows{Rows: rows}
+	r.first = rows.Next()
+	if err := rows.Err(); err != nil {
+		rows.Close()
+		return nil, pgError(err)
+	}
+	return r, nil
 }
 
 // QueryRow implements Querier.
@@ -141,7 +160,7 @@ func (t pgTx) Query(ctx context.Context, s string, args ...any) (Rows, error) {
 	if err != nil {
 		return nil, pgError(err)
 	}
-	return pgRows{rows}, nil
+	return &pgRows{Rows: rows}, nil
 }
 
 func (t pgTx) QueryRow(ctx context.Context, s string, args ...any) Row {
@@ -160,11 +179,12 @@ func (d *pgDB) Commit(ctx context.Context, w *WriteSet) error { return d.group.c
 func (d *pgDB) write(sets []*submission) (failed int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	ctx := context.Background()
+	// A network that says nothing must not hold everybody up for ever.
+	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
+	defer cancel()
 	if d.conn == nil || d.conn.IsClosed() {
-		opening, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		if d.conn, err = pgx.ConnectConfig(opening, d.cfg); err != nil {
+		if d.conn, err = pgx.ConnectConfig(ctx, d.cfg); err != nil {
+			d.conn = nil
 			return -1, notCommitted(pgError(err))
 		}
 	}
@@ -230,6 +250,7 @@ func (d *pgDB) Migrate(ctx context.Context, feature string, fsys fs.FS) error {
 	cfg := d.cfg.Copy()
 	delete(cfg.RuntimeParams, "idle_in_transaction_session_timeout")
 	delete(cfg.RuntimeParams, "lock_timeout")
+	delete(cfg.RuntimeParams, "statement_timeout") // a large table takes what it takes
 	db := stdlib.OpenDB(*cfg)
 	turns, err := lock.NewPostgresSessionLocker()
 	if err != nil {
@@ -246,10 +267,7 @@ func (d *pgDB) Ping(ctx context.Context) error {
 
 // Close implements DB.
 func (d *pgDB) Close() error {
-	d.mu.Lock()
-	closed := d.metrics == nil
-	d.mu.Unlock()
-	if closed {
+	if !d.closed.CompareAndSwap(false, true) {
 		return nil
 	}
 	d.group.close()
@@ -261,19 +279,39 @@ func (d *pgDB) Close() error {
 	}
 	d.pool.Close()
 	d.metrics.close()
-	d.metrics = nil
 	return nil
 }
 
-type pgRows struct{ pgx.Rows }
+type pgRows struct {
+	pgx.Rows
+	first bool // the first row is fetched already
+}
 
-func (r pgRows) Err() error             { return pgError(r.Rows.Err()) }
-func (r pgRows) Scan(dest ...any) error { return pgError(r.Rows.Scan(dest...)) }
+// Next implements Rows.
+func (r *pgRows) Next() bool {
+	if r.first {
+		r.first = false
+		return true
+	}
+	return r.Rows.Next()
+}
+
+// Err implements Rows.
+func (r *pgRows) Err() error { return pgError(r.Rows.Err()) }
+
+// Scan implements Row.
+func (r *pgRows) Scan(dest ...any) error { return pgError(r.Rows.Scan(dest...)) }
+
+// errLost is an ErrUnavailable whose connection is gone.
+var errLost = fmt.Errorf("%w: connection lost", ErrUnavailable)
+
+// commitMargin is what an attempt to commit gets beyond its longest statement.
+const commitMargin = 5 * time.Second
 
 func notCommitted(err error) error { return fmt.Errorf("%w: %w", errNotCommitted, err) }
 
 // lost reports whether the connection broke.
-func lost(err error) bool { return errors.Is(err, ErrUnavailable) }
+func lost(err error) bool { return errors.Is(err, errLost) }
 
 // conflicting reports whether concurrent transactions got in each other's way.
 func conflicting(err error) bool {
@@ -285,7 +323,7 @@ func conflicting(err error) bool {
 func broken(err error) bool {
 	var network net.Error
 	var connect *pgconn.ConnectError
-	return errors.As(err, &network) || errors.As(err, &connect) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) || errors.As(err, &connect) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || pgconn.SafeToRetry(err) || strings.Contains(err.Error(), "conn closed") || strings.Contains(err.Error(), "closed pool")
 }
 
@@ -300,7 +338,7 @@ func pgError(err error) error {
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) {
 		if broken(err) {
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return fmt.Errorf("%w: %w", errLost, err)
 		}
 		return err
 	}
@@ -309,7 +347,9 @@ func pgError(err error) error {
 		return fmt.Errorf("%w: %w", ErrConflict, err)
 	case pe.Code == "57014", pe.Code == "55P03", pe.Code == "25006": // timeouts, read-only
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	case len(pe.Code) == 5 && (pe.Code[:2] == "08" || pe.Code[:2] == "57" || pe.Code[:2] == "53"):
+	case len(pe.Code) == 5 && (pe.Code[:2] == "08" || pe.Code[:2] == "57"):
+		return fmt.Errorf("%w: %w", errLost, err)
+	case len(pe.Code) == 5 && pe.Code[:2] == "53": // out of disk, memory, connections
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err

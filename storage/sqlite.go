@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,11 +34,12 @@ type sqliteDB struct {
 	texts    sync.Map // $n text → ?n text; bounded by the program's statements
 	group    *committer
 	ticker   *checkpointer
-	mu       sync.Mutex // the writer
+	turn     chan struct{} // holds one token: whoever took it has the writer
 	writer   *sql.DB
 	conn     *sql.Conn // its only connection
 	prepared map[*Stmt]*sql.Stmt
-	closed   bool
+	closed   bool        // whoever has the writer may look
+	closing  atomic.Bool // Close was called
 }
 
 // networkFS are the file systems on which SQLite's locks do not hold.
@@ -55,7 +57,7 @@ func openSQLite(ctx context.Context, c Config, log *slog.Logger, reg prometheus.
 	}
 	_, err := os.Stat(c.Path + "-wal")
 	unclean := err == nil
-	d := &sqliteDB{path: c.Path, log: log, prepared: map[*Stmt]*sql.Stmt{}}
+	d := &sqliteDB{path: c.Path, log: log, prepared: map[*Stmt]*sql.Stmt{}, turn: make(chan struct{}, 1)}
 	if d.writer, err = sqlitePool(c, 1, "synchronous(full)", "wal_autocheckpoint(0)", "foreign_keys(1)"); err != nil {
 		return nil, err
 	}
@@ -152,14 +154,10 @@ func (d *sqliteDB) Exec(ctx context.Context, s string, args ...any) (n int64, er
 
 // Tx implements DB.
 func (d *sqliteDB) Tx(ctx context.Context, f func(Tx) error) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
+	if err := d.take(ctx); err != nil {
 		return err
 	}
+	defer d.release()
 	// With ctx database/sql would roll back by itself, a little later, in the
 	// middle of the next transaction; statements have their own ctx and fail.
 	tx, err := d.conn.BeginTx(context.WithoutCancel(ctx), nil)
@@ -167,15 +165,40 @@ func (d *sqliteDB) Tx(ctx context.Context, f func(Tx) error) error {
 		return sqliteError(err)
 	}
 	defer func() { _ = tx.Rollback() }() // when f fails, or panics; else it is over
-	if err := f(&sqliteTx{d, tx}); err != nil {
+	t := &sqliteTx{d: d, tx: tx}
+	if err := f(t); err != nil {
 		return err
 	}
-	return sqliteError(tx.Commit())
+	if err := tx.Commit(); err != nil {
+		return sqliteError(err)
+	}
+	d.ticker.grown(t.bytes)
+	return nil
 }
 
+// take waits for the writer, as long as ctx lets it.
+func (d *sqliteDB) take(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("storage: waiting for the writer: %w", err)
+	}
+	select {
+	case d.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("storage: waiting for the writer: %w", ctx.Err())
+	}
+	if d.closed {
+		d.release()
+		return ErrClosed
+	}
+	return nil
+}
+
+func (d *sqliteDB) release() { <-d.turn }
+
 type sqliteTx struct {
-	d  *sqliteDB
-	tx *sql.Tx
+	d     *sqliteDB
+	tx    *sql.Tx
+	bytes int64 // estimate of what it adds to the log
 }
 
 func (t *sqliteTx) Query(ctx context.Context, s string, args ...any) (Rows, error) {
@@ -195,7 +218,9 @@ func (t *sqliteTx) Exec(ctx context.Context, s string, args ...any) (int64, erro
 	if err != nil {
 		return 0, sqliteError(err)
 	}
-	return res.RowsAffected()
+	n, err := res.RowsAffected()
+	t.bytes += max(n, 1)*rowOverhead + argBytes(args)
+	return n, err
 }
 
 // Commit implements DB.
@@ -203,12 +228,11 @@ func (d *sqliteDB) Commit(ctx context.Context, w *WriteSet) error { return d.gro
 
 // write implements engine.
 func (d *sqliteDB) write(sets []*submission) (failed int, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return -1, ErrClosed
-	}
 	ctx := context.Background()
+	if err := d.take(ctx); err != nil {
+		return -1, err
+	}
+	defer d.release()
 	tx, err := d.conn.BeginTx(ctx, nil)
 	if err != nil {
 		return -1, sqliteError(err)
@@ -223,7 +247,11 @@ func (d *sqliteDB) write(sets []*submission) (failed int, err error) {
 		_ = tx.Rollback()
 		return -1, sqliteError(err)
 	}
-	d.ticker.grown(sets)
+	n := int64(0)
+	for _, s := range sets {
+		n += int64(s.set.bytes)
+	}
+	d.ticker.grown(n)
 	return -1, nil
 }
 
@@ -266,11 +294,10 @@ func (d *sqliteDB) prepare(ctx context.Context, s *Stmt) (*sql.Stmt, error) {
 
 // Migrate implements DB.
 func (d *sqliteDB) Migrate(ctx context.Context, feature string, fsys fs.FS) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return ErrClosed
+	if err := d.take(ctx); err != nil {
+		return err
 	}
+	defer d.release()
 	own, err := sqlitePool(Config{Path: d.path, LockTimeout: 5 * time.Second}, 1, "synchronous(full)", "foreign_keys(1)")
 	if err != nil {
 		return err
@@ -290,16 +317,13 @@ func (d *sqliteDB) Ping(ctx context.Context) error {
 
 // Close implements DB.
 func (d *sqliteDB) Close() error {
-	d.mu.Lock()
-	if d.closed {
-		d.mu.Unlock()
+	if !d.closing.CompareAndSwap(false, true) {
 		return nil
 	}
-	d.mu.Unlock()
 	d.group.close()
 	d.ticker.close()
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.turn <- struct{}{}
+	defer d.release()
 	d.closed = true
 	d.metrics.close()
 	// The last connection that closes folds the log into the database, if no

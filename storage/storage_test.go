@@ -230,7 +230,59 @@ func TestClosedIsUnavailable(t *testing.T) {
 		if _, err := db.Exec(context.Background(), insert.SQL, 1, "x"); !errors.Is(err, storage.ErrUnavailable) {
 			t.Errorf("Exec: %v", err)
 		}
+		if err := db.Tx(context.Background(), func(storage.Tx) error { return nil }); !errors.Is(err, storage.ErrUnavailable) {
+			t.Errorf("Tx: %v", err)
+		}
 	})
+}
+
+// Who waits for the writer waits as long as its context lets it.
+func TestWaitingForTheWriterEnds(t *testing.T) {
+	db := storagetest.Open(t, storagetest.SQLite(t))
+	err := db.Tx(context.Background(), func(storage.Tx) error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+		defer cancel()
+		_, err := db.Exec(ctx, `DELETE FROM parley_meta WHERE key = $1`, "x")
+		return err
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// One set that waits for a lock in vain costs nobody else.
+func TestPostgresLockTimeoutIsTheGuiltyOnes(t *testing.T) {
+	c := storagetest.Postgres(t)
+	c.LockTimeout = 50 * time.Millisecond
+	db := storagetest.Open(t, c)
+	migrated(t, db)
+	ctx := context.Background()
+	if _, err := db.Exec(ctx, insert.SQL, 0, "locked"); err != nil {
+		t.Fatal(err)
+	}
+	err := db.Tx(ctx, func(tx storage.Tx) error {
+		if _, err := tx.Exec(ctx, updateOne.SQL, 0, "held"); err != nil {
+			return err
+		}
+		var wg sync.WaitGroup
+		for s := range 20 {
+			wg.Go(func() {
+				var w storage.WriteSet
+				w.Add(insert, 100+s, "mine")
+				if s == 10 {
+					w.Add(updateOne, 0, "blocked")
+				}
+				if err := db.Commit(ctx, &w); (err != nil) != (s == 10) {
+					t.Errorf("submitter %d: %v", s, err)
+				}
+			})
+		}
+		wg.Wait()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // What is promised is written through: the settings, asked of the database.

@@ -40,15 +40,20 @@ func (w *WriteSet) Add(s *Stmt, args ...any) {
 	from := len(w.args)
 	w.args = append(w.args, args...)
 	w.rows = append(w.rows, row{s, from, len(w.args)})
-	w.bytes += rowOverhead
+	w.bytes += rowOverhead + int(argBytes(args))
+}
+
+// argBytes is the size of the texts and blobs among the arguments.
+func argBytes(args []any) (n int64) {
 	for _, a := range args {
 		switch a := a.(type) {
 		case string:
-			w.bytes += len(a)
+			n += int64(len(a))
 		case []byte:
-			w.bytes += len(a)
+			n += int64(len(a))
 		}
 	}
+	return n
 }
 
 // Len is the number of rows.
