@@ -34,20 +34,34 @@ func (h *House) Login(ctx context.Context, user, resource string) (*Client, erro
 
 // Dial logs in at an address.
 func Dial(ctx context.Context, addr, domain, user, password, resource string) (*Client, error) {
+	c, err := Connect(ctx, addr, domain, user, password)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Bind(ctx, resource); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Connect authenticates at an address and leaves open what comes next: Bind, or
+// the resumption of a session (XEP-0198 §5).
+func Connect(ctx context.Context, addr, domain, user, password string) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	c := &Client{conn: conn, rd: stanza.NewReader(stanza.Stream, stanza.Limits{}), buf: make([]byte, 16<<10)}
-	if err := c.login(ctx, domain, user, password, resource); err != nil {
+	if err := c.authenticate(ctx, domain, user, password); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *Client) login(ctx context.Context, domain, user, password, resource string) error {
+func (c *Client) authenticate(ctx context.Context, domain, user, password string) error {
 	open := "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='" + domain + "'>"
 	auth := base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
 	if err := c.Send(open); err != nil {
@@ -66,9 +80,11 @@ func (c *Client) login(ctx context.Context, domain, user, password, resource str
 	if err := c.Send(open); err != nil {
 		return err
 	}
-	if err := c.expect(ctx, "features"); err != nil {
-		return err
-	}
+	return c.expect(ctx, "features")
+}
+
+// Bind binds a resource (RFC 6120 §7).
+func (c *Client) Bind(ctx context.Context, resource string) error {
 	if err := c.Send("<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>" + resource + "</resource></bind></iq>"); err != nil {
 		return err
 	}

@@ -1,0 +1,60 @@
+package ledger_test
+
+import "testing"
+
+// The audit is only worth something if it can fail.
+func TestAudit(t *testing.T) {
+	type kept struct{ sender, recipient, device []sighting }
+	one, two := sighting{"a-b-1", "x"}, sighting{"a-b-2", "y"}
+	both := []sighting{one, two}
+	for name, c := range map[string]struct {
+		kept
+		refuse                       bool // the second message
+		lost, reordered, wrong, dups int
+	}{
+		"well":                        {kept: kept{both, both, both}},
+		"again":                       {kept: kept{both, both, []sighting{one, one, two}}, dups: 1},
+		"again, another stanza-id":    {kept: kept{both, both, []sighting{one, {"a-b-1", "z"}, two}}, dups: 1, wrong: 1},
+		"twice in the archive":        {kept: kept{both, []sighting{one, two, {"a-b-2", "z"}}, both}, dups: 1, wrong: 2},
+		"not received":                {kept: kept{both, both, []sighting{one}}, lost: 1},
+		"not in the sender's archive": {kept: kept{[]sighting{two}, both, both}, lost: 1},
+		"not in the recipient's":      {kept: kept{both, []sighting{two}, both}, lost: 1},
+		"archive in another order":    {kept: kept{both, []sighting{two, one}, both}, reordered: 1},
+		"arrived in another order":    {kept: kept{both, both, []sighting{two, one}}, reordered: 1},
+		"refused":                     {kept: kept{[]sighting{one}, []sighting{one}, []sighting{one}}, refuse: true},
+		"of nobody":                   {kept: kept{both, both, []sighting{one, two, {"c-d-1", "q"}}}, wrong: 1},
+		"of somebody else":            {kept: kept{both, both, []sighting{one, two, {"a-c-1", "q"}}}, wrong: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBook()
+			for range 2 {
+				b.acked(b.send(pair{"a", "b"}))
+			}
+			b.send(pair{"a", "c"}) // never acknowledged: nobody misses it
+			if c.refuse {
+				b.refused("a-b-2", "wait", "resource-constraint")
+			}
+			for _, s := range c.sender {
+				b.archived("a", s)
+			}
+			for _, s := range c.recipient {
+				b.archived("b", s)
+			}
+			for _, s := range c.device {
+				b.received("b", "b/1", s)
+			}
+			v := b.audit(map[string][]string{"a": nil, "b": {"b/1"}, "c": nil})
+			if len(v.lost) != c.lost || len(v.reordered) != c.reordered || len(v.wrong) != c.wrong || v.duplicates != c.dups {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
+
+func TestAuditWantsClearErrors(t *testing.T) {
+	b := newBook()
+	b.refused(b.send(pair{"a", "b"}), "cancel", "internal-server-error")
+	if v := b.audit(nil); len(v.wrong) != 1 {
+		t.Errorf("%+v", v)
+	}
+}

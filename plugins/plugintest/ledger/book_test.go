@@ -1,0 +1,257 @@
+package ledger_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// pair is one direction between two accounts, by localpart.
+type pair struct{ from, to string }
+
+// entry is what a sender knows of a message.
+type entry struct {
+	pair
+	n       int  // counts the pair's messages from 1, in send order
+	sends   int  // more than one: it was sent again after its session was lost
+	acked   bool // covered by an <a/>
+	refused bool // answered with an error
+}
+
+// sighting is one arrival of a message, or its row in an archive.
+type sighting struct{ oid, stanzaID string }
+
+// book is the ledger. Methods may be called from many goroutines.
+type book struct {
+	mu       sync.Mutex
+	entries  map[string]*entry // by origin-id
+	counts   map[pair]int
+	acks     int
+	refusals int
+	got      map[string][]sighting // by device, in the order of arrival
+	archives map[string][]sighting // by account, in archive order
+	strange  []string              // what needs no audit to be wrong
+	news     chan struct{}         // closed at the next ack or refusal
+}
+
+func newBook() *book {
+	return &book{
+		entries: map[string]*entry{}, counts: map[pair]int{},
+		got: map[string][]sighting{}, archives: map[string][]sighting{}, news: make(chan struct{}),
+	}
+}
+
+// send gives the next message of a pair its origin-id.
+func (b *book) send(p pair) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.counts[p]++
+	n := b.counts[p]
+	oid := fmt.Sprintf("%s-%s-%d", p.from, p.to, n)
+	b.entries[oid] = &entry{pair: p, n: n, sends: 1}
+	return oid
+}
+
+func (b *book) sentAgain(oid string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.entries[oid].sends++
+}
+
+func (b *book) acked(oid string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.entries[oid].acked = true
+	b.acks++
+	b.tell()
+}
+
+// refused notes an error; it has to say that it is for now (RFC 6120 §8.3.3.18).
+func (b *book) refused(oid, typ, condition string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.entries[oid]
+	if e == nil {
+		b.strange = append(b.strange, "an error for a message that was never sent: "+oid)
+		return
+	}
+	if typ != "wait" || condition != "resource-constraint" {
+		b.strange = append(b.strange, fmt.Sprintf("%s was refused with %s/%s", oid, typ, condition))
+	}
+	e.refused = true
+	b.refusals++
+	b.tell()
+}
+
+// tell wakes who waits for progress; b.mu is held.
+func (b *book) tell() {
+	close(b.news)
+	b.news = make(chan struct{})
+}
+
+// received notes what came to a device of an account.
+func (b *book) received(account, device string, s sighting) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.entries[s.oid]; e == nil || e.to != account {
+		b.strange = append(b.strange, fmt.Sprintf("%s got %q, which is not theirs", device, s.oid))
+		return
+	}
+	b.got[device] = append(b.got[device], s)
+}
+
+// archived notes a row of an account's archive.
+func (b *book) archived(account string, s sighting) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.entries[s.oid]; e == nil || e.to != account && e.from != account {
+		b.strange = append(b.strange, fmt.Sprintf("%q is in the archive of %s", s.oid, account))
+		return
+	}
+	b.archives[account] = append(b.archives[account], s)
+}
+
+// mark is a point in the book.
+type mark struct{ acks, refusals int }
+
+func (b *book) now() mark {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return mark{b.acks, b.refusals}
+}
+
+// await waits until something has happened that done recognises.
+func (b *book) await(ctx context.Context, what string, done func(mark) bool) error {
+	for {
+		b.mu.Lock()
+		m, news := mark{b.acks, b.refusals}, b.news
+		b.mu.Unlock()
+		if done(m) {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return fmt.Errorf("%s did not happen: %w", what, context.Cause(ctx))
+		}
+	}
+}
+
+// verdict is what the audit finds. Lost, reordered and wrong have to be none.
+type verdict struct {
+	sent, acked, refused int
+	duplicates           int // arrivals beyond the first on a device, the same stanza-id
+	lost                 []string
+	reordered            []string
+	wrong                []string // foreign recipients, unclear errors, duplicates of another stanza-id
+}
+
+func (v verdict) bad() bool { return len(v.lost)+len(v.reordered)+len(v.wrong) > 0 }
+
+// audit checks the invariants. Names of devices begin with their account's.
+func (b *book) audit(devices map[string][]string) verdict {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v := verdict{wrong: slices.Clone(b.strange)}
+	arrived := map[string]map[string]bool{}
+	for _, account := range slices.Sorted(maps.Keys(devices)) {
+		arrived[account] = map[string]bool{}
+		ids := map[string]string{} // an account's devices know a message by one stanza-id
+		for _, d := range devices[account] {
+			b.sequence(&v, d, b.got[d], ids)
+			for _, s := range b.got[d] {
+				arrived[account][s.oid] = true
+			}
+		}
+	}
+	kept := map[string]map[string]bool{}
+	for _, account := range slices.Sorted(maps.Keys(b.archives)) {
+		kept[account] = map[string]bool{}
+		rows := b.archives[account]
+		b.sequence(&v, "the archive of "+account, rows, map[string]string{})
+		for _, s := range rows {
+			if kept[account][s.oid] {
+				v.wrong = append(v.wrong, fmt.Sprintf("%s is in the archive of %s twice (sent %d times)", s.oid, account, b.entries[s.oid].sends))
+			}
+			kept[account][s.oid] = true
+		}
+	}
+	for oid, e := range b.entries {
+		v.sent++
+		if e.refused {
+			v.refused++
+			continue
+		}
+		if !e.acked {
+			continue
+		}
+		v.acked++
+		if missing := absent(kept[e.from][oid], kept[e.to][oid], arrived[e.to][oid]); missing != "" {
+			v.lost = append(v.lost, oid+": "+missing)
+		}
+	}
+	slices.Sort(v.lost)
+	return v
+}
+
+func absent(sender, recipient, arrived bool) (missing string) {
+	for _, c := range []struct {
+		there bool
+		where string
+	}{{sender, "not in the sender's archive "}, {recipient, "not in the recipient's archive "}, {arrived, "not received"}} {
+		if !c.there {
+			missing += c.where
+		}
+	}
+	return missing
+}
+
+// sequence checks that first sightings are in send order and that later ones
+// are the same message. What was refused has no place in the order: its
+// recipient may get it later, or never.
+func (b *book) sequence(v *verdict, where string, seen []sighting, ids map[string]string) {
+	last := map[pair]int{}
+	here := map[string]bool{}
+	for _, s := range seen {
+		e := b.entries[s.oid]
+		if id, ok := ids[s.oid]; ok && id != s.stanzaID {
+			v.wrong = append(v.wrong, fmt.Sprintf("%s: %s came under two stanza-ids (sent %d times)", where, s.oid, e.sends))
+		}
+		ids[s.oid] = s.stanzaID
+		if here[s.oid] {
+			v.duplicates++
+			continue
+		}
+		here[s.oid] = true
+		if e.refused {
+			continue
+		}
+		if e.n < last[e.pair] {
+			v.reordered = append(v.reordered, fmt.Sprintf("%s: %s after number %d", where, s.oid, last[e.pair]))
+		}
+		last[e.pair] = max(last[e.pair], e.n)
+	}
+}
+
+// add sums up verdicts of several runs.
+func (v verdict) add(w verdict) verdict {
+	v.sent, v.acked, v.refused, v.duplicates = v.sent+w.sent, v.acked+w.acked, v.refused+w.refused, v.duplicates+w.duplicates
+	v.lost, v.reordered, v.wrong = slices.Concat(v.lost, w.lost), slices.Concat(v.reordered, w.reordered), slices.Concat(v.wrong, w.wrong)
+	return v
+}
+
+// some shows the first few of many.
+func some(list []string) string {
+	return fmt.Sprintf("%d: %q", len(list), list[:min(len(list), 5)])
+}
+
+func median[T cmp.Ordered](list []T) (m T) {
+	if len(list) == 0 {
+		return m
+	}
+	list = slices.Sorted(slices.Values(list))
+	return list[len(list)/2]
+}

@@ -1,0 +1,253 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"parley/parser/stanza"
+	"parley/plugins/plugintest"
+)
+
+// client is one device with stream management (XEP-0198). It lives longer than
+// its connections: what was not acknowledged is sent again, in order, on a
+// resumed stream or a new one. One goroutine works with it.
+type client struct {
+	user, resource string
+	book           *book
+
+	conn     *plugintest.Client
+	elements chan *stanza.Element // of conn; closed when it ends
+	why      error                // then, why it ended
+	previd   string               // "": there is nothing to resume
+	in       uint32               // stanzas received in this session
+	out      uint32               // stanzas the server has acknowledged in it
+	waiting  []outgoing           // sent, not acknowledged
+}
+
+// outgoing is a stanza; oid is "" when it is no message of the ledger.
+type outgoing struct{ oid, raw string }
+
+func (c *client) name() string { return c.user + "/" + c.resource }
+
+// loginLimit ends a login that gets nowhere.
+const loginLimit = 30 * time.Second
+
+// errGone says that the stream cannot go on; the client comes back.
+var errGone = errors.New("stream gone")
+
+// connect logs in, resumes if it can, and sends again what was not acknowledged.
+func (c *client) connect(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, loginLimit)
+	defer cancel()
+	conn, err := plugintest.Connect(ctx, addr, "localhost", c.user, password)
+	if err != nil {
+		return err
+	}
+	c.conn = conn
+	if err := c.begin(ctx); err != nil {
+		conn.Close()
+		return err
+	}
+	c.elements = make(chan *stanza.Element, 64)
+	go c.read(conn, c.elements)
+	return nil
+}
+
+func (c *client) begin(ctx context.Context) error {
+	if c.previd != "" {
+		resumed, err := c.resume(ctx)
+		if err != nil {
+			return err
+		}
+		if resumed {
+			return c.again(false)
+		}
+	}
+	if err := c.conn.Bind(ctx, c.resource); err != nil {
+		return err
+	}
+	if err := c.conn.Send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>"); err != nil {
+		return err
+	}
+	el, err := c.answer(ctx, "enabled")
+	if err != nil {
+		return err
+	}
+	c.previd, c.in, c.out = el.Get("id"), 0, 0
+	// Presence is a stanza like any other: it is counted.
+	c.waiting = append([]outgoing{{raw: "<presence/>"}}, messages(c.waiting)...)
+	return c.again(true)
+}
+
+// messages leaves out what a new session does not say again.
+func messages(list []outgoing) (kept []outgoing) {
+	for _, o := range list {
+		if o.oid != "" {
+			kept = append(kept, o)
+		}
+	}
+	return kept
+}
+
+// resume is XEP-0198 §5.
+func (c *client) resume(ctx context.Context) (bool, error) {
+	if err := c.conn.Send(fmt.Sprintf("<resume xmlns='urn:xmpp:sm:3' previd='%s' h='%d'/>", c.previd, c.in)); err != nil {
+		return false, err
+	}
+	el, err := c.answer(ctx, "resumed", "failed")
+	if err != nil {
+		return false, err
+	}
+	if h := el.Get("h"); h != "" { // <failed/> may have it, too
+		if err := c.covered(h); err != nil {
+			return false, err
+		}
+	}
+	if el.Name.Local == "failed" {
+		c.previd = ""
+		return false, nil
+	}
+	return true, nil
+}
+
+func (c *client) answer(ctx context.Context, names ...string) (*stanza.Element, error) {
+	el, err := c.conn.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		if el.Name.Local == n {
+			return el, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: expected %v, got %s", c.name(), names, el.Bytes(""))
+}
+
+// again sends everything that waits; fresh: on a new session.
+func (c *client) again(fresh bool) error {
+	var b strings.Builder
+	for _, o := range c.waiting {
+		b.WriteString(o.raw)
+		if o.oid != "" && fresh {
+			c.book.sentAgain(o.oid)
+		}
+	}
+	b.WriteString("<r xmlns='urn:xmpp:sm:3'/>")
+	return c.conn.Send(b.String())
+}
+
+// read passes on what comes until the connection ends.
+func (c *client) read(conn *plugintest.Client, to chan<- *stanza.Element) {
+	defer close(to)
+	for {
+		el, err := conn.Next(context.Background())
+		if err != nil {
+			return
+		}
+		to <- el
+	}
+}
+
+// drop closes the connection without a farewell and frees its reader.
+func (c *client) drop() {
+	if c.conn == nil {
+		return
+	}
+	c.conn.Close()
+	for range c.elements {
+	}
+	c.conn = nil
+}
+
+// send sends messages and asks what became of them.
+func (c *client) send(list []outgoing) error {
+	var b strings.Builder
+	for _, o := range list {
+		b.WriteString(o.raw)
+	}
+	b.WriteString("<r xmlns='urn:xmpp:sm:3'/>")
+	c.waiting = append(c.waiting, list...)
+	return c.conn.Send(b.String())
+}
+
+// covered takes what the server has acknowledged off the list.
+func (c *client) covered(h string) error {
+	n, err := strconv.ParseUint(h, 10, 32)
+	if err != nil {
+		return fmt.Errorf("%s: h=%q: %w", c.name(), h, err)
+	}
+	done := uint32(n) - c.out
+	if int64(done) > int64(len(c.waiting)) {
+		return c.wrong(fmt.Sprintf("h=%s after %d, with %d waiting", h, c.out, len(c.waiting)))
+	}
+	for _, o := range c.waiting[:done] {
+		if o.oid != "" {
+			c.book.acked(o.oid)
+		}
+	}
+	c.waiting, c.out = c.waiting[done:], uint32(n)
+	return nil
+}
+
+// wrong enters into the book what no server may do.
+func (c *client) wrong(what string) error {
+	c.book.mu.Lock()
+	c.book.strange = append(c.book.strange, c.name()+": "+what)
+	c.book.mu.Unlock()
+	return fmt.Errorf("%s: %s", c.name(), what)
+}
+
+// handle deals with one element. message is set when it is one with a body.
+func (c *client) handle(el *stanza.Element) (message *stanza.Element, err error) {
+	switch {
+	case el.Name.Space == stanza.NSSM && el.Name.Local == "r":
+		return nil, c.conn.Send(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", c.in))
+	case el.Name.Space == stanza.NSSM && el.Name.Local == "a":
+		return nil, c.covered(el.Get("h"))
+	case el.Name.Space == stanza.NSStream: // a stream error
+		c.previd = ""
+		return nil, fmt.Errorf("%w: %s", errGone, el.Bytes(""))
+	case el.Name.Space != stanza.NSClient:
+		return nil, nil
+	}
+	c.in++
+	if el.Name.Local != "message" {
+		return nil, nil
+	}
+	if el.Get("type") == "error" {
+		c.refused(el)
+		return nil, nil
+	}
+	return el, nil
+}
+
+func (c *client) refused(el *stanza.Element) {
+	e := el.Child(stanza.NSClient, "error")
+	if e == nil || e.First() == nil {
+		_ = c.wrong("an error without a condition: " + string(el.Bytes("")))
+		return
+	}
+	c.book.refused(el.Get("id"), e.Get("type"), e.First().Name.Local)
+}
+
+// sight reads a message of the ledger; false: it is none.
+func (c *client) sight(el *stanza.Element) (sighting, bool) {
+	o := el.Child(stanza.NSStanzaID, "origin-id")
+	if o == nil {
+		return sighting{}, false
+	}
+	s := sighting{oid: o.Get("id")}
+	for id := range el.Elements() {
+		if id.Name.Space == stanza.NSStanzaID && id.Name.Local == "stanza-id" && id.Get("by") == c.user+"@localhost" {
+			s.stanzaID = id.Get("id")
+		}
+	}
+	if s.stanzaID == "" {
+		_ = c.wrong(s.oid + " came without a stanza-id")
+	}
+	return s, true
+}

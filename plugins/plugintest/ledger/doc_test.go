@@ -1,0 +1,22 @@
+// Package ledger_test proves the promises D1 to D3 of one node against faults
+// ("The promise" and "How it is tested" of the design's scale.md; reliability
+// rows 30 to 32).
+//
+// Clients with stream management (XEP-0198) send numbered messages to bare
+// JIDs and enter into a book what was sent, refused and acknowledged;
+// recipients, of several devices or away for a while, enter what came. Meanwhile
+// something breaks: the server is killed, the disk is full, the database dies,
+// freezes or is slow. At the end everybody fetches what waits and reads the
+// whole archive, and the book is audited (book_test.go):
+//
+//   - acknowledged and not refused: in both archives, and received
+//   - archive order is send order, for each sender and recipient
+//   - nobody gets what is somebody else's
+//   - what comes twice has the same stanza-id
+//   - an error says that it is for now, and the server recovers by itself
+//
+// The server is the real program as a child process. go test runs short rounds;
+// PARLEY_LEDGER_ROUNDS=20 is the long run (make soak), and
+// PARLEY_LEDGER_TABLE=FILE writes its table. PARLEY_LEDGER_SEED repeats a run's
+// choices, but not its timing.
+package ledger_test

@@ -1,0 +1,368 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"parley/parser/stanza"
+)
+
+// patience ends a wait for something that does not come.
+const patience = 90 * time.Second
+
+// The people of a world. All but those who are away send from their first
+// device to everybody else.
+var cast = []struct {
+	user    string
+	devices []string
+	sends   bool
+	habit   habit
+}{
+	{"ann", []string{"phone"}, true, always},
+	{"ben", []string{"phone", "desk"}, true, always},
+	{"cid", []string{"phone", "desk", "tablet"}, true, always},
+	{"dot", []string{"phone"}, true, always},
+	{"eve", []string{"phone"}, false, sometimes},
+	{"flo", []string{"phone"}, false, never},
+}
+
+// habit is when a device is connected.
+type habit int
+
+const (
+	always    habit = iota
+	sometimes       // drops its connection, stays away, and resumes or logs in anew
+	never           // until the end
+)
+
+// world is a server with its people and their book.
+type world struct {
+	t      *testing.T
+	server *server
+	book   *book
+	seed   uint64
+	tasks  sync.WaitGroup
+	calm   chan struct{} // closed: nobody says anything new
+	cancel context.CancelFunc
+}
+
+// newWorld starts the server, makes the accounts, and lets everybody talk.
+func newWorld(t *testing.T, s *server, seed uint64) *world {
+	t.Helper()
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range cast {
+		if err := s.account(t.Context(), p.user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &world{t: t, server: s, book: newBook(), seed: seed, calm: make(chan struct{}), cancel: cancel}
+	t.Cleanup(w.end)
+	for i, p := range cast {
+		for j, r := range p.devices {
+			if p.habit == never {
+				continue
+			}
+			d := &device{
+				world: w, habit: p.habit, sends: p.sends && j == 0,
+				client: client{user: p.user, resource: r, book: w.book},
+				random: rand.New(rand.NewPCG(seed, uint64(i*10+j))),
+			}
+			w.tasks.Go(func() { d.live(ctx) })
+		}
+	}
+	w.progress("first messages", w.book.now(), len(cast)*10)
+	return w
+}
+
+// end makes everybody hang up.
+func (w *world) end() {
+	w.cancel()
+	w.tasks.Wait()
+}
+
+// progress waits until n more messages are acknowledged than at m.
+func (w *world) progress(what string, m mark, n int) {
+	w.t.Helper()
+	w.await(what, func(now mark) bool { return now.acks >= m.acks+n })
+}
+
+func (w *world) await(what string, done func(mark) bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if err := w.book.await(ctx, what, done); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// device is somebody's client with a life of its own.
+type device struct {
+	client
+	world  *world
+	habit  habit
+	sends  bool
+	random *rand.Rand
+}
+
+// The pace of a device.
+const (
+	tick     = 10 * time.Millisecond // between bursts
+	maxBurst = 4
+	window   = 24                     // messages that may be unacknowledged
+	retry    = 50 * time.Millisecond  // after a login that failed
+	moment   = 300 * time.Millisecond // of being here, or away, on average
+)
+
+// live comes back until the world ends, or there is nothing left to do.
+func (d *device) live(ctx context.Context) {
+	defer func() { d.drop() }()
+	for ctx.Err() == nil {
+		addr, err := d.world.server.address(ctx)
+		if err != nil {
+			return
+		}
+		if err := d.connect(ctx, addr); err != nil {
+			wait(ctx, retry)
+			continue
+		}
+		err = d.stay(ctx)
+		d.drop()
+		if errors.Is(err, errAway) {
+			wait(ctx, time.Duration(d.random.Int64N(int64(2*moment))))
+			if d.random.IntN(2) == 0 {
+				d.previd = "" // has forgotten: logs in anew, the old session is still there
+			}
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// errAway is why a device leaves by itself.
+var errAway = errors.New("away")
+
+// stay talks and listens while the connection lasts.
+func (d *device) stay(ctx context.Context) error {
+	pace := time.NewTicker(tick)
+	defer pace.Stop()
+	var leave <-chan time.Time
+	if d.habit == sometimes {
+		t := time.NewTimer(time.Duration(d.random.Int64N(int64(2 * moment))))
+		defer t.Stop()
+		leave = t.C
+	}
+	for {
+		select {
+		case el, ok := <-d.elements:
+			if !ok {
+				return errGone
+			}
+			if err := d.take(el); err != nil {
+				return err
+			}
+		case <-pace.C:
+			if err := d.talk(); err != nil {
+				return err
+			}
+		case <-leave:
+			return errAway
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (d *device) take(el *stanza.Element) error {
+	m, err := d.handle(el)
+	if m == nil || err != nil {
+		return err
+	}
+	if s, ok := d.sight(m); ok {
+		d.book.received(d.user, d.name(), s)
+	}
+	return nil
+}
+
+// talk sends a burst to people chosen at random, unless too much is open.
+func (d *device) talk() error {
+	select {
+	case <-d.world.calm:
+		return nil
+	default:
+	}
+	if !d.sends || len(d.waiting) >= window {
+		return nil
+	}
+	var burst []outgoing
+	for range 1 + d.random.IntN(maxBurst) {
+		to := cast[d.random.IntN(len(cast))].user
+		if to == d.user {
+			continue
+		}
+		oid := d.book.send(pair{d.user, to})
+		burst = append(burst, outgoing{oid, fmt.Sprintf(
+			"<message to='%s@localhost' type='chat' id='%s'><body>number %s</body><origin-id xmlns='urn:xmpp:sid:0' id='%s'/></message>", to, oid, oid, oid)})
+	}
+	if len(burst) == 0 {
+		return nil
+	}
+	return d.client.send(burst)
+}
+
+// settle lets everybody stop talking, waits until nothing is open, and has
+// everybody fetch what waits and what is archived; then it audits the book.
+func (w *world) settle() verdict {
+	w.t.Helper()
+	close(w.calm)
+	w.await("an answer to everything", func(mark) bool { return w.book.open() == 0 })
+	w.end()
+	devices := map[string][]string{}
+	for _, p := range cast {
+		names, err := w.fetch(p.user)
+		if err != nil {
+			w.t.Fatalf("%s: %v", p.user, err)
+		}
+		devices[p.user] = names
+		for _, r := range p.devices {
+			devices[p.user] = append(devices[p.user], p.user+"/"+r)
+		}
+	}
+	return w.book.audit(devices)
+}
+
+// open counts the messages that were sent and not acknowledged.
+func (b *book) open() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.entries {
+		if !e.acked {
+			n++
+		}
+	}
+	return n
+}
+
+// fetch logs a new device in, which takes what is pending, and reads the
+// archive. What waits comes in order, before anything newer: a message to
+// oneself ends it.
+func (w *world) fetch(user string) (names []string, err error) {
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	addr, err := w.server.address(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{user: user, resource: "last", book: w.book}
+	if err := c.connect(ctx, addr); err != nil {
+		return nil, err
+	}
+	defer c.drop()
+	err = c.send([]outgoing{{raw: "<message to='" + user + "@localhost' type='chat' id='end'><body>end</body></message>"}})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		m, err := c.next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if m.Get("id") == "end" {
+			return []string{c.name()}, c.history(ctx)
+		}
+		if s, ok := c.sight(m); ok {
+			w.book.received(user, c.name(), s)
+		}
+	}
+}
+
+// next returns the next message that comes.
+func (c *client) next(ctx context.Context) (*stanza.Element, error) {
+	for {
+		select {
+		case el, ok := <-c.elements:
+			if !ok {
+				return nil, errGone
+			}
+			if m, err := c.handle(el); m != nil || err != nil {
+				return m, err
+			}
+			if el.Name.Local == "iq" {
+				return el, nil
+			}
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// nsArchive is XEP-0313.
+const nsArchive = "urn:xmpp:mam:2"
+
+// history reads the whole archive, page by page, into the book.
+func (c *client) history(ctx context.Context) error {
+	after := ""
+	for page := 0; ; page++ {
+		if page > 0 {
+			after = "<after>" + after + "</after>"
+		}
+		id := "page" + strconv.Itoa(page)
+		err := c.conn.Send("<iq type='set' id='" + id + "'><query xmlns='" + nsArchive + "'><set xmlns='http://jabber.org/protocol/rsm'><max>250</max>" + after + "</set></query></iq>")
+		if err != nil {
+			return err
+		}
+		for after = ""; ; {
+			el, err := c.next(ctx)
+			if err != nil {
+				return err
+			}
+			if el.Name.Local == "iq" {
+				fin := el.Child(nsArchive, "fin")
+				if fin == nil {
+					return fmt.Errorf("archive: %s", el.Bytes(""))
+				}
+				if fin.Get("complete") == "true" {
+					return nil
+				}
+				break
+			}
+			if after, err = c.row(el, after); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// row enters an archive's row and returns its id, or what came before when
+// the message is none.
+func (c *client) row(el *stanza.Element, before string) (string, error) {
+	result := el.Child(nsArchive, "result")
+	if result == nil {
+		return before, nil
+	}
+	fwd := result.Child("urn:xmpp:forward:0", "forwarded")
+	if fwd == nil {
+		return "", fmt.Errorf("archive: %s", el.Bytes(""))
+	}
+	if m := fwd.Child(stanza.NSClient, "message"); m != nil {
+		if o := m.Child(stanza.NSStanzaID, "origin-id"); o != nil {
+			c.book.archived(c.user, sighting{o.Get("id"), result.Get("id")})
+		}
+	}
+	return result.Get("id"), nil
+}
