@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,14 +50,14 @@ func FuzzConnection(f *testing.F) {
 	w := start(f, fuzzHouse)
 	w.fuzzed = fuzzed
 	w.account(fuzzed, secret)
-	w.rounds = os.Getpid() << 20 // ids of other processes' rounds are others
+	w.rounds.Store(int64(os.Getpid()) << 20) // ids of other processes' rounds are others
 	base := runtime.NumGoroutine()
 	f.Fuzz(func(t *testing.T, state byte, data []byte) {
 		w.TB = t
 		s := protocolStates[int(state)%len(protocolStates)]
 		p, err := w.enter(s)
 		if errors.Is(err, errLogin) { // an earlier input has removed the account, or its password
-			w.fuzzed = fuzzed + "-" + strconv.Itoa(w.rounds)
+			w.fuzzed = w.fresh(fuzzed)
 			w.account(w.fuzzed, secret)
 			p, err = w.enter(s)
 		}

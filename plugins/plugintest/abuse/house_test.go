@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,8 +44,8 @@ type world struct {
 	ctx    context.Context
 	alice  *plugintest.Client
 	bob    *plugintest.Client
-	rounds int
-	fuzzed string // whose sessions FuzzConnection uses
+	rounds atomic.Int64 // ids that are used up
+	fuzzed string       // whose sessions FuzzConnection uses
 }
 
 // start starts a house with every plugin and more, configured with config.
@@ -113,12 +114,16 @@ func withID(id string) func(*stanza.Element) bool {
 	return func(el *stanza.Element) bool { return el.Get("id") == id }
 }
 
+// fresh is an id that was not used before.
+func (w *world) fresh(prefix string) string {
+	return prefix + "-" + strconv.FormatInt(w.rounds.Add(1), 10)
+}
+
 // until returns everything that came before the answer to a ping that the
 // client sends now: proof that nothing else came.
 func (w *world) until(c *plugintest.Client) (before []*stanza.Element) {
 	w.Helper()
-	w.rounds++
-	id := "until-" + strconv.Itoa(w.rounds)
+	id := w.fresh("until")
 	w.say(c, "<iq type='get' id='"+id+"'><ping xmlns='urn:xmpp:ping'/></iq>")
 	w.next(c, func(el *stanza.Element) bool {
 		if el.Get("id") == id {
@@ -142,8 +147,7 @@ func (w *world) say(c *plugintest.Client, format string, args ...any) {
 
 // exchange lets alice write to bob once and returns how long it took.
 func (w *world) exchange() (time.Duration, error) {
-	w.rounds++
-	id := "round-" + strconv.Itoa(w.rounds)
+	id := w.fresh("round")
 	begin := time.Now()
 	err := w.alice.Send("<message type='chat' id='" + id + "' to='" + w.bob.JID.String() + "'><body>still here</body></message>")
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // Who does not read is cut off when an outbox is full; what he did not take
 // waits for him in the archive, and the one who writes to him goes on.
 func TestReliability05SlowReader(t *testing.T) {
-	const messages, size = 400, 64 << 10
+	const messages, size = 250, 64 << 10
 	w := start(t, configured([]string{unlimited, "outbox: 256kB"}, nil))
 	lazy, err := dialPeer(w.Door("c2s"))
 	w.must(err)
@@ -123,8 +123,8 @@ func TestReliability08Guessing(t *testing.T) {
 
 // Passwords that cost much to check cost the one who sends them, in turn.
 func TestReliability09ExpensivePasswords(t *testing.T) {
-	const guessers, guesses = 16, 8
-	w := start(t, strings.Replace(configured([]string{unlimited, "limits: {auth_tries: 10}"}, nil), "4096", "100000", 1))
+	const guessers, guesses = 16, 4
+	w := start(t, strings.Replace(configured([]string{unlimited, "limits: {auth_tries: 10}"}, nil), "4096", "50000", 1))
 	w.account("victim", secret)
 	w.during(32, func() {
 		var work sync.WaitGroup

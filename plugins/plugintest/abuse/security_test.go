@@ -149,8 +149,7 @@ var names = []string{"unknown1", "offline1", "online01"}
 // with the name taken out.
 func (w *world) transcript(stranger *peer, name, what string) string {
 	w.Helper()
-	w.rounds++
-	id := "done-" + strconv.Itoa(w.rounds)
+	id := w.fresh("done")
 	sent := make(chan error, 1) // the answers are more than sockets hold
 	go func() {
 		sent <- stranger.say(strings.ReplaceAll(what, "$NAME", name) + "<iq type='get' id='" + id + "'><ping xmlns='urn:xmpp:ping'/></iq>")
