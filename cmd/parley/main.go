@@ -45,6 +45,7 @@ func root() *cobra.Command {
 	cmd.AddCommand(
 		serveCommand(),
 		quickstartCommand(), checkCommand(),
+		backupCommand(), restoreCommand(), migrateCommand(),
 		accountCommand(), componentCommand(), serverCommand(), pluginCommand(), configCommand(),
 		versionCommand(),
 	)

@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"parley/plugins"
+	"parley/plugins/admin/client"
+	"parley/storage"
+)
+
+func restoreCommand() *cobra.Command {
+	var p place
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "restore FILE",
+		Short: "Put back what `parley backup` wrote; the server must not run",
+		Long: `Verifies FILE, then puts its database, certificates and files into the data
+directory. What is there is replaced only with --force; the database is kept
+under another name. Clients log in anew with their passwords and fetch their
+rosters again; what happened since the backup is gone.
+
+The configuration that was backed up is written beside the database under the
+name restored-NAME; the one that is in force is not touched.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := p.load(cmd)
+			if err != nil {
+				return err
+			}
+			return s.restore(cmd.Context(), cmd.OutOrStdout(), args[0], force)
+		},
+	}
+	p.common(cmd)
+	cmd.Flags().BoolVar(&force, "force", false, "replace what is in the data directory")
+	return cmd
+}
+
+func (s *setup) restore(ctx context.Context, out io.Writer, file string, force bool) error {
+	c := s.settings.StorageConfig()
+	if c.Driver == "postgres" {
+		return fmt.Errorf("this installation is on Postgres: stop the servers, then\n\n  pg_restore --clean --if-exists --dbname='%s' FILE", withoutPassword(c.DSN))
+	}
+	from, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = from.Close() }()
+	if err := errors.Join(becomeOwner(s.settings.Data), prepareData(s.settings.Data)); err != nil {
+		return err
+	}
+	if err := s.stopped(ctx); err != nil {
+		return err
+	}
+	if !force {
+		for _, name := range []string{c.Path, c.Path + "-wal"} {
+			if _, err := os.Lstat(name); err == nil {
+				return fmt.Errorf("%s is there: --force replaces it", name)
+			}
+		}
+	}
+	tmp, err := os.MkdirTemp(s.settings.Data, ".parley-restore-*")
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(tmp) }()
+	m, err := unbundle(from, tmp)
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", file, err)
+	}
+	r := &restoring{setup: s, m: m, tmp: tmp, database: c.Path, force: force}
+	if err := r.run(ctx); err != nil {
+		return fmt.Errorf("restore %s: %w", file, err)
+	}
+	if r.kept != "" {
+		_, _ = fmt.Fprintf(out, "the database that was there: %s\n", r.kept)
+	}
+	if err := m.print(out, c.Path); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "the state of %s is back; clients log in with their passwords\n", m.Created.Local().Format(time.DateTime))
+	return err
+}
+
+// stopped makes sure that nobody uses the installation.
+func (s *setup) stopped(ctx context.Context) error {
+	_, err := client.Open(ctx, s.settings.Data)
+	switch {
+	case err == nil:
+		return fmt.Errorf("a server runs on %s: stop it first", s.settings.Data)
+	case !errors.Is(err, client.ErrNotRunning):
+		return err
+	}
+	path := s.settings.StorageConfig().Path
+	used, err := storage.UsedSQLite(ctx, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if used {
+		return fmt.Errorf("%s is in use: stop the server first", path)
+	}
+	return err
+}
+
+// restoring is a bundle that was unpacked into tmp.
+type restoring struct {
+	*setup
+	m        *manifest
+	tmp      string
+	database string
+	force    bool
+	kept     string // the database that was replaced
+}
+
+func (r *restoring) run(ctx context.Context) error {
+	db := filepath.Join(r.tmp, bundleDatabase)
+	tables, err := storage.CheckSQLite(ctx, db)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(tables, r.m.Tables) {
+		return fmt.Errorf("%w: tables do not have the rows they had", errNoBundle)
+	}
+	if err := r.renew(ctx, db); err != nil {
+		return err
+	}
+	if err := r.files(); err != nil {
+		return err
+	}
+	if err := r.aside(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(r.database), 0o700); err != nil {
+		return err
+	}
+	if err := move(db, r.database); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(r.database))
+}
+
+// renew makes an old state one that can go on (reliability row 40). Tables are
+// migrated on the way, so that a backup of a later release is refused here.
+func (r *restoring) renew(ctx context.Context, path string) error {
+	db, err := storage.Open(ctx, storage.Config{Driver: "sqlite", Path: path}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return err
+	}
+	err = plugins.Migrate(ctx, db, r.plugins)
+	if err == nil {
+		err = db.Tx(ctx, func(tx storage.Tx) error {
+			for _, w := range renewals(r.reached(ctx)) {
+				if _, err := tx.Exec(ctx, w.sql, w.args...); err != nil {
+					return fmt.Errorf("%s: %w", w.what, err)
+				}
+			}
+			return nil
+		})
+	}
+	return errors.Join(err, db.Close())
+}
+
+type renewal struct {
+	what, sql string
+	args      []any
+}
+
+// renewals go on after reached, in unix microseconds, which is later than
+// everything that was ever given out.
+func renewals(reached int64) []renewal {
+	return []renewal{
+		// Clients keep ids as positions in their archives (XEP-0313 §3.5): none
+		// is given a second time, even with a clock that went back.
+		{"archive ids", `INSERT INTO archive_mark (id, mark) VALUES (1, $1)
+			ON CONFLICT (id) DO UPDATE SET mark = excluded.mark WHERE archive_mark.mark < excluded.mark`, []any{reached}},
+		// A client that saw changes which are gone must get the whole roster
+		// (XEP-0237 §2.5), not what changed after its version.
+		{"roster versions", `UPDATE roster_versions SET ver = max(ver, $1), floor = max(ver, $1)`, []any{reached}},
+		// A token that was used or revoked since must not come back to life
+		// (XEP-0484 §5): clients log in with their passwords.
+		{"login tokens", `DELETE FROM account_token`, nil},
+	}
+}
+
+// reached is how far ids can have come.
+func (r *restoring) reached(ctx context.Context) int64 {
+	at := max(time.Now().UnixMicro(), r.m.Created.UnixMicro())
+	if _, err := os.Stat(r.database); err != nil {
+		return at
+	}
+	// The database that is replaced knows, if it can be read at all.
+	db, err := storage.Open(ctx, storage.Config{Driver: "sqlite", Path: r.database}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return at
+	}
+	defer func() { _ = db.Close() }()
+	mark := int64(0)
+	if err := db.QueryRow(ctx, `SELECT mark FROM archive_mark WHERE id = 1`).Scan(&mark); err != nil {
+		return at
+	}
+	return max(at, mark)
+}
+
+// files puts everything but the database into place.
+func (r *restoring) files() error {
+	for _, f := range r.m.Files {
+		to, ok := r.destination(f.Name)
+		if !ok {
+			continue
+		}
+		if _, err := os.Lstat(to); err == nil && !r.force {
+			return fmt.Errorf("%s is there: --force replaces it", to)
+		}
+	}
+	for _, f := range r.m.Files {
+		to, ok := r.destination(f.Name)
+		if !ok {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			return err
+		}
+		if err := errors.Join(os.Rename(filepath.Join(r.tmp, filepath.FromSlash(f.Name)), to), syncDir(filepath.Dir(to))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *restoring) destination(name string) (string, bool) {
+	switch {
+	case name == bundleDatabase:
+		return "", false
+	case name[:len(bundleData)] == bundleData:
+		return filepath.Join(r.settings.Data, filepath.FromSlash(name[len(bundleData):])), true
+	}
+	return filepath.Join(r.settings.Data, "restored-"+filepath.Base(name)), true
+}
+
+// aside renames the database that is there, with its log: a log beside another
+// database would be taken for its own.
+func (r *restoring) aside() error {
+	keep := r.database + time.Now().UTC().Format(".replaced-20060102T150405.000000")
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		err := os.Rename(r.database+suffix, keep+suffix)
+		switch {
+		case err == nil:
+			r.kept = keep
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	return nil
+}
+
+// move renames; storage.path may be on another file system, where the file is
+// copied first.
+func move(from, to string) error {
+	err := os.Rename(from, to)
+	if err == nil {
+		return nil
+	}
+	beside := to + ".restoring"
+	src, openErr := os.Open(from)
+	if openErr != nil {
+		return errors.Join(err, openErr)
+	}
+	defer func() { _ = src.Close() }()
+	dst, openErr := os.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if openErr != nil {
+		return errors.Join(err, openErr)
+	}
+	_, err = io.Copy(dst, src)
+	if err = errors.Join(err, dst.Sync(), dst.Close()); err != nil {
+		return errors.Join(err, os.Remove(beside))
+	}
+	return os.Rename(beside, to)
+}
