@@ -280,6 +280,8 @@ func (b *bundle) copies(ctx context.Context, e *channel.Envelope, chosen, all []
 
 // deliver addresses one envelope to the sessions. Sessions with a negative
 // priority get it without its row: they never consume (RFC 6121 §8.5.2.1.1).
+// One that has not sent presence gets only what is addressed to it alone, and
+// consumes that.
 func (b *bundle) deliver(e *channel.Envelope, to ...*sessions.Entry) {
 	if len(to) == 0 {
 		return
@@ -289,7 +291,7 @@ func (b *bundle) deliver(e *channel.Envelope, to ...*sessions.Entry) {
 	d.Solicited = e.Solicited || e.Replay
 	var only []sessions.Ref
 	for _, x := range to {
-		if e.Pending != 0 && !x.Receives() {
+		if e.Pending != 0 && x.Available && x.Priority < 0 {
 			only = append(only, x.Ref)
 			continue
 		}

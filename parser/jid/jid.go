@@ -252,6 +252,9 @@ func prepareIPv6(s string) (string, error) {
 	return "", malformed("domainpart", "not an IPv6 address")
 }
 
+// maxLabel is how many octets a label may have as an A-label (RFC 5890 §2.3.1, by way of RFC 7622 §3.2).
+const maxLabel = 63
+
 // mapDomain turns A-labels into U-labels and maps case and width (RFC 7622 §3.2.1, §3.2.2; RFC 5895 as UTS #46 has it).
 func mapDomain(s string) (string, error) {
 	// A Profile is immutable; making one costs little beside its use.
@@ -260,9 +263,16 @@ func mapDomain(s string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for label := range strings.SplitSeq(d, ".") {
-		if label == "" {
+	ascii, err := profile.ToASCII(d)
+	if err != nil {
+		return "", err
+	}
+	for label := range strings.SplitSeq(ascii, ".") {
+		switch {
+		case label == "":
 			return "", errEmptyLabel
+		case len(label) > maxLabel:
+			return "", errLongLabel
 		}
 	}
 	if strings.ContainsAny(d, "@/[]") { // would be split elsewhere the next time
@@ -273,6 +283,7 @@ func mapDomain(s string) (string, error) {
 
 var (
 	errEmptyLabel = errors.New("empty label")
+	errLongLabel  = errors.New("label of more than 63 octets")
 	errSeparator  = errors.New("separator within")
 )
 

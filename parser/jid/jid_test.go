@@ -12,36 +12,37 @@ import (
 // RFC 7622 §3.5, table 1, and more of the kind.
 func TestRule33Accepted(t *testing.T) {
 	long := strings.Repeat("a", 1023)
+	longDomain := strings.TrimSuffix(strings.Repeat(strings.Repeat("a", 63)+".", 16), ".")
 	for in, want := range map[string][3]string{
-		"juliet@example.com":               {"juliet", "example.com", ""},
-		"juliet@example.com/foo":           {"juliet", "example.com", "foo"},
-		"juliet@example.com/foo bar":       {"juliet", "example.com", "foo bar"},
-		"juliet@example.com/foo@bar":       {"juliet", "example.com", "foo@bar"},
-		"foo\\20bar@example.com":           {"foo\\20bar", "example.com", ""},
-		"fussball@example.com":             {"fussball", "example.com", ""},
-		"fu\u00DFball@example.com":         {"fu\u00DFball", "example.com", ""},
-		"\u03C0@example.com":               {"\u03C0", "example.com", ""},
-		"\u03A3@example.com/foo":           {"\u03C3", "example.com", "foo"},
-		"\u03C3@example.com/foo":           {"\u03C3", "example.com", "foo"},
-		"\u03C2@example.com/foo":           {"\u03C2", "example.com", "foo"},
-		"king@example.com/\u265A":          {"king", "example.com", "\u265A"},
-		"example.com":                      {"", "example.com", ""},
-		"example.com/foobar":               {"", "example.com", "foobar"},
-		"a.example.com/b@example.net":      {"", "a.example.com", "b@example.net"},
-		"a/b/c@d":                          {"", "a", "b/c@d"},
-		"Juliet@EXAMPLE.com/Balcony":       {"juliet", "example.com", "Balcony"},
-		"a@example.com.":                   {"a", "example.com", ""},
-		"a@example.com./x":                 {"a", "example.com", "x"},
-		"a@xn--bcher-kva.example":          {"a", "b\u00FCcher.example", ""},
-		"a@XN--Bcher-KVA.example":          {"a", "b\u00FCcher.example", ""},
-		"a@B\u00DCCHER.example":            {"a", "b\u00FCcher.example", ""},
-		"a@\uFF45xample.com":               {"a", "example.com", ""},
-		"a@[2001:DB8:0::1]/r":              {"a", "[2001:db8::1]", "r"},
-		"192.0.2.1":                        {"", "192.0.2.1", ""},
-		"a@b/foo\u00A0bar":                 {"a", "b", "foo bar"},
-		"a@b/e\u0301":                      {"a", "b", "\u00E9"},
-		long + "@" + long + "/" + long:     {long, long, long},
-		"a@b/" + strings.Repeat("B", 1023): {"a", "b", strings.Repeat("B", 1023)},
+		"juliet@example.com":                 {"juliet", "example.com", ""},
+		"juliet@example.com/foo":             {"juliet", "example.com", "foo"},
+		"juliet@example.com/foo bar":         {"juliet", "example.com", "foo bar"},
+		"juliet@example.com/foo@bar":         {"juliet", "example.com", "foo@bar"},
+		"foo\\20bar@example.com":             {"foo\\20bar", "example.com", ""},
+		"fussball@example.com":               {"fussball", "example.com", ""},
+		"fu\u00DFball@example.com":           {"fu\u00DFball", "example.com", ""},
+		"\u03C0@example.com":                 {"\u03C0", "example.com", ""},
+		"\u03A3@example.com/foo":             {"\u03C3", "example.com", "foo"},
+		"\u03C3@example.com/foo":             {"\u03C3", "example.com", "foo"},
+		"\u03C2@example.com/foo":             {"\u03C2", "example.com", "foo"},
+		"king@example.com/\u265A":            {"king", "example.com", "\u265A"},
+		"example.com":                        {"", "example.com", ""},
+		"example.com/foobar":                 {"", "example.com", "foobar"},
+		"a.example.com/b@example.net":        {"", "a.example.com", "b@example.net"},
+		"a/b/c@d":                            {"", "a", "b/c@d"},
+		"Juliet@EXAMPLE.com/Balcony":         {"juliet", "example.com", "Balcony"},
+		"a@example.com.":                     {"a", "example.com", ""},
+		"a@example.com./x":                   {"a", "example.com", "x"},
+		"a@xn--bcher-kva.example":            {"a", "b\u00FCcher.example", ""},
+		"a@XN--Bcher-KVA.example":            {"a", "b\u00FCcher.example", ""},
+		"a@B\u00DCCHER.example":              {"a", "b\u00FCcher.example", ""},
+		"a@\uFF45xample.com":                 {"a", "example.com", ""},
+		"a@[2001:DB8:0::1]/r":                {"a", "[2001:db8::1]", "r"},
+		"192.0.2.1":                          {"", "192.0.2.1", ""},
+		"a@b/foo\u00A0bar":                   {"a", "b", "foo bar"},
+		"a@b/e\u0301":                        {"a", "b", "\u00E9"},
+		long + "@" + longDomain + "/" + long: {long, longDomain, long},
+		"a@b/" + strings.Repeat("B", 1023):   {"a", "b", strings.Repeat("B", 1023)},
 	} {
 		j, err := Parse(in)
 		if err != nil {
@@ -192,6 +193,20 @@ func BenchmarkParsePlain(b *testing.B) {
 	for b.Loop() {
 		if _, err := Parse("juliet@example.com/balcony"); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// A label has at most 63 octets in its ASCII form (RFC 7622 §3.2).
+func TestRule33LongLabels(t *testing.T) {
+	for domain, ok := range map[string]bool{
+		strings.Repeat("x", 63) + ".example": true,
+		strings.Repeat("x", 64) + ".example": false,
+		strings.Repeat("ü", 40) + ".example": true,
+		strings.Repeat("ü", 70) + ".example": false,
+	} {
+		if _, err := Parse("a@" + domain); (err == nil) != ok {
+			t.Errorf("%s: %v", domain, err)
 		}
 	}
 }

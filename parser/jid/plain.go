@@ -55,7 +55,7 @@ func isPlainDomain(s string) bool {
 		}
 		label := s[start:i]
 		switch {
-		case label == "", label[0] == '-', label[len(label)-1] == '-':
+		case label == "", len(label) > maxLabel, label[0] == '-', label[len(label)-1] == '-':
 			return false
 		case len(label) > 3 && label[2] == '-' && label[3] == '-': // A-labels and other R-LDH labels
 			return false
