@@ -18,13 +18,22 @@ type connSet struct {
 	open   map[*Conn]struct{}
 	byAddr map[netip.Prefix]int // of both
 	shakes int                  // TLS handshakes on the way to a connection
+	closed bool                 // the Server stops: nobody is let in who would not be told
 	gone   sync.WaitGroup
 }
 
 var (
 	errFull    = errors.New("too many connections (streamer.connections.total)")
+	errStopped = errors.New("the server has stopped")
 	errAddress = errors.New("too many connections from one address (streamer.connections.per_address)")
 )
+
+// begin lets connections in, again.
+func (s *connSet) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = false
+}
 
 func (s *connSet) add(c *Conn) error {
 	s.mu.Lock()
@@ -63,6 +72,8 @@ func (s *connSet) count(origin netip.Prefix) error {
 		s.open, s.byAddr = map[*Conn]struct{}{}, map[netip.Prefix]int{}
 	}
 	switch {
+	case s.closed:
+		return errStopped
 	case len(s.open)+s.shakes >= s.limits.Total:
 		return errFull
 	case origin.IsValid() && s.byAddr[origin] >= s.limits.PerAddress:
@@ -108,6 +119,9 @@ func (s *connSet) all() []*Conn {
 // shutdown tells every peer and waits until all have gone, at most for grace;
 // then it cuts those that have not.
 func (s *connSet) shutdown(grace time.Duration) {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	for _, c := range s.all() {
 		c.abort(&stanza.StreamError{Condition: stanza.StreamSystemShutdown})
 	}

@@ -157,12 +157,14 @@ func (s *Server) Serve(ctx context.Context) error {
 	return err
 }
 
-// listen runs the listeners until ctx is done or one of them fails to start.
+// listen opens every door, or none, and serves them until ctx is done.
 func (s *Server) listen(ctx context.Context, sv *serving) error {
 	var open []net.Listener
+	var doors []door
 	defer func() {
-		for _, l := range open {
+		for i, l := range open {
 			_ = l.Close()
+			s.noteAddress(doors[i].name, nil)
 		}
 	}()
 	for _, d := range s.doors() {
@@ -173,10 +175,13 @@ func (s *Server) listen(ctx context.Context, sv *serving) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w (is another server running? choose another address with servers.streamer.%s)", d.name, err, d.key)
 		}
-		open = append(open, l)
-		s.log.Info("listening", "door", d.name, "address", l.Addr().String())
+		open, doors = append(open, l), append(doors, d)
 		s.noteAddress(d.name, l.Addr())
-		sv.tasks.Go(func() { d.serve(ctx, l) })
+	}
+	s.conns.begin()
+	for i, d := range doors {
+		s.log.Info("listening", "door", d.name, "address", open[i].Addr().String())
+		sv.tasks.Go(func() { d.serve(ctx, open[i]) })
 	}
 	s.mu.Lock()
 	opened := s.open
@@ -226,7 +231,9 @@ const acceptGap = time.Minute
 // (XEP-0368).
 func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
 	return func(ctx context.Context, l net.Listener) {
-		go func() { <-ctx.Done(); _ = l.Close() }()
+		defer context.AfterFunc(ctx, func() { _ = l.Close() })()
+		var streams sync.WaitGroup
+		defer streams.Wait()
 		var told time.Time
 		for {
 			c, err := l.Accept()
@@ -245,7 +252,7 @@ func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
 				}
 				continue
 			}
-			go s.serveTCP(ctx, c, direct)
+			streams.Go(func() { s.serveTCP(ctx, c, direct) })
 		}
 	}
 }
@@ -253,7 +260,7 @@ func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
 func (s *Server) serveTCP(ctx context.Context, c net.Conn, direct bool) {
 	t := NewTCP(c).(*tcp)
 	if direct {
-		if err := s.shake(t); err != nil {
+		if err := s.shake(ctx, t); err != nil {
 			s.log.Debug("direct TLS failed", "remote", c.RemoteAddr().String(), "err", err)
 			t.Close(0)
 			return
@@ -264,7 +271,8 @@ func (s *Server) serveTCP(ctx context.Context, c net.Conn, direct bool) {
 }
 
 // shake starts TLS on a connection that begins with it (XEP-0368 §3).
-func (s *Server) shake(t *tcp) error {
+func (s *Server) shake(ctx context.Context, t *tcp) error {
+	defer context.AfterFunc(ctx, func() { _ = t.sock.Close() })()
 	origin := originOf(t.RemoteAddr())
 	if err := s.conns.reserve(origin); err != nil {
 		return err
