@@ -97,6 +97,8 @@ type Archive struct {
 	owners *owners
 	ids    *storage.IDs
 	mask   *storage.Mask
+	resent *resent
+	began  int64        // the first id of this process
 	open   atomic.Int32 // components that answer queries; two while one replaces the other
 }
 
@@ -120,6 +122,10 @@ func newArchive(env plugins.Env) (any, error) {
 		return nil, err
 	}
 	a.ids = storage.NewIDs(env.Clock.Now, mark)
+	a.began = a.ids.Next()
+	if a.resent, err = newResent(); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 
@@ -133,7 +139,6 @@ type part struct {
 	rosters *roster.Rosters
 	reg     *processor.Registrar
 	metrics *metrics
-	resent  *resent
 	acks    *acks
 	replays *replays
 	busy    busy
@@ -156,9 +161,6 @@ func newPart(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		return nil, err
 	}
 	if p.metrics, err = newMetrics(env.Metrics); err != nil {
-		return nil, err
-	}
-	if p.resent, err = newResent(); err != nil {
 		return nil, err
 	}
 	p.acks = newAcks(p)

@@ -3,10 +3,6 @@ package archive
 import (
 	"context"
 	"fmt"
-	"hash/maphash"
-	"time"
-
-	"github.com/maypok86/otter/v2"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -157,74 +153,3 @@ func (p *part) full(o *owner) bool {
 // quotaSlack is how far an archive may be over its quota, beside a tenth,
 // while the oldest rows are being removed.
 const quotaSlack = 1000
-
-// identify gives the message its id in the owner's archive; known tells that
-// it is there already, because the client sends it a second time: after a
-// failed resumption it cannot know what arrived (rule: duplicate detection).
-func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id int64, known bool, err error) {
-	key, ok := p.resent.key(o, f.Stanza)
-	if !ok {
-		return p.ids.Next(), false, nil
-	}
-	if id, ok := p.resent.seen.GetIfPresent(key); ok {
-		// What was noted may not have been committed, or be delivered and gone.
-		stored, err := p.stored(ctx, o, id)
-		if err != nil || stored {
-			p.metrics.resent.Inc()
-			return id, stored, err
-		}
-	}
-	id = p.ids.Next()
-	p.resent.seen.Set(key, id)
-	return id, false, nil
-}
-
-func (p *part) stored(ctx context.Context, o *owner, id int64) (bool, error) {
-	var n int
-	err := p.env.DB.QueryRow(ctx, `SELECT (SELECT COUNT(*) FROM archive WHERE owner = $1 AND id = $2) + (SELECT COUNT(*) FROM archive_pending WHERE owner = $1 AND id = $2)`, o.id, id).Scan(&n)
-	return n > 0, err
-}
-
-// resent remembers, for a day, under which id a message with an origin-id was
-// stored. An origin-id counts for its sender only (XEP-0359 §6). It is a
-// bounded memory of this process: a message that is sent again after a restart
-// is stored again, and clients see two.
-type resent struct {
-	seen *otter.Cache[resentKey, int64]
-	seed [2]maphash.Seed
-}
-
-type resentKey [2]uint64
-
-const (
-	resentEntries = 200_000
-	resentWindow  = 24 * time.Hour
-)
-
-func newResent() (*resent, error) {
-	c, err := otter.New(&otter.Options[resentKey, int64]{
-		MaximumSize:      resentEntries,
-		ExpiryCalculator: otter.ExpiryWriting[resentKey, int64](resentWindow),
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &resent{seen: c, seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}, nil
-}
-
-func (r *resent) key(o *owner, st *stanza.Stanza) (k resentKey, ok bool) {
-	el := st.Child(stanza.NSStanzaID, "origin-id")
-	if el == nil || el.Get("id") == "" {
-		return k, false
-	}
-	for i := range k {
-		var h maphash.Hash
-		h.SetSeed(r.seed[i])
-		for _, s := range [...]string{o.jid.String(), st.From.Bare().String(), st.To.Bare().String(), el.Get("id")} {
-			_, _ = h.WriteString(s)
-			_ = h.WriteByte(0)
-		}
-		k[i] = h.Sum64()
-	}
-	return k, true
-}

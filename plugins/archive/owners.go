@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,9 @@ type owner struct {
 	prefs   *Preferences
 	rows    atomic.Int64 // only counted when there is a quota
 	pending atomic.Int64
+
+	recalled  atomic.Bool // resent knows what was stored before this process began
+	recalling sync.Mutex
 }
 
 type owners struct {
