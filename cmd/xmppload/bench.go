@@ -35,6 +35,7 @@ type row struct {
 	runs      int // 0: once
 	run       func(scale) runner
 	fill      bool // Parley's archive is filled up before
+	fresh     bool // servers are started for this row alone: memory once used does not come back
 }
 
 // scale makes a run short or long.
@@ -77,8 +78,8 @@ func rows() []row {
 		{id: "postgres", name: "1:1 chat, archive on, Postgres, its CPU counted in (messages/s)", goal: "≤ 20 (≥ 5,000), durable", of: []string{cpu100k, "rate"}, archive: "postgres", run: archive},
 		{id: "scram", name: "login, TLS + SCRAM-SHA-1 against stored keys: CPU-s per 1,000", goal: "≤ 0.6", of: []string{"CPU per 1,000 logins"}, tls: wire.Direct, mechanism: "SCRAM-SHA-1", run: login},
 		{id: "plain", name: "login, SASL PLAIN against stored keys: CPU-s per 1,000, later / first", goal: "≤ 0.25 / –", of: []string{"CPU per 1,000 logins", "CPU per 1,000 first logins"}, floor: true, run: login},
-		{id: "idle", name: "idle session, plain: RSS, KiB", goal: "≤ 8", of: []string{"RSS per session"}, floor: true, run: idle},
-		{id: "idletls", name: "idle session, TLS: RSS, KiB", goal: "≤ 18", of: []string{"RSS per session"}, tls: wire.Direct, run: idle},
+		{id: "idle", name: "idle session, plain: RSS, KiB", goal: "≤ 8", of: []string{"RSS per session"}, floor: true, fresh: true, run: idle},
+		{id: "idletls", name: "idle session, TLS: RSS, KiB", goal: "≤ 18", of: []string{"RSS per session"}, tls: wire.Direct, fresh: true, run: idle},
 		{id: "room200", name: "room of 200, one post to all: CPU-s per 100k deliveries", goal: "≤ 0.3", of: []string{"CPU per 100,000 deliveries"}, floor: true, run: room(200, 500)},
 		{id: "room1000", name: "room of 1,000: CPU-s per 100k deliveries / per 100k stanzas of joins (1M in all)", goal: "≤ 0.35 / 0.3", of: []string{"CPU per 100,000 deliveries", "CPU per 100,000 stanzas of joins"}, floor: true, run: room(1000, 200)},
 		{id: "presence", name: "presence, 200 contacts: CPU-s per 100k stanzas", goal: "≤ 0.4", of: []string{"CPU per 100,000 presences"}, floor: true, run: func(s scale) runner {
@@ -160,8 +161,8 @@ func (b *bench) all(ctx context.Context, w io.Writer) (err error) {
 	}
 	columns := append([]string{"id", "Scenario"}, b.servers...)
 	b.lines = [][]string{append(columns, "parley/floor", "Goal")}
-	for _, archive := range []string{"", "sqlite", "postgres"} {
-		if err := b.group(ctx, archive); err != nil {
+	for _, todo := range b.groups() {
+		if err := b.group(ctx, todo[0].archive, todo); err != nil {
 			return err
 		}
 	}
@@ -184,17 +185,31 @@ func (b *bench) all(ctx context.Context, w io.Writer) (err error) {
 	return nil
 }
 
-// group runs the rows of one kind of storage: their servers stay for all of them.
-func (b *bench) group(ctx context.Context, archive string) (err error) {
-	var todo []row
+// groups are the rows that are asked for, by the servers that they need.
+func (b *bench) groups() [][]row {
+	var out [][]row
+	shared := map[string]int{}
 	for _, r := range rows() {
-		if r.archive == archive && (len(b.only) == 0 || slices.Contains(b.only, r.id)) && !slices.Contains(b.skip, r.id) {
-			todo = append(todo, r)
+		switch {
+		case len(b.only) > 0 && !slices.Contains(b.only, r.id), slices.Contains(b.skip, r.id):
+			continue
+		case r.fresh:
+			out = append(out, []row{r})
+			continue
 		}
+		i, ok := shared[r.archive]
+		if !ok {
+			i = len(out)
+			shared[r.archive] = i
+			out = append(out, nil)
+		}
+		out[i] = append(out[i], r)
 	}
-	if len(todo) == 0 {
-		return nil
-	}
+	return out
+}
+
+// group runs the rows of one kind of storage: their servers stay for all of them.
+func (b *bench) group(ctx context.Context, archive string, todo []row) (err error) {
 	var db *peers.Postgres
 	if archive == "postgres" {
 		db, err = peers.StartPostgres(ctx, b.where)

@@ -5,6 +5,7 @@ package scenario
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
@@ -46,6 +47,8 @@ type chat struct {
 	start   time.Time
 	sent    int // open loop
 	num     []byte
+	mark    string // in every id, so that what an earlier run left is told apart
+	stale   int
 }
 
 // Run logs in and chats.
@@ -89,7 +92,23 @@ func (o Chat) Run(ctx context.Context, s *Server) (*Result, error) {
 		return nil, err
 	}
 	r.Faults = c.faults()
+	if c.stale > 0 {
+		r.add("messages of earlier runs", "", float64(c.stale))
+	}
 	return r, nil
+}
+
+// newRun is a prefix of ids that no other run has.
+func newRun() string { return rand.Text()[:6] + "-" }
+
+// number is a message's number, and whether it is of this run.
+func number(el []byte, run string) (int, bool) {
+	id := wire.Attr(el, " id=")
+	if !bytes.HasPrefix(id, []byte(run)) {
+		return 0, false
+	}
+	n := wire.Number(id[len(run):])
+	return n, n > 0
 }
 
 // late is how long a message may come a second time.
@@ -112,10 +131,11 @@ func (c *chat) faults() (f count.Faults) {
 
 func (o Chat) join(f *fleet) *chat {
 	c := &chat{Chat: o, fleet: f, planned: make([][]time.Time, o.Pairs)}
+	c.mark = newRun()
 	c.tail = []byte("'><body>" + text(o.Body) + "</body></message>")
 	for i := range o.Pairs {
 		p := &pair{from: f.all[2*i], to: f.all[2*i+1]}
-		p.head = []byte("<message to='" + p.to.JID + "' type='chat' id='")
+		p.head = []byte("<message to='" + p.to.JID + "' type='chat' id='" + c.mark)
 		p.from.On = func(el []byte) { c.back(p, el) }
 		p.to.On = func(el []byte) { c.came(i, p, el) }
 		c.pairs = append(c.pairs, p)
@@ -136,8 +156,11 @@ func (c *chat) came(i int, p *pair, el []byte) {
 	if p.to.Counted(el) || !bytes.HasPrefix(el, message) {
 		return
 	}
-	n := wire.Number(wire.Attr(el, " id="))
-	if n < 0 || !p.Receive(n) {
+	n, ours := number(el, c.mark)
+	if !ours {
+		c.stale++
+	}
+	if !ours || !p.Receive(n) {
 		return
 	}
 	c.waiting--

@@ -28,11 +28,12 @@ func (o Offline) Run(ctx context.Context, s *Server) (*Result, error) {
 		return nil, err
 	}
 	lanes := make([]count.Lane, o.Pairs)
+	run := newRun()
 	r := &Result{}
-	if err := o.store(ctx, s, r, lanes); err != nil {
+	if err := o.store(ctx, s, r, run, lanes); err != nil {
 		return nil, err
 	}
-	if err := o.deliver(ctx, s, r, lanes); err != nil {
+	if err := o.deliver(ctx, s, r, run, lanes); err != nil {
 		return nil, err
 	}
 	for i := range lanes {
@@ -41,7 +42,7 @@ func (o Offline) Run(ctx context.Context, s *Server) (*Result, error) {
 	return r, nil
 }
 
-func (o Offline) store(ctx context.Context, s *Server, r *Result, lanes []count.Lane) error {
+func (o Offline) store(ctx context.Context, s *Server, r *Result, run string, lanes []count.Lane) error {
 	f, err := s.bring(ctx, o.Common, 0, o.Pairs, true)
 	if err != nil {
 		return err
@@ -69,7 +70,7 @@ func (o Offline) store(ctx context.Context, s *Server, r *Result, lanes []count.
 	for i, x := range f.all {
 		to := user(o.Pairs+i) + "@" + s.Login.Domain
 		for range o.Each {
-			x.SendString(fmt.Sprintf("<message to='%s' type='chat' id='%d'><body>%s</body></message>", to, lanes[i].Send(), text(o.Body)))
+			x.SendString(fmt.Sprintf("<message to='%s' type='chat' id='%s%d'><body>%s</body></message>", to, run, lanes[i].Send(), text(o.Body)))
 		}
 		x.SendString(wire.Ping) // stanzas of a stream are handled in order
 	}
@@ -85,7 +86,7 @@ func (o Offline) store(ctx context.Context, s *Server, r *Result, lanes []count.
 	return err
 }
 
-func (o Offline) deliver(ctx context.Context, s *Server, r *Result, lanes []count.Lane) error {
+func (o Offline) deliver(ctx context.Context, s *Server, r *Result, run string, lanes []count.Lane) error {
 	f, err := s.bring(ctx, o.Common, o.Pairs, o.Pairs, false)
 	if err != nil {
 		return err
@@ -97,7 +98,7 @@ func (o Offline) deliver(ctx context.Context, s *Server, r *Result, lanes []coun
 			if x.Counted(el) || !bytes.HasPrefix(el, message) {
 				return
 			}
-			if n := wire.Number(wire.Attr(el, " id=")); n > 0 && lanes[i].Receive(n) {
+			if n, ours := number(el, run); ours && lanes[i].Receive(n) {
 				left--
 			}
 		}
