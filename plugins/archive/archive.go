@@ -100,6 +100,7 @@ type Archive struct {
 	resent *resent
 	began  int64        // the first id of this process
 	open   atomic.Int32 // components that answer queries; two while one replaces the other
+	will   will
 }
 
 func newArchive(env plugins.Env) (any, error) {
@@ -180,7 +181,8 @@ func (p *part) Register(r *processor.Registrar) {
 	processor.On(r, processor.Unbound, processor.Normal, p.unbound)
 	processor.On(r, processor.AccountRemoved, processor.Normal, p.removed)
 	p.replays.register(r)
-	r.Feature("msgoffline") // XEP-0160 §4
+	p.env.Clock.AfterFunc(ackLinger, func() { p.will.open(p) }) // when acknowledgements come here
+	r.Feature("msgoffline")                                     // XEP-0160 §4
 	r.AccountFeature("urn:xmpp:sid:0")
 	if p.cfg.Store != All {
 		return
@@ -207,9 +209,10 @@ func (p *part) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop implements plugins.Component: what was acknowledged is written down.
+// Stop implements plugins.Component: what was acknowledged is written down, and
+// whoever comes next learns who waits for what.
 func (p *part) Stop(context.Context) error {
-	p.stopped.Store(true)
+	p.will.close(p)
 	if p.stop != nil {
 		p.stop()
 		if p.cfg.Store == All {
@@ -217,5 +220,6 @@ func (p *part) Stop(context.Context) error {
 		}
 	}
 	p.tasks.Wait()
+	p.will.leave(p)
 	return nil
 }

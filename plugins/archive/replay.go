@@ -182,6 +182,11 @@ func (r *replays) acked(ref sessions.Ref, ids []int64) {
 	}
 	re.wait = 0
 	r.mu.Unlock()
+	r.goOn(re)
+}
+
+// goOn is run on a goroutine of the component's.
+func (r *replays) goOn(re *replay) {
 	r.part.tasks.Go(func() {
 		r.busy <- struct{}{}
 		defer func() { <-r.busy }()
