@@ -55,7 +55,9 @@ func (s *setup) backup(ctx context.Context, out, progress io.Writer, config, to 
 
 Keep the data directory's folders (certificates) and the configuration with it:
 
-  tar -cf %s.data.tar -C '%s' --exclude=.\* .`, to, withoutPassword(c.DSN), to, s.settings.Data)
+  tar -cf %s.data.tar -C '%s' --exclude=.\* .
+
+(docs/operate.md says more)`, to, withoutPassword(c.DSN), to, s.settings.Data)
 	}
 	if _, err := os.Lstat(to); err == nil && !force {
 		return fmt.Errorf("%s is there already: choose another name, or --force", to)
