@@ -14,6 +14,7 @@ import (
 // once: a crash in between repeats messages with the same stanza-id (D2).
 const (
 	ackLinger = 100 * time.Millisecond
+	ackRetry  = 5 * time.Second // after the database did not take them
 	ackBatch  = 1000
 	ackBound  = 100_000 // of rows that wait while the database does not answer; beyond, they stay pending
 )
@@ -33,6 +34,7 @@ type acks struct {
 	taken map[int64]*ackSet // by owner
 	n     int
 	timer bool
+	spare bool              // the database did not take the last ones: it is not asked before ackRetry
 	busy  map[int64]*ackSet // being written now
 }
 
@@ -62,11 +64,16 @@ func (a *acks) add(o *owner, ids ...int64) {
 			a.n++
 		}
 	}
-	if a.n >= ackBatch {
+	switch {
+	case a.n >= ackBatch && !a.spare:
 		a.kick()
-	} else if !a.timer {
+	case !a.timer:
 		a.timer = true
-		a.part.env.Clock.AfterFunc(ackLinger, a.kick)
+		after := ackLinger
+		if a.spare {
+			after = ackRetry
+		}
+		a.part.env.Clock.AfterFunc(after, a.kick)
 	}
 }
 
@@ -108,7 +115,7 @@ func (a *acks) run(ctx context.Context) {
 
 func (a *acks) flush(ctx context.Context) {
 	a.mu.Lock()
-	a.busy, a.taken, a.n, a.timer = a.taken, map[int64]*ackSet{}, 0, false
+	a.busy, a.taken, a.n, a.timer, a.spare = a.taken, map[int64]*ackSet{}, 0, false, false
 	a.mu.Unlock()
 	for _, set := range a.busy {
 		if err := a.write(ctx, set); err != nil {
@@ -144,6 +151,9 @@ func (a *acks) again(set *ackSet) {
 	for id := range set.ids {
 		ids = append(ids, id)
 	}
+	a.mu.Lock()
+	a.spare = true
+	a.mu.Unlock()
 	a.add(set.owner, ids...)
 }
 
