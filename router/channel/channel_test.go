@@ -144,6 +144,55 @@ func TestCloseReleasesSenders(t *testing.T) {
 	}
 }
 
+// What is sent to a channel that is closed is refused, not swallowed.
+func TestSendAfterClose(t *testing.T) {
+	for name, mk := range kinds() {
+		t.Run(name, func(t *testing.T) {
+			c := mk()
+			c.Close()
+			if err := c.Send(context.Background(), []*Envelope{from(1, 1)}); !errors.Is(err, ErrClosed) {
+				t.Errorf("got %v, want ErrClosed", err)
+			}
+		})
+	}
+}
+
+// A stage that ends has handled what it had accepted.
+func TestReceiveHandlesWhatWasAccepted(t *testing.T) {
+	const n = 100
+	q := NewQueue(1)
+	defer q.Close()
+	inside, release := make(chan struct{}), make(chan struct{})
+	got := 0
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- q.Receive(ctx, func(_ context.Context, b []*Envelope) error {
+			if got += len(b); got == 1 { // one worker: no lock
+				close(inside)
+				<-release
+			}
+			return nil
+		})
+	}()
+	for i := range n {
+		if err := q.Send(context.Background(), []*Envelope{from(1, 1)}); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			<-inside
+		}
+	}
+	stop()
+	close(release)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if got != n || q.Len() != 0 {
+		t.Errorf("%d of %d handled, %d held", got, n, q.Len())
+	}
+}
+
 func TestSendGivesUpWithItsContext(t *testing.T) {
 	for name, mk := range kinds() {
 		t.Run(name, func(t *testing.T) {

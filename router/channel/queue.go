@@ -19,8 +19,9 @@ const QueueDepth = 1024
 //  2. A shard holds at most QueueDepth envelopes; a sender that would exceed
 //     it waits. Nothing is dropped.
 //  3. A batch is split by shard; its parts keep their order inside.
-//  4. Receive returns after its workers have finished the batch in hand; what
-//     is still queued stays for the next Receive.
+//  4. Receive returns after its workers have handled what was accepted before
+//     its ctx was done; what comes later stays for the next Receive.
+//  5. Send into a closed queue fails with ErrClosed.
 type Queue struct {
 	shards []*queueShard
 	done   chan struct{}
@@ -72,6 +73,11 @@ func (q *Queue) Send(ctx context.Context, batch []*Envelope) error {
 func (q *Queue) shardOf(e *Envelope) int { return int(e.Lane() % uint64(len(q.shards))) }
 
 func (q *Queue) put(ctx context.Context, shard int, part []*Envelope) error {
+	select {
+	case <-q.done:
+		return ErrClosed
+	default:
+	}
 	s, n := q.shards[shard], int64(len(part))
 	if !s.room.TryAcquire(n) {
 		waiting, stop := context.WithCancelCause(ctx)
@@ -117,23 +123,29 @@ func (q *Queue) Receive(ctx context.Context, h Handler) error {
 
 func (q *Queue) work(ctx context.Context, shard int, h Handler) error {
 	s := q.shards[shard]
-	for {
-		if ctx.Err() != nil {
-			return nil
-		}
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-			return nil
 		case part := <-s.parts:
-			n := int64(len(part)) // h owns part and may reuse it
-			err := h(context.WithoutCancel(ctx), part)
-			s.held.Add(-n)
-			s.room.Release(n)
-			if err != nil {
+			if err := s.handle(ctx, part, h); err != nil {
 				return err
 			}
 		}
 	}
+	for range len(s.parts) {
+		if err := s.handle(ctx, <-s.parts, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *queueShard) handle(ctx context.Context, part []*Envelope, h Handler) error {
+	n := int64(len(part)) // h owns part and may reuse it
+	err := h(context.WithoutCancel(ctx), part)
+	s.held.Add(-n)
+	s.room.Release(n)
+	return err
 }
 
 // Close releases every waiting sender with ErrClosed.
