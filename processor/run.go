@@ -64,7 +64,7 @@ func (r *run) flush(ctx context.Context) {
 	}
 	if all.Len() > 0 {
 		if err := r.server.env.DB.Commit(ctx, &all); err != nil {
-			r.commitEach(ctx)
+			r.commitEach(ctx, err)
 		}
 	}
 	n := 0
@@ -83,12 +83,17 @@ func (r *run) flush(ctx context.Context) {
 	r.server.send(ctx, out)
 }
 
-func (r *run) commitEach(ctx context.Context) {
+// commitEach finds out whose fault it is that the batch was not committed. A
+// database that is away is nobody's: it has been tried for long enough, and
+// every further try would keep the sender waiting (reliability row 31).
+func (r *run) commitEach(ctx context.Context, err error) {
 	for _, w := range r.works {
 		if w.writes.Len() == 0 {
 			continue
 		}
-		err := r.server.env.DB.Commit(ctx, &w.writes)
+		if !errors.Is(err, storage.ErrUnavailable) {
+			err = r.server.env.DB.Commit(ctx, &w.writes)
+		}
 		if err == nil {
 			continue
 		}
@@ -117,12 +122,12 @@ func (r *run) answer(st *stanza.Stanza, e *stanza.Error) []*channel.Envelope {
 func (r *run) receive(ctx context.Context, e *channel.Envelope) {
 	st := e.Stanza
 	r.server.metrics.stanzas.WithLabelValues(st.Kind.String()).Inc()
-	w := r.begin(st)
-	defer r.handled(e)
 	entry, ok := r.server.env.Sessions.Find(e.Session.JID)
 	if !ok || entry.Ref != e.Session {
-		return // its session was replaced or ended while it was on its way
+		return // its session was replaced or ended meanwhile: not handled, so never acknowledged (D1)
 	}
+	w := r.begin(st)
+	defer r.handled(e)
 	f := &Flow{Stanza: st, Session: entry, work: w, Hops: e.Hops}
 	r.guard(f, func() error {
 		nobody := entry.Kind == sessions.Component && f.From.IsZero() // an error would find no way back
