@@ -3,12 +3,17 @@ package ledger_test
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
+	"fmt"
+	mrand "math/rand/v2"
+	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
-
-	mrand "math/rand/v2"
 )
 
 // rounds is how often each fault strikes.
@@ -37,6 +42,9 @@ func seed(t *testing.T) uint64 {
 	return binary.LittleEndian.Uint64(b[:])
 }
 
+// serverKilled is the one fault after which the server is started again.
+const serverKilled = "server killed"
+
 // fault breaks something, waits for what people have to notice, and mends it.
 // It returns when the recovery begins.
 type fault func(w *world, random *mrand.Rand) time.Time
@@ -56,7 +64,11 @@ func play(t *testing.T, o *outcome, s *server, seed uint64, f fault) {
 	w := newWorld(t, s, seed)
 	random := mrand.New(mrand.NewPCG(seed, 0))
 	for range o.rounds {
+		pid := s.pid()
 		began := f(w, random)
+		if o.fault != serverKilled && s.pid() != pid {
+			t.Error("the server was started again")
+		}
 		m := w.book.now()
 		w.progress("recovery", m, 1)
 		o.recovery = append(o.recovery, time.Since(began))
@@ -86,15 +98,174 @@ func killServer(w *world, random *mrand.Rand) time.Time {
 	return began
 }
 
+// refused waits until people are told that something is wrong.
+func refused(w *world, m mark) {
+	w.t.Helper()
+	w.await("an error", func(now mark) bool { return now.refusals > m.refusals })
+}
+
+// killDatabase lets Postgres die and come back (reliability row 31).
+func killDatabase(p *postgres) fault {
+	return func(w *world, random *mrand.Rand) time.Time {
+		after(random, time.Second)
+		m := w.book.now()
+		p.kill()
+		refused(w, m)
+		began := time.Now()
+		p.start()
+		return began
+	}
+}
+
+// freezeDatabase stops Postgres in the middle of its work, for a moment.
+func freezeDatabase(p *postgres) fault {
+	return func(_ *world, random *mrand.Rand) time.Time {
+		after(random, time.Second)
+		p.freeze()
+		after(random, time.Second)
+		began := time.Now()
+		p.thaw()
+		return began
+	}
+}
+
+// freezeForLong stops it until people are told.
+func freezeForLong(p *postgres) fault {
+	return func(w *world, random *mrand.Rand) time.Time {
+		after(random, time.Second)
+		m := w.book.now()
+		p.freeze()
+		refused(w, m)
+		began := time.Now()
+		p.thaw()
+		return began
+	}
+}
+
+// slowDatabase puts the database far away. Everything goes on, slowly.
+func slowDatabase(p *proxy) fault {
+	return func(w *world, random *mrand.Rand) time.Time {
+		after(random, time.Second)
+		p.delay.Store(int64(10*time.Millisecond) + random.Int64N(int64(40*time.Millisecond)))
+		m := w.book.now()
+		w.progress("life with a slow database", m, 50)
+		began := time.Now()
+		p.delay.Store(0)
+		return began
+	}
+}
+
+// fillDisk leaves no room where the data are (reliability row 30).
+func fillDisk(dir string) fault {
+	return func(w *world, random *mrand.Rand) time.Time {
+		w.t.Helper()
+		after(random, time.Second)
+		m := w.book.now()
+		file := filepath.Join(dir, "ballast")
+		if err := fill(file); err != nil {
+			w.t.Fatal(err)
+		}
+		refused(w, m)
+		began := time.Now()
+		if err := os.Remove(file); err != nil {
+			w.t.Fatal(err)
+		}
+		return began
+	}
+}
+
+// fill writes until the disk is full.
+func fill(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	for _, block := range []int{1 << 16, 1 << 12, 1} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, block))
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			return err
+		}
+	}
+	return nil
+}
+
+// smallDisk mounts a disk that is soon full.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
+		t.Skipf("no disk to fill: mount: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Errorf("umount: %v", err)
+		}
+	})
+	return dir
+}
+
 func TestLedger(t *testing.T) {
 	if testing.Short() {
 		t.Skip("faults take their time")
 	}
-	program, n, first := build(t), rounds(t), seed(t)
-	t.Run("sqlite", func(t *testing.T) {
-		t.Run("kill", func(t *testing.T) {
-			o := &outcome{database: "SQLite", fault: "server killed", rounds: n}
-			play(t, o, newServer(t, program, t.TempDir(), "{driver: sqlite}"), first, killServer)
-		})
+	l := &long{program: build(t), rounds: rounds(t), seed: seed(t)}
+	t.Run("sqlite", l.sqlite)
+	t.Run("postgres", l.postgres)
+	l.table(t)
+}
+
+// long is one run of everything.
+type long struct {
+	program string
+	rounds  int
+	seed    uint64
+	rows    []*outcome
+}
+
+// fault makes a subtest of one; prepare makes the server and the fault.
+func (l *long) fault(t *testing.T, database, name string, rounds int, prepare func(t *testing.T) (*server, fault)) {
+	t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+		s, f := prepare(t)
+		o := &outcome{database: database, fault: name, rounds: rounds}
+		play(t, o, s, l.seed+uint64(len(l.rows)), f)
+		l.rows = append(l.rows, o)
 	})
+}
+
+func (l *long) sqlite(t *testing.T) {
+	const storage = "{driver: sqlite}"
+	l.fault(t, "SQLite", serverKilled, l.rounds, func(t *testing.T) (*server, fault) {
+		return newServer(t, l.program, t.TempDir(), storage), killServer
+	})
+	l.fault(t, "SQLite", "disk full", l.rounds, func(t *testing.T) (*server, fault) {
+		dir := smallDisk(t)
+		return newServer(t, l.program, dir, storage), fillDisk(dir)
+	})
+}
+
+func (l *long) postgres(t *testing.T) {
+	p := startPostgres(t)
+	far := func(t *testing.T, u *url.URL) *server {
+		return newServer(t, l.program, t.TempDir(), fmt.Sprintf("{driver: postgres, statement_timeout: 1s, dsn: %q}", u))
+	}
+	for _, c := range []struct {
+		name string
+		f    fault
+	}{{serverKilled, killServer}, {"database killed", killDatabase(p)}, {"database frozen", freezeDatabase(p)}} {
+		l.fault(t, "Postgres", c.name, l.rounds, func(t *testing.T) (*server, fault) { return far(t, p.database(t)), c.f })
+	}
+	l.fault(t, "Postgres", "database slow", l.rounds, func(t *testing.T) (*server, fault) {
+		u := p.database(t)
+		way := newProxy(t, u.Host)
+		u.Host = way.address()
+		return far(t, u), slowDatabase(way)
+	})
+	if l.rounds > 3 { // each takes half a minute
+		l.fault(t, "Postgres", "database frozen for long", l.rounds/7+1, func(t *testing.T) (*server, fault) {
+			return far(t, p.database(t)), freezeForLong(p)
+		})
+	}
 }

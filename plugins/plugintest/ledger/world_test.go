@@ -28,7 +28,7 @@ var cast = []struct {
 	{"ben", []string{"phone", "desk"}, true, always},
 	{"cid", []string{"phone", "desk", "tablet"}, true, always},
 	{"dot", []string{"phone"}, true, always},
-	{"eve", []string{"phone"}, false, sometimes},
+	{"eve", []string{"phone"}, true, sometimes},
 	{"flo", []string{"phone"}, false, never},
 }
 
