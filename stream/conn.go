@@ -72,6 +72,10 @@ type Conn struct {
 // without xml:lang inherit.
 const streamLang = "en"
 
+// maxLang is the longest language that goes with a stream's stanzas, in bytes;
+// tags of registered parts are shorter than 35 (RFC 5646 §4.4.1).
+const maxLang = 64
+
 func newConn(s *Server, t Transport, p Profile) *Conn {
 	c := &Conn{srv: s, tr: t, profile: p, number: s.lastID.Add(1), origin: originOf(t.RemoteAddr()), phase: Fresh, left: make(chan struct{})}
 	c.log = s.log.With("conn", c.number)
@@ -360,7 +364,9 @@ func (c *Conn) framedHeader(ctx context.Context, t stanza.Token) error {
 }
 
 func (c *Conn) header(ctx context.Context, h *stanza.Element) error {
-	c.lang = h.Lang()
+	if c.lang = h.Lang(); len(c.lang) > maxLang {
+		c.lang = "" // no language that anybody knows: recipients inherit ours
+	}
 	c.claimed, _ = jid.Parse(h.Get("from"))
 	return c.profile.Header(ctx, c, h)
 }
