@@ -41,6 +41,15 @@ func (w *will) close(p *part) {
 	}
 }
 
+// during calls f unless p has begun to end; p does not end before f has returned.
+func (w *will) during(p *part, f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !p.stopped.Load() {
+		f()
+	}
+}
+
 // leave takes over from p, in which nothing is at work any more.
 func (w *will) leave(p *part) {
 	open, finished := p.replays.abandon()

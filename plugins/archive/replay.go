@@ -19,6 +19,7 @@ const (
 	replayRows   = 100
 	replayBytes  = 256 << 10
 	replayAtOnce = 8                // continued at the same time
+	replayRetry  = time.Second      // after a page that could not be read
 	commitLimit  = 30 * time.Second // a row is in the database that long after its id was given, at most
 )
 
@@ -41,7 +42,7 @@ type replays struct {
 // does, because it is woken only while it waits.
 type replay struct {
 	ref   sessions.Ref
-	owner *owner
+	owner *owner             // nil: not looked up yet
 	from  int64              // everything up to here was looked at
 	floor int64              // where a second look begins: commits come out of order
 	sent  map[int64]struct{} // bounded by what may be pending
@@ -91,27 +92,22 @@ func (r *replays) available(ctx context.Context, f *processor.Flow) (processor.V
 		r.live(now.Ref)
 		return processor.Continue, nil
 	}
-	return processor.Continue, r.begin(ctx, now.Ref)
+	r.begin(ctx, now.Ref)
+	return processor.Continue, nil
 }
 
-func (r *replays) begin(ctx context.Context, ref sessions.Ref) error {
-	o, err := r.part.owners.get(ctx, ref.JID.Bare())
-	if err != nil {
-		r.live(ref)
-		return err
-	}
-	re := &replay{ref: ref, owner: o, sent: map[int64]struct{}{}, floor: idAt(r.part.env.Clock.Now().Add(-commitLimit))}
+func (r *replays) begin(ctx context.Context, ref sessions.Ref) {
+	re := &replay{ref: ref, sent: map[int64]struct{}{}, floor: idAt(r.part.env.Clock.Now().Add(-commitLimit))}
 	r.mu.Lock()
 	re.from = r.left[ref]
 	delete(r.left, ref)
 	if r.open[ref] != nil {
 		r.mu.Unlock()
-		return nil
+		return
 	}
 	r.open[ref] = re
 	r.mu.Unlock()
 	r.run(ctx, re)
-	return nil
 }
 
 // run goes on until the window is full or there is nothing left.
@@ -123,10 +119,9 @@ func (r *replays) run(ctx context.Context, re *replay) {
 	}()
 	for r.current(re) {
 		more, waits, err := r.page(ctx, re)
-		if err != nil { // what waits, waits: the next presence tries again
+		if err != nil {
 			r.part.env.Log.Error("pending messages not read", "jid", re.ref.JID.String(), "err", err)
-			r.drop(re.ref)
-			r.live(re.ref)
+			r.later(re)
 			return
 		}
 		if waits {
@@ -144,6 +139,19 @@ func (r *replays) run(ctx context.Context, re *replay) {
 		}
 		re.from = min(re.from, re.floor)
 	}
+}
+
+// later goes on with what the database could not tell now. Until then the
+// session gets nothing newer either: it would come before what is older (D3),
+// and no presence would ever ask for that again.
+func (r *replays) later(re *replay) {
+	r.part.env.Clock.AfterFunc(replayRetry, func() {
+		r.part.will.during(r.part, func() {
+			if r.current(re) {
+				r.goOn(re)
+			}
+		})
+	})
 }
 
 // current reports whether the replay is still wanted.
@@ -211,6 +219,11 @@ type pendingRow struct {
 // page routes the next messages. more: there may be further ones; waits: they
 // come when the client has taken these.
 func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err error) {
+	if re.owner == nil {
+		if re.owner, err = r.part.owners.get(ctx, re.ref.JID.Bare()); err != nil {
+			return false, false, err
+		}
+	}
 	rows, err := r.part.pendingAfter(ctx, re.owner, re.from, replayRows)
 	if err != nil {
 		return false, false, err
