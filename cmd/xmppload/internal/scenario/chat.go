@@ -48,7 +48,7 @@ type chat struct {
 	sent    int // open loop
 	num     []byte
 	mark    string // in every id, so that what an earlier run left is told apart
-	stale   int
+	earlier map[string]int // messages of other runs, by mark
 }
 
 // Run logs in and chats.
@@ -92,10 +92,28 @@ func (o Chat) Run(ctx context.Context, s *Server) (*Result, error) {
 		return nil, err
 	}
 	r.Faults = c.faults()
-	if c.stale > 0 {
-		r.add("messages of earlier runs", "", float64(c.stale))
-	}
+	c.again(s, r)
 	return r, nil
+}
+
+// again deals with messages of other runs: those that came then are duplicates,
+// what is known of no run (another process's) is only told.
+func (c *chat) again(s *Server, r *Result) {
+	unknown := 0
+	for mark, n := range c.earlier {
+		if s.delivered[mark] {
+			r.Faults.Duplicated += n
+		} else {
+			unknown += n
+		}
+	}
+	if unknown > 0 {
+		r.add("messages of earlier runs", "", float64(unknown))
+	}
+	if s.delivered == nil {
+		s.delivered = map[string]bool{}
+	}
+	s.delivered[c.mark] = r.Faults.Lost == 0
 }
 
 // newRun is a prefix of ids that no other run has.
@@ -131,7 +149,7 @@ func (c *chat) faults() (f count.Faults) {
 
 func (o Chat) join(f *fleet) *chat {
 	c := &chat{Chat: o, fleet: f, planned: make([][]time.Time, o.Pairs)}
-	c.mark = newRun()
+	c.mark, c.earlier = newRun(), map[string]int{}
 	c.tail = []byte("'><body>" + text(o.Body) + "</body></message>")
 	for i := range o.Pairs {
 		p := &pair{from: f.all[2*i], to: f.all[2*i+1]}
@@ -158,7 +176,8 @@ func (c *chat) came(i int, p *pair, el []byte) {
 	}
 	n, ours := number(el, c.mark)
 	if !ours {
-		c.stale++
+		mark, _, _ := bytes.Cut(wire.Attr(el, " id="), []byte("-"))
+		c.earlier[string(mark)+"-"]++
 	}
 	if !ours || !p.Receive(n) {
 		return

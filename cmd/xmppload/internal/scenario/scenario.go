@@ -31,6 +31,8 @@ type Server struct {
 	Register string // how accounts come to be: 0077, command …, none
 	Collect  string // a command after which memory that is not in use has been given back; empty: waiting has to do
 
+	delivered map[string]bool // runs whose messages have all come: any of them is one too many now
+
 	made atomic.Int64 // accounts 0 to made-1 are there
 	mu   sync.Mutex
 }
