@@ -47,7 +47,7 @@ type chat struct {
 	start   time.Time
 	sent    int // open loop
 	num     []byte
-	mark    string // in every id, so that what an earlier run left is told apart
+	mark    string         // in every id, so that what an earlier run left is told apart
 	earlier map[string]int // messages of other runs, by mark
 }
 
