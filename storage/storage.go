@@ -22,8 +22,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -125,11 +123,9 @@ type DB interface {
 
 // Config chooses and tunes the database.
 type Config struct {
-	Driver  string `yaml:"driver" doc:"sqlite (default) or postgres"`
-	Path    string `yaml:"path" doc:"SQLite: database file, on a local disk; default: parley.db in the data directory"`
-	DSN     string `yaml:"dsn" secret:"true" doc:"Postgres: connection string, postgres://user@host/database; better in dsn_file or dsn_env when it holds a password"`
-	DSNFile string `yaml:"dsn_file" doc:"Postgres: file that holds the connection string"`
-	DSNEnv  string `yaml:"dsn_env" doc:"Postgres: environment variable that holds the connection string"`
+	Driver string `yaml:"driver" doc:"sqlite (default) or postgres"`
+	Path   string `yaml:"path" doc:"SQLite: database file, on a local disk; default: parley.db in the data directory"`
+	DSN    string `yaml:"dsn" secret:"true" doc:"Postgres: connection string, postgres://user@host/database"`
 
 	Readers  int `yaml:"readers" doc:"SQLite: connections for reading; default 4"`
 	MaxConns int `yaml:"max_conns" doc:"Postgres: connections of the pool; the committer has one more; default 16"`
@@ -161,42 +157,17 @@ func (c Config) withDefaults() (Config, error) {
 		if c.Path == "" {
 			return c, errors.New("storage: path is missing")
 		}
-		if c.DSN != "" || c.DSNFile != "" || c.DSNEnv != "" {
+		if c.DSN != "" {
 			return c, errors.New("storage: dsn is for driver postgres, this is sqlite")
 		}
 		return c, nil
 	case "postgres":
-		return c.readDSN()
+		if c.DSN == "" {
+			return c, errors.New("storage: postgres needs a dsn")
+		}
+		return c, nil
 	}
 	return c, fmt.Errorf("storage: unknown driver %q (sqlite or postgres)", c.Driver)
-}
-
-// readDSN puts the connection string into DSN, from the one place it is given in.
-func (c Config) readDSN() (Config, error) {
-	given := 0
-	for _, s := range []string{c.DSN, c.DSNFile, c.DSNEnv} {
-		if s != "" {
-			given++
-		}
-	}
-	if given != 1 {
-		return c, errors.New("storage: postgres needs exactly one of dsn, dsn_file, dsn_env")
-	}
-	if c.DSNEnv != "" {
-		if c.DSN = os.Getenv(c.DSNEnv); c.DSN == "" {
-			return c, fmt.Errorf("storage: environment variable %s (dsn_env) is empty", c.DSNEnv)
-		}
-	}
-	if c.DSNFile != "" {
-		b, err := os.ReadFile(c.DSNFile)
-		if err != nil {
-			return c, fmt.Errorf("storage: dsn_file: %w", err)
-		}
-		if c.DSN = strings.TrimSpace(string(b)); c.DSN == "" {
-			return c, fmt.Errorf("storage: dsn_file %s is empty", c.DSNFile)
-		}
-	}
-	return c, nil
 }
 
 // Validate reports what Open would refuse without touching the database.
