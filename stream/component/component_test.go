@@ -39,7 +39,7 @@ import (
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, disco.Plugin, component.Plugin}
+	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, presence.Plugin, disco.Plugin, component.Plugin}
 }
 
 const section = `
@@ -115,7 +115,7 @@ func TestScripts(t *testing.T) {
 
 // With what keeps messages and presence.
 func TestStored(t *testing.T) {
-	h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), presence.Plugin, archive.Plugin), Config: section})
+	h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), archive.Plugin), Config: section})
 	script.Test(t, &script.Runner{Target: stage{h}}, "testdata/stored/*.txtar")
 }
 
