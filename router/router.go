@@ -255,7 +255,7 @@ func (b *bundle) chosen(ctx context.Context, e *channel.Envelope, all []*session
 		if !pick(x) {
 			continue
 		}
-		if x.Replaying && e.Pending != 0 && !e.Replay && b.server.env.Sessions.Holds(x.Ref) {
+		if e.Pending != 0 && !e.Replay && (x.Had(e.Pending) || x.Replaying && b.server.env.Sessions.Holds(x.Ref, e.Pending)) {
 			continue
 		}
 		to = append(to, x)

@@ -103,46 +103,65 @@ func (a *acks) run(ctx context.Context) {
 	for {
 		select {
 		case <-a.wake:
-			a.flush(ctx)
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
-			a.flush(last)
-			cancel()
+		}
+		// The end of the component does not cut off what is being written.
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+		a.flush(limited)
+		cancel()
+		if ctx.Err() != nil {
 			return
 		}
 	}
 }
 
+// flush writes everything that has been collected, of all owners together: one
+// commit for each of them would fall behind (performance: rows per commit).
 func (a *acks) flush(ctx context.Context) {
 	a.mu.Lock()
 	a.busy, a.taken, a.n, a.timer, a.spare = a.taken, map[int64]*ackSet{}, 0, false, false
 	a.mu.Unlock()
+	var sets []*ackSet
+	rows := 0
 	for _, set := range a.busy {
-		if err := a.write(ctx, set); err != nil {
-			a.part.env.Log.Warn("delivered messages not marked; they stay pending for now", "owner", set.owner.jid.String(), "err", err)
-			defer a.again(set)
+		sets = append(sets, set)
+		if rows += len(set.ids); rows >= ackBatch {
+			a.write(ctx, sets)
+			sets, rows = nil, 0
 		}
 	}
+	a.write(ctx, sets)
 	a.mu.Lock()
 	a.busy = nil
 	a.mu.Unlock()
 }
 
-func (a *acks) write(ctx context.Context, set *ackSet) error {
+// write deletes the rows of several owners in one set; what the database does
+// not take stays pending.
+func (a *acks) write(ctx context.Context, sets []*ackSet) {
 	var w storage.WriteSet
-	for id := range set.ids {
-		w.Add(&deletePending, set.owner.id, id)
+	for _, set := range sets {
+		for id := range set.ids {
+			w.Add(&deletePending, set.owner.id, id)
+		}
 	}
 	if err := a.part.env.DB.Commit(ctx, &w); err != nil {
-		return err
+		a.part.env.Log.Warn("delivered messages not marked; they stay pending for now", "accounts", len(sets), "rows", w.Len(), "err", err)
+		for _, set := range sets {
+			a.again(set)
+		}
+		return
 	}
-	n := int64(0)
-	for i := range w.Len() {
-		n += w.Affected(i)
+	i := 0
+	for _, set := range sets {
+		n := int64(0)
+		for range set.ids {
+			n += w.Affected(i)
+			i++
+		}
+		set.owner.pending.Add(-n)
+		a.part.metrics.freed.Add(float64(n))
 	}
-	set.owner.pending.Add(-n)
-	a.part.metrics.freed.Add(float64(n))
-	return nil
 }
 
 // again puts back what could not be written.

@@ -130,7 +130,8 @@ func (r *replays) run(ctx context.Context, re *replay) {
 		if more {
 			continue
 		}
-		if r.part.env.Sessions.GoLive(re.ref) {
+		if r.part.env.Sessions.GoLive(re.ref, re.recent()) {
+			r.part.env.Clock.AfterFunc(commitLimit, func() { r.part.env.Sessions.Settle(re.ref) })
 			r.mu.Lock()
 			delete(r.open, re.ref)
 			r.left[re.ref] = re.from
@@ -139,6 +140,20 @@ func (r *replays) run(ctx context.Context, re *replay) {
 		}
 		re.from = min(re.from, re.floor)
 	}
+}
+
+// recent are the rows it has routed whose live copies may still be on their way
+// to the router; nil: none.
+func (re *replay) recent() map[int64]struct{} {
+	for id := range re.sent {
+		if id < re.floor {
+			delete(re.sent, id)
+		}
+	}
+	if len(re.sent) == 0 {
+		return nil
+	}
+	return re.sent
 }
 
 // later goes on with what the database could not tell now. Until then the
@@ -162,7 +177,7 @@ func (r *replays) current(re *replay) bool {
 }
 
 func (r *replays) live(ref sessions.Ref) {
-	for !r.part.env.Sessions.GoLive(ref) { // held messages stay pending
+	for !r.part.env.Sessions.GoLive(ref, nil) { // held messages stay pending
 	}
 }
 

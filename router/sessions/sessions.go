@@ -62,7 +62,8 @@ type State struct {
 type Entry struct {
 	Ref
 	State
-	missed bool // a live message was held back while Replaying
+	missed   bool               // a live message was held back while Replaying
+	replayed map[int64]struct{} // rows whose live copies may still be on their way; never changed
 }
 
 // Receives reports whether messages to the bare JID reach this session: it is
@@ -183,12 +184,19 @@ func (r *Registry) Find(full jid.JID) (*Entry, bool) {
 	return nil, false
 }
 
-// Holds reports whether a live message to the session has to wait because its
-// pending ones are still being replayed, and notes that one waited. The
-// message is in the archive, so the replay finds it.
-func (r *Registry) Holds(ref Ref) (holds bool) {
+// Had reports whether the replay that has just ended brought the row: it was
+// committed before the replay looked for the last time, and routed after it.
+func (e *Entry) Had(row int64) bool {
+	_, had := e.replayed[row]
+	return had
+}
+
+// Holds reports whether the live copy of a row must not go to the session: its
+// pending messages are still being replayed, which is noted (the message is in
+// the archive, so the replay finds it), or the replay has brought it.
+func (r *Registry) Holds(ref Ref, row int64) (holds bool) {
 	r.update(ref, func(e *Entry) {
-		holds = e.Replaying
+		holds = e.Replaying || e.Had(row)
 		e.missed = e.Replaying
 	})
 	return holds
@@ -196,14 +204,24 @@ func (r *Registry) Holds(ref Ref) (holds bool) {
 
 // GoLive ends a replay. It reports false, and the replay has to look into the
 // archive once more, when a live message was held back since the last call.
-func (r *Registry) GoLive(ref Ref) (live bool) {
+// had are rows the replay has brought whose live copies may still come; it is
+// kept until Settle.
+func (r *Registry) GoLive(ref Ref, had map[int64]struct{}) (live bool) {
 	live = true
 	r.update(ref, func(e *Entry) {
 		live = !e.missed
 		e.missed = false
 		e.Replaying = !live
+		if live {
+			e.replayed = had
+		}
 	})
 	return live
+}
+
+// Settle forgets what GoLive was told: no live copies are on their way any more.
+func (r *Registry) Settle(ref Ref) {
+	r.update(ref, func(e *Entry) { e.replayed = nil })
 }
 
 // Each calls f for every session until f returns false; for counting and for

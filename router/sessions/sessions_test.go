@@ -49,17 +49,36 @@ func TestReplayAndLiveMessagesDoNotOvertake(t *testing.T) {
 	r := NewRegistry()
 	at := ref(1, "a@b/c")
 	r.Bind(at, State{Replaying: true})
-	if !r.Holds(at) {
+	if !r.Holds(at, 7) {
 		t.Fatal("a live message overtakes the replay")
 	}
-	if r.GoLive(at) {
+	if r.GoLive(at, nil) {
 		t.Fatal("the message that was held back is forgotten")
 	}
-	if !r.GoLive(at) {
+	if !r.GoLive(at, nil) {
 		t.Fatal("the replay does not end")
 	}
-	if r.Holds(at) {
+	if r.Holds(at, 7) {
 		t.Error("a live session does not get its messages")
+	}
+}
+
+// A message that the replay has brought does not come again live.
+func TestReplayedMessagesDoNotComeTwice(t *testing.T) {
+	r := NewRegistry()
+	at := ref(1, "a@b/c")
+	r.Bind(at, State{Replaying: true})
+	r.GoLive(at, map[int64]struct{}{7: {}})
+	e, _ := r.Find(at.JID)
+	if !e.Had(7) || !r.Holds(at, 7) {
+		t.Error("row 7 comes twice")
+	}
+	if e.Had(8) || r.Holds(at, 8) {
+		t.Error("row 8 does not come")
+	}
+	r.Settle(at)
+	if e, _ := r.Find(at.JID); e.Had(7) {
+		t.Error("kept for ever")
 	}
 }
 
