@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -16,18 +17,23 @@ type checkpointer struct {
 	conn    *sql.DB
 	bound   int64 // bytes
 	written atomic.Int64
-	again   time.Time // when writers may be held up by the next TRUNCATE; the writer's
+	again   time.Time    // when writers may be held up by the next TRUNCATE; the writer's
+	size    int64        // of the log's file after the last transaction; the writer's
+	mark    atomic.Int64 // the size beyond which the next growth wakes the checkpointer
 	wake    chan struct{}
 	stop    context.CancelFunc
 	ended   chan struct{}
 }
 
 const (
-	walPage       = 4096
-	checkpointAt  = 1000 * walPage // as SQLite's own default
-	checkpointGap = 5 * time.Second
-	truncateWait  = 50 * time.Millisecond // what a commit pays at most for a reader that holds the log open
-	truncateGap   = time.Second
+	walPage      = 4096
+	checkpointAt = 1000 * walPage // as SQLite's own default
+	// A log that is as long as that and cannot begin again, because somebody
+	// reads it, is looked at again after so much more.
+	checkpointStep = checkpointAt / 4
+	checkpointGap  = 5 * time.Second
+	truncateWait   = 50 * time.Millisecond // what a commit pays at most for a reader that holds the log open
+	truncateGap    = time.Second
 )
 
 func newCheckpointer(c Config, d *sqliteDB) (*checkpointer, error) {
@@ -38,22 +44,35 @@ func newCheckpointer(c Config, d *sqliteDB) (*checkpointer, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	k := &checkpointer{db: d, conn: conn, bound: int64(c.WALPages) * walPage, wake: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
+	k.mark.Store(checkpointAt)
 	go k.run(ctx)
 	return k, nil
 }
 
-// grown notes what a transaction has added; its caller has the writer.
+// grown notes what a transaction has added, n bytes at least; its caller has
+// the writer. The log takes whole pages, many times n when rows lie far apart,
+// so its file is looked at: not opened, for closing it would end SQLite's locks
+// on it (https://sqlite.org/howtocorrupt.html §2.2). A log that begins again at
+// the start of its file does not grow until it has passed its old end, where
+// the mark is.
 func (k *checkpointer) grown(n int64) {
-	total := k.written.Add(n)
-	if total >= checkpointAt {
+	before := k.size
+	if st, err := os.Stat(k.db.path + "-wal"); err == nil {
+		k.size = st.Size()
+	}
+	more := k.size > before
+	total := k.written.Add(max(n, k.size-before))
+	if total >= checkpointAt || more && k.size > k.mark.Load() {
+		k.mark.Store(k.size + checkpointStep)
 		select {
 		case k.wake <- struct{}{}:
 		default:
 		}
 	}
-	if total >= k.bound && time.Now().After(k.again) { // readers hold the log open
-		k.do(context.Background(), "TRUNCATE")
-		k.again = time.Now().Add(truncateGap)
+	if (total >= k.bound || more && k.size >= k.bound) && time.Now().After(k.again) { // readers hold the log open
+		if !k.do(context.Background(), "TRUNCATE") {
+			k.again = time.Now().Add(truncateGap)
+		}
 	}
 }
 
@@ -74,7 +93,8 @@ func (k *checkpointer) run(ctx context.Context) {
 	}
 }
 
-func (k *checkpointer) do(ctx context.Context, mode string) {
+// do reports whether all of the log is in the database now.
+func (k *checkpointer) do(ctx context.Context, mode string) (all bool) {
 	var busy, pages, done int64
 	err := k.conn.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &pages, &done)
 	switch {
@@ -83,7 +103,11 @@ func (k *checkpointer) do(ctx context.Context, mode string) {
 	case err == nil:
 		k.db.metrics.walPages.Set(float64(pages))
 		k.written.Store((pages - done) * walPage)
+		if all = pages == done && busy == 0; all {
+			k.mark.Store(checkpointAt)
+		}
 	}
+	return all
 }
 
 func (k *checkpointer) close() {

@@ -58,7 +58,7 @@ func openSQLite(ctx context.Context, c Config, log *slog.Logger, reg prometheus.
 	_, err := os.Stat(c.Path + "-wal")
 	unclean := err == nil
 	d := &sqliteDB{path: c.Path, log: log, prepared: map[*Stmt]*sql.Stmt{}, turn: make(chan struct{}, 1)}
-	if d.writer, err = sqlitePool(c, 1, "synchronous(full)", "wal_autocheckpoint(0)", "foreign_keys(1)"); err != nil {
+	if d.writer, err = sqlitePool(c, 1, "synchronous(full)", "wal_autocheckpoint(0)", fmt.Sprintf("journal_size_limit(%d)", checkpointAt), "foreign_keys(1)"); err != nil {
 		return nil, err
 	}
 	if d.conn, err = d.writer.Conn(ctx); err != nil {
