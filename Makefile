@@ -9,7 +9,7 @@ FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build run test check fuzz bench bench-check docs clean
+.PHONY: help build run test soak check fuzz bench bench-check docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ run: build ## build, start on an embedded database and loopback addresses, say w
 
 test: ## every test: units with -race, scripts, real databases and real clients (INSTALL=no uses only what is there)
 	@INSTALL=$(INSTALL) .ci/test
+
+soak: ## the ledger's long run: twenty rounds of each fault on each database: docs/reliability.md
+	PARLEY_TEST_LEDGER_ROUNDS=20 PARLEY_TEST_LEDGER_TABLE=$(CURDIR)/docs/reliability.md $(GO) test -count=1 -timeout 60m -v ./plugins/plugintest/ledger -run TestLedger
 
 check: ## gofmt, vet, staticcheck, import rules, references, go.mod
 	@.ci/check

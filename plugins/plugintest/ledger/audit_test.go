@@ -51,6 +51,28 @@ func TestAudit(t *testing.T) {
 	}
 }
 
+// What was refused without its sender's knowledge may come later, but not never.
+func TestAuditOfLostRefusals(t *testing.T) {
+	for name, last := range map[string]int{"later": 0, "never": 1} {
+		t.Run(name, func(t *testing.T) {
+			b := newBook()
+			for range 2 {
+				b.acked(b.send(pair{"a", "b"}))
+			}
+			b.refusedOnce("a-b-1")
+			seen := []sighting{{"a-b-2", "x"}, {"a-b-1", "y"}}[:2-last]
+			for _, s := range seen {
+				b.archived("a", s)
+				b.archived("b", s)
+				b.received("b", "b/1", s)
+			}
+			if v := b.audit(map[string][]string{"b": {"b/1"}}); len(v.reordered) != 0 || len(v.lost) != last {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
+
 func TestAuditWantsClearErrors(t *testing.T) {
 	b := newBook()
 	b.refused(b.send(pair{"a", "b"}), "cancel", "internal-server-error")

@@ -19,6 +19,7 @@ type entry struct {
 	sends   int  // more than one: it was sent again after its session was lost
 	acked   bool // covered by an <a/>
 	refused bool // answered with an error
+	failed  bool // the server's log says that it was refused once; the answer may have been lost with a session
 }
 
 // sighting is one arrival of a message, or its row in an archive.
@@ -84,6 +85,17 @@ func (b *book) refused(oid, typ, condition string) {
 	e.refused = true
 	b.refusals++
 	b.tell()
+}
+
+// refusedOnce notes what the server's log says. A sender who gives up a
+// session never hears of what was refused in it, and sends it again: after
+// what came behind it and was stored.
+func (b *book) refusedOnce(oid string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.entries[oid]; e != nil {
+		e.failed = true
+	}
 }
 
 // tell wakes who waits for progress; b.mu is held.
@@ -226,7 +238,7 @@ func (b *book) sequence(v *verdict, where string, seen []sighting, ids map[strin
 			continue
 		}
 		here[s.oid] = true
-		if e.refused {
+		if e.refused || e.failed {
 			continue
 		}
 		if e.n < last[e.pair] {

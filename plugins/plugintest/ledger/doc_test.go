@@ -16,7 +16,7 @@
 //   - an error says that it is for now, and the server recovers by itself
 //
 // The server is the real program as a child process. go test runs short rounds;
-// PARLEY_LEDGER_ROUNDS=20 is the long run (make soak), and
-// PARLEY_LEDGER_TABLE=FILE writes its table. PARLEY_LEDGER_SEED repeats a run's
+// PARLEY_TEST_LEDGER_ROUNDS=20 is the long run (make soak), and
+// PARLEY_TEST_LEDGER_TABLE=FILE writes its table. PARLEY_TEST_LEDGER_SEED repeats a run's
 // choices, but not its timing.
 package ledger_test

@@ -18,22 +18,22 @@ import (
 
 // rounds is how often each fault strikes.
 func rounds(t *testing.T) int {
-	v := os.Getenv("PARLEY_LEDGER_ROUNDS")
+	v := os.Getenv("PARLEY_TEST_LEDGER_ROUNDS")
 	if v == "" {
 		return 3
 	}
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 1 {
-		t.Fatalf("PARLEY_LEDGER_ROUNDS=%s", v)
+		t.Fatalf("PARLEY_TEST_LEDGER_ROUNDS=%s", v)
 	}
 	return n
 }
 
 func seed(t *testing.T) uint64 {
-	if v := os.Getenv("PARLEY_LEDGER_SEED"); v != "" {
+	if v := os.Getenv("PARLEY_TEST_LEDGER_SEED"); v != "" {
 		n, err := strconv.ParseUint(v, 10, 64)
 		if err != nil {
-			t.Fatalf("PARLEY_LEDGER_SEED=%s", v)
+			t.Fatalf("PARLEY_TEST_LEDGER_SEED=%s", v)
 		}
 		return n
 	}
@@ -60,7 +60,7 @@ type outcome struct {
 // play lets a fault strike a world round by round, and audits it.
 func play(t *testing.T, o *outcome, s *server, seed uint64, f fault) {
 	t.Helper()
-	t.Logf("PARLEY_LEDGER_SEED=%d", seed)
+	t.Logf("PARLEY_TEST_LEDGER_SEED=%d", seed)
 	w := newWorld(t, s, seed)
 	random := mrand.New(mrand.NewPCG(seed, 0))
 	for range o.rounds {

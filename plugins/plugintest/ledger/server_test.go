@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -83,6 +84,7 @@ var doorLine = regexp.MustCompile(`(?m)^  c2s +(\S+:\d+) `)
 // start returns when the door is open.
 func (s *server) start() error {
 	cmd := exec.Command(s.program, "serve", "--config", s.config)
+	cmd.Env = environment()
 	cmd.Stderr = &s.log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -157,11 +159,17 @@ func (s *server) account(ctx context.Context, user string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.program, "account", "add", user+"@localhost", "--password-stdin", "--config", s.config)
+	cmd.Env = environment()
 	cmd.Stdin = strings.NewReader(password + "\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("account of %s: %w: %s", user, err, out)
 	}
 	return nil
+}
+
+// environment is ours without the variables that configure a server or a test.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PARLEY_") })
 }
 
 // logs keeps the server's log.
@@ -174,6 +182,18 @@ func (l *logs) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(p)
+}
+
+var refusal = regexp.MustCompile(`msg="(?:message not stored|stanza failed)".* id=(\S+)`)
+
+// refused are the ids of the messages that the server says it has not stored.
+func (l *logs) refused() (ids []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range refusal.FindAllSubmatch(l.buf.Bytes(), -1) {
+		ids = append(ids, string(m[1]))
+	}
+	return ids
 }
 
 func (l *logs) tail(lines int) string {

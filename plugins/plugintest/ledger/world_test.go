@@ -243,6 +243,9 @@ func (w *world) settle() verdict {
 			devices[p.user] = append(devices[p.user], p.user+"/"+r)
 		}
 	}
+	for _, oid := range w.server.log.refused() {
+		w.book.refusedOnce(oid)
+	}
 	return w.book.audit(devices)
 }
 
