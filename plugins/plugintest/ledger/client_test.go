@@ -21,7 +21,6 @@ type client struct {
 
 	conn     *plugintest.Client
 	elements chan *stanza.Element // of conn; closed when it ends
-	why      error                // then, why it ended
 	previd   string               // "": there is nothing to resume
 	in       uint32               // stanzas received in this session
 	out      uint32               // stanzas the server has acknowledged in it
