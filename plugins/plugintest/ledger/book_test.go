@@ -248,13 +248,6 @@ func (b *book) sequence(v *verdict, where string, seen []sighting, ids map[strin
 	}
 }
 
-// add sums up verdicts of several runs.
-func (v verdict) add(w verdict) verdict {
-	v.sent, v.acked, v.refused, v.duplicates = v.sent+w.sent, v.acked+w.acked, v.refused+w.refused, v.duplicates+w.duplicates
-	v.lost, v.reordered, v.wrong = slices.Concat(v.lost, w.lost), slices.Concat(v.reordered, w.reordered), slices.Concat(v.wrong, w.wrong)
-	return v
-}
-
 // some shows the first few of many.
 func some(list []string) string {
 	return fmt.Sprintf("%d: %q", len(list), list[:min(len(list), 5)])
