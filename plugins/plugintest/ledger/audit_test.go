@@ -73,6 +73,36 @@ func TestAuditOfLostRefusals(t *testing.T) {
 	}
 }
 
+// A late repeat is one only if it was sent again and another device had it.
+func TestAuditOfLateRepeats(t *testing.T) {
+	for name, c := range map[string]struct {
+		again, other    bool
+		late, reordered int
+	}{
+		"sent again, another had it": {true, true, 1, 0},
+		"sent once":                  {false, true, 0, 1},
+		"nobody had it":              {true, false, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBook()
+			b.send(pair{"a", "b"})
+			b.send(pair{"a", "b"})
+			if c.again {
+				b.sentAgain("a-b-1")
+			}
+			b.received("b", "b/1", sighting{"a-b-2", "y"})
+			b.received("b", "b/1", sighting{"a-b-1", "x"})
+			if c.other {
+				b.received("b", "b/2", sighting{"a-b-1", "x"})
+			}
+			v := b.audit(map[string][]string{"b": {"b/1", "b/2"}})
+			if v.late != c.late || len(v.reordered) != c.reordered {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}
+
 func TestAuditWantsClearErrors(t *testing.T) {
 	b := newBook()
 	b.refused(b.send(pair{"a", "b"}), "cancel", "internal-server-error")

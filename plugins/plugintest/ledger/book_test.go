@@ -156,6 +156,7 @@ func (b *book) await(ctx context.Context, what string, done func(mark) bool) err
 type verdict struct {
 	sent, acked, refused int
 	duplicates           int // arrivals beyond the first on a device, the same stanza-id
+	late                 int // first arrivals of what was sent again, after newer ones, and which another device had
 	lost                 []string
 	reordered            []string
 	wrong                []string // foreign recipients, unclear errors, duplicates of another stanza-id
@@ -172,18 +173,26 @@ func (b *book) audit(devices map[string][]string) verdict {
 	for _, account := range slices.Sorted(maps.Keys(devices)) {
 		arrived[account] = map[string]bool{}
 		ids := map[string]string{} // an account's devices know a message by one stanza-id
+		owners := map[string]int{} // how many devices got it
 		for _, d := range devices[account] {
-			b.sequence(&v, d, b.got[d], ids)
+			once := map[string]bool{}
 			for _, s := range b.got[d] {
 				arrived[account][s.oid] = true
+				if !once[s.oid] {
+					once[s.oid] = true
+					owners[s.oid]++
+				}
 			}
+		}
+		for _, d := range devices[account] {
+			b.sequence(&v, d, b.got[d], ids, owners)
 		}
 	}
 	kept := map[string]map[string]bool{}
 	for _, account := range slices.Sorted(maps.Keys(b.archives)) {
 		kept[account] = map[string]bool{}
 		rows := b.archives[account]
-		b.sequence(&v, "the archive of "+account, rows, map[string]string{})
+		b.sequence(&v, "the archive of "+account, rows, map[string]string{}, nil)
 		for _, s := range rows {
 			if kept[account][s.oid] {
 				v.wrong = append(v.wrong, fmt.Sprintf("%s is in the archive of %s twice (sent %d times)", s.oid, account, b.entries[s.oid].sends))
@@ -223,8 +232,10 @@ func absent(sender, recipient, arrived bool) (missing string) {
 
 // sequence checks that first sightings are in send order and that later ones
 // are the same message. What was refused has no place in the order: its
-// recipient may get it later, or never.
-func (b *book) sequence(v *verdict, where string, seen []sighting, ids map[string]string) {
+// recipient may get it later, or never. What was sent again, and another device
+// had, is counted apart when it comes late to this one. owners is nil for
+// archives, which know no such excuse.
+func (b *book) sequence(v *verdict, where string, seen []sighting, ids map[string]string, owners map[string]int) {
 	last := map[pair]int{}
 	here := map[string]bool{}
 	for _, s := range seen {
@@ -239,6 +250,10 @@ func (b *book) sequence(v *verdict, where string, seen []sighting, ids map[strin
 		}
 		here[s.oid] = true
 		if e.refused || e.failed {
+			continue
+		}
+		if e.n < last[e.pair] && e.sends > 1 && owners[s.oid] > 1 {
+			v.late++
 			continue
 		}
 		if e.n < last[e.pair] {

@@ -75,7 +75,7 @@ func play(t *testing.T, o *outcome, s *server, seed uint64, f fault) {
 		w.progress("life after the fault", m, len(cast)*10)
 	}
 	o.verdict = w.settle()
-	t.Logf("%s, %s: %d rounds, %d sent, %d acked, %d refused, %d repeated, recovery median %v", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused, o.duplicates, median(o.recovery))
+	t.Logf("%s, %s: %d rounds, %d sent, %d acked, %d refused, %d repeated, %d late, recovery median %v", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused, o.duplicates, o.late, median(o.recovery))
 	if o.bad() {
 		t.Errorf("lost %s\nreordered %s\nwrong %s", some(o.lost), some(o.reordered), some(o.wrong))
 	}
