@@ -156,13 +156,13 @@ func (b *book) await(ctx context.Context, what string, done func(mark) bool) err
 type verdict struct {
 	sent, acked, refused int
 	duplicates           int // arrivals beyond the first on a device, the same stanza-id
-	late                 int // first arrivals of what was sent again, after newer ones, and which another device had
+	late                 int // of those in the wrong order: sent again, and another device had it
 	lost                 []string
 	reordered            []string
 	wrong                []string // foreign recipients, unclear errors, duplicates of another stanza-id
 }
 
-func (v verdict) bad() bool { return len(v.lost)+len(v.reordered)+len(v.wrong) > 0 }
+func (v verdict) bad() bool { return v.late+len(v.lost)+len(v.reordered)+len(v.wrong) > 0 }
 
 // audit checks the invariants. Names of devices begin with their account's.
 func (b *book) audit(devices map[string][]string) verdict {
@@ -233,7 +233,8 @@ func absent(sender, recipient, arrived bool) (missing string) {
 // sequence checks that first sightings are in send order and that later ones
 // are the same message. What was refused has no place in the order: its
 // recipient may get it later, or never. What was sent again, and another device
-// had, is counted apart when it comes late to this one. owners is nil for
+// had, is counted apart when it comes late to this one, as a hint at the cause; it
+// fails all the same. owners is nil for
 // archives, which know no such excuse.
 func (b *book) sequence(v *verdict, where string, seen []sighting, ids map[string]string, owners map[string]int) {
 	last := map[pair]int{}
