@@ -26,14 +26,27 @@ type run struct {
 // work is one stanza's share of a run, so that a commit that fails can tell
 // whose fault it was.
 type work struct {
-	cause  *stanza.Stanza
-	writes storage.WriteSet
-	out    []*channel.Envelope
+	cause   *stanza.Stanza
+	writes  storage.WriteSet
+	out     []*channel.Envelope
+	settled []func(stored bool)
+}
+
+// settle tells, once, what became of the work's rows.
+func (w *work) settle(stored bool) {
+	for _, f := range w.settled {
+		f(stored)
+	}
+	w.settled = nil
 }
 
 // Store adds a row that is committed before anything of this stanza goes out.
 // A flow outside of a run (there is none) would panic.
 func (f *Flow) Store(s *storage.Stmt, args ...any) { f.work.writes.Add(s, args...) }
+
+// Settled calls done once with whether the rows of this stanza were committed,
+// or were not because it was refused.
+func (f *Flow) Settled(done func(stored bool)) { f.work.settled = append(f.work.settled, done) }
 
 // Send adds an envelope that goes out after the commit, before the recipient's
 // copy.
@@ -69,6 +82,7 @@ func (r *run) flush(ctx context.Context) {
 	}
 	n := 0
 	for _, w := range r.works {
+		w.settle(true) // but those that commitEach has told already
 		n += len(w.out)
 	}
 	out := make([]*channel.Envelope, 0, n+1)
@@ -99,6 +113,7 @@ func (r *run) commitEach(ctx context.Context, err error) {
 		}
 		r.server.metrics.refused.Inc()
 		r.server.log.Error("message not stored", "from", w.cause.From.String(), "id", w.cause.ID, "err", err)
+		w.settle(false)
 		w.out = r.answer(w.cause, storeError(err))
 	}
 }
@@ -165,7 +180,19 @@ func (r *run) guard(f *Flow, do func() error) {
 			se = stanza.NewError(stanza.ResourceConstraint, "")
 		}
 	}
+	f.work.abandon()
 	f.work.out = append(f.work.out, r.answer(f.Stanza, se)...)
+}
+
+// abandon takes back what hooks have collected for a stanza that is refused in
+// the end: what is refused is not archived (XEP-0313 §6.1), and nothing that
+// would name its rows goes out.
+func (w *work) abandon() {
+	w.writes.Reset()
+	w.settle(false)
+	if w.cause != nil && w.cause.Kind == stanza.Message {
+		w.out = nil
+	}
 }
 
 // outgoing is the road of a local client's stanza.

@@ -94,7 +94,7 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 		} else {
 			f.Store(&insertPending, o.id, id, forwarded(f))
 		}
-		o.pending.Add(1)
+		p.waits(o, f)
 		p.metrics.stored.WithLabelValues("received").Inc()
 	}
 	f.Pending = id
@@ -153,3 +153,14 @@ func (p *part) full(o *owner) bool {
 // quotaSlack is how far an archive may be over its quota, beside a tenth,
 // while the oldest rows are being removed.
 const quotaSlack = 1000
+
+// waits counts a row that will be pending. It counts before the commit, so that
+// a batch does not exceed the bound, and not if there is none.
+func (p *part) waits(o *owner, f *processor.Flow) {
+	o.pending.Add(1)
+	f.Settled(func(stored bool) {
+		if !stored {
+			o.pending.Add(-1)
+		}
+	})
+}

@@ -82,7 +82,7 @@ func (p *part) rescue(ctx context.Context, f *processor.Flow) error {
 		return stanza.NewError(stanza.ServiceUnavailable, "")
 	}
 	f.Store(&insertPending, o.id, p.ids.Next(), forwarded(f))
-	o.pending.Add(1)
+	p.waits(o, f)
 	return nil
 }
 
