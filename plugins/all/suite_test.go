@@ -34,10 +34,11 @@ var deployments = []struct {
 // their own scripts in the local house; make test runs them all (PARLEY_TEST_SUITE=1).
 func TestSuite(t *testing.T) {
 	for _, d := range deployments {
+		if d.name != "seam" && os.Getenv("PARLEY_TEST_SUITE") == "" {
+			t.Logf("%s: left to make test (PARLEY_TEST_SUITE=1)", d.name)
+			continue
+		}
 		t.Run(d.name, func(t *testing.T) {
-			if d.name != "seam" && os.Getenv("PARLEY_TEST_SUITE") == "" {
-				t.Skip("make test runs every script in this deployment (PARLEY_TEST_SUITE=1)")
-			}
 			o := d.opt
 			o.Plugins = all.Plugins()
 			if d.pg {

@@ -346,7 +346,7 @@ func FuzzQuery(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		el, err := stanza.ParseElement([]byte(s), stanza.NSClient)
 		if err != nil {
-			t.Skip()
+			return // not what a client can send
 		}
 		q, err := p.parseQuery(el)
 		if err != nil {
