@@ -140,14 +140,35 @@ func (c control) Unset(ctx context.Context, by, path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for k, err := range c.applyComponents(ctx, config.Diff(old, tree), tree) {
+	if err := c.moveTo(ctx, old, tree); err != nil {
+		return nil, err
+	}
+	if err := c.h.overlay.save(ctx, tree.Overlay()); err != nil {
+		return nil, errors.Join(fmt.Errorf("not saved, so not taken back: %w", err), c.moveTo(ctx, tree, old))
+	}
+	c.h.opt.Log.Info("settings made at run time taken back", "by", by, "keys", gone)
+	return gone, nil
+}
+
+// moveTo lets every component that differs follow from one tree to another, or
+// none of them.
+func (c control) moveTo(ctx context.Context, from, to *config.Tree) error {
+	var errs []error
+	for k, err := range c.applyComponents(ctx, config.Diff(from, to), to) {
 		if err != nil {
-			return nil, fmt.Errorf("%s in %s keeps its setting: %w", k.component, k.server, err)
+			errs = append(errs, fmt.Errorf("%s in %s keeps its setting: %w", k.component, k.server, err))
 		}
 	}
-	c.h.setTree(tree)
-	c.h.opt.Log.Info("settings made at run time taken back", "by", by, "keys", gone)
-	return gone, c.h.overlay.save(ctx, tree.Overlay())
+	if len(errs) == 0 {
+		c.h.setTree(to)
+		return nil
+	}
+	for k, err := range c.applyComponents(ctx, config.Diff(to, from), from) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s in %s is not back at its setting: %w", k.component, k.server, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // apply lets a slot follow a configuration.
@@ -233,9 +254,20 @@ func (c control) eachOf(plugin string, f func(*slot) error) error {
 
 // Config implements Control.
 func (c control) Config() []ConfigEntry {
+	tree := c.h.current()
+	inForce := map[string]string{} // of keys that wait for a restart
+	for _, ch := range config.Diff(c.h.from, tree) {
+		if ch.Effect == config.Restart {
+			inForce[ch.Path] = ch.Old
+		}
+	}
 	var out []ConfigEntry
-	for _, e := range c.h.current().Show() {
-		out = append(out, ConfigEntry{Path: e.Path, Value: e.Value, Source: e.Source.String()})
+	for _, e := range tree.Show() {
+		entry := ConfigEntry{Path: e.Path, Value: e.Value, Source: e.Source.String()}
+		if old, waits := inForce[e.Path]; waits {
+			entry.Source += " (counts after a restart; in force: " + old + ")"
+		}
+		out = append(out, entry)
 	}
 	return out
 }

@@ -47,6 +47,7 @@ type Host struct {
 
 	mu   sync.Mutex // guards tree
 	tree *config.Tree
+	from *config.Tree // what the Host was made with: keys that need a restart still count as here
 }
 
 // link is the channel that leads to one Server.
@@ -87,6 +88,7 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if h.tree, err = o.Tree.WithOverlay(ov); err != nil {
 		return nil, fmt.Errorf("configuration set at run time: %w", err)
 	}
+	h.from = h.tree
 	for _, f := range h.tree.Ignored() {
 		o.Log.Warn("setting made at run time is no longer known", "setting", f.Error())
 	}

@@ -82,6 +82,13 @@ func TestConfigSet(t *testing.T) {
 		}
 	}
 	contains(t, must(t, "config", "show", path, "--data", s.data), "9s")
+
+	contains(t, must(t, "config", "unset", path, "--data", s.data), path)
+	contains(t, must(t, "config", "show", path, "--data", s.data), "3s", "default")
+	contains(t, must(t, "config", "unset", path, "--data", s.data), "nothing of it was set")
+	s.stop()
+	again := serve(t, filepath.Dir(s.data)) // what was taken back stays away
+	contains(t, must(t, "config", "show", path, "--data", again.data), "3s", "default")
 }
 
 func TestRefusals(t *testing.T) {

@@ -84,6 +84,7 @@ func TestServeReloads(t *testing.T) {
 	}
 	out := must(t, "config", "show", "servers.streamer.c2s", "--data", s.data)
 	contains(t, out, "flag --c2s") // flags win over the file
+	contains(t, must(t, "config", "show", "servers.streamer.outbox", "--data", s.data), "2MiB", "counts after a restart; in force: 1MiB")
 	log := s.stop()
 	contains(t, log,
 		"key=log.level old=info new=debug outcome=applied",
