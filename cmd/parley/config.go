@@ -221,10 +221,6 @@ func configUnset() *cobra.Command {
 			if r.json {
 				return printJSON(cmd.OutOrStdout(), gone)
 			}
-			if len(gone) == 0 {
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), "nothing of it was set at run time")
-				return err
-			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.Join(gone, "\n"))
 			return err
 		})
