@@ -326,6 +326,7 @@ func TestReliability17Scraping(t *testing.T) {
 	const stored, page, readers, queries = 300, 100, 10, 20
 	w := start(t, configured([]string{unlimited}, []string{"components: {archive: {max_page: " + strconv.Itoa(page) + "}}"}))
 	c := w.login("mallory", "writer")
+	w.login("sink", "s") // what nobody is there to get is refused, and archived nowhere
 	for i := range stored {
 		w.say(c, "<message to='sink@localhost' type='chat' id='a%d'><body>b</body></message>", i)
 	}
