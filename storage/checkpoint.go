@@ -16,6 +16,7 @@ type checkpointer struct {
 	db      *sqliteDB
 	conn    *sql.DB
 	bound   int64 // bytes
+	at      int64 // bytes
 	written atomic.Int64
 	again   time.Time    // when writers may be held up by the next TRUNCATE; the writer's
 	size    int64        // of the log's file after the last transaction; the writer's
@@ -26,12 +27,12 @@ type checkpointer struct {
 }
 
 const (
-	walPage      = 4096
-	checkpointAt = 1000 * walPage // as SQLite's own default
-	// A log that is as long as that and cannot begin again, because somebody
-	// reads it, is looked at again after so much more.
-	checkpointStep = checkpointAt / 4
-	checkpointGap  = 5 * time.Second
+	walPage = 4096
+	// At this share of the bound the log is folded in. A page that many commits
+	// write (the end of somebody's index) is copied once per checkpoint: at
+	// SQLite's own 4 MiB that was nearly once per commit.
+	checkpointShare = 4
+	checkpointGap   = 5 * time.Second
 	truncateWait   = 50 * time.Millisecond // what a commit pays at most for a reader that holds the log open
 	truncateGap    = time.Second
 )
@@ -43,11 +44,16 @@ func newCheckpointer(c Config, d *sqliteDB) (*checkpointer, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	k := &checkpointer{db: d, conn: conn, bound: int64(c.WALPages) * walPage, wake: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
-	k.mark.Store(checkpointAt)
+	k := &checkpointer{db: d, conn: conn, bound: c.walBytes(), at: c.checkpointAt(), wake: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
+	k.mark.Store(k.at)
 	go k.run(ctx)
 	return k, nil
 }
+
+func (c Config) walBytes() int64 { return int64(c.WALPages) * walPage }
+
+// checkpointAt is the size of the log at which it is folded in.
+func (c Config) checkpointAt() int64 { return c.walBytes() / checkpointShare }
 
 // grown notes what a transaction has added, n bytes at least; its caller has
 // the writer. The log takes whole pages, many times n when rows lie far apart,
@@ -62,8 +68,10 @@ func (k *checkpointer) grown(n int64) {
 	}
 	more := k.size > before
 	total := k.written.Add(max(n, k.size-before))
-	if total >= checkpointAt || more && k.size > k.mark.Load() {
-		k.mark.Store(k.size + checkpointStep)
+	if total >= k.at || more && k.size > k.mark.Load() {
+		// When it cannot begin again, because somebody reads it, it is looked at
+		// after so much more.
+		k.mark.Store(k.size + k.at/4)
 		select {
 		case k.wake <- struct{}{}:
 		default:
@@ -104,7 +112,7 @@ func (k *checkpointer) do(ctx context.Context, mode string) (all bool) {
 		k.db.metrics.walPages.Set(float64(pages))
 		k.written.Store((pages - done) * walPage)
 		if all = pages == done && busy == 0; all {
-			k.mark.Store(checkpointAt)
+			k.mark.Store(k.at)
 		}
 	}
 	return all

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,20 +28,24 @@ import (
 // of connections that refuse to write. Checkpoints run on a connection of their
 // own, outside the commit path.
 type sqliteDB struct {
-	path     string
-	log      *slog.Logger
-	metrics  *metrics
-	readers  *sql.DB
-	texts    sync.Map // $n text → ?n text; bounded by the program's statements
-	group    *committer
-	ticker   *checkpointer
-	turn     chan struct{} // holds one token: whoever took it has the writer
-	writer   *sql.DB
-	conn     *sql.Conn // its only connection
-	prepared map[*Stmt]*sql.Stmt
-	closed   bool        // whoever has the writer may look
-	closing  atomic.Bool // Close was called
+	path    string
+	log     *slog.Logger
+	metrics *metrics
+	readers *sql.DB
+	texts   sync.Map // $n text → ?n text; bounded by the program's statements
+	group   *committer
+	ticker  *checkpointer
+	turn    chan struct{} // holds one token: whoever took it has the writer
+	writer  *sql.DB
+	conn    *sql.Conn // its only connection
+	batch   *batchWriter
+	closed  bool        // whoever has the writer may look
+	closing atomic.Bool // Close was called
 }
+
+// writerCache holds, at 32 MiB, the pages that keys end up on: with SQLite's
+// 2 MiB every row reads its leaf of an index from the file again.
+const writerCache = "cache_size(-32768)"
 
 // networkFS are the file systems on which SQLite's locks do not hold.
 var networkFS = map[int64]string{0x6969: "NFS", 0x517B: "SMB", 0xFF534D42: "CIFS", 0xFE534D42: "SMB2", 0x5346414F: "AFS", 0x01021997: "9P"}
@@ -57,13 +62,14 @@ func openSQLite(ctx context.Context, c Config, log *slog.Logger, reg prometheus.
 	}
 	_, err := os.Stat(c.Path + "-wal")
 	unclean := err == nil
-	d := &sqliteDB{path: c.Path, log: log, prepared: map[*Stmt]*sql.Stmt{}, turn: make(chan struct{}, 1)}
-	if d.writer, err = sqlitePool(c, 1, "synchronous(full)", "wal_autocheckpoint(0)", fmt.Sprintf("journal_size_limit(%d)", checkpointAt), "foreign_keys(1)"); err != nil {
+	d := &sqliteDB{path: c.Path, log: log, turn: make(chan struct{}, 1)}
+	if d.writer, err = sqlitePool(c, 1, "synchronous(full)", "wal_autocheckpoint(0)", fmt.Sprintf("journal_size_limit(%d)", c.checkpointAt()), "foreign_keys(1)", writerCache); err != nil {
 		return nil, err
 	}
 	if d.conn, err = d.writer.Conn(ctx); err != nil {
 		return nil, errors.Join(sqliteError(err), d.writer.Close())
 	}
+	d.batch = &batchWriter{conn: d.conn, text: d.text, prepared: map[*Stmt]driver.Stmt{}}
 	if unclean {
 		if err := d.quickCheck(ctx); err != nil {
 			return nil, errors.Join(err, d.writer.Close())
@@ -228,24 +234,12 @@ func (d *sqliteDB) Commit(ctx context.Context, w *WriteSet) error { return d.gro
 
 // write implements engine.
 func (d *sqliteDB) write(sets []*submission) (failed int, err error) {
-	ctx := context.Background()
-	if err := d.take(ctx); err != nil {
+	if err := d.take(context.Background()); err != nil {
 		return -1, err
 	}
 	defer d.release()
-	tx, err := d.conn.BeginTx(ctx, nil)
-	if err != nil {
-		return -1, sqliteError(err)
-	}
-	for i, s := range sets {
-		if err := d.rows(ctx, tx, s.set); err != nil {
-			_ = tx.Rollback()
-			return i, err
-		}
-	}
-	if err := tx.Commit(); err != nil {
-		_ = tx.Rollback()
-		return -1, sqliteError(err)
+	if failed, err = d.batch.write(sets); err != nil {
+		return failed, err
 	}
 	n := int64(0)
 	for _, s := range sets {
@@ -253,43 +247,6 @@ func (d *sqliteDB) write(sets []*submission) (failed int, err error) {
 	}
 	d.ticker.grown(n)
 	return -1, nil
-}
-
-func (d *sqliteDB) rows(ctx context.Context, tx *sql.Tx, w *WriteSet) error {
-	w.affected = w.affected[:0]
-	for _, r := range w.rows {
-		st, err := d.prepare(ctx, r.stmt)
-		if err != nil {
-			return fmt.Errorf("%s: %w", r.stmt.Name, err)
-		}
-		res, err := tx.StmtContext(ctx, st).ExecContext(ctx, w.values(r)...)
-		if err != nil {
-			return fmt.Errorf("%s: %w", r.stmt.Name, sqliteError(err))
-		}
-		n, err := res.RowsAffected()
-		if err != nil {
-			return fmt.Errorf("%s: %w", r.stmt.Name, sqliteError(err))
-		}
-		if n == 0 && r.stmt.Must {
-			return fmt.Errorf("%s: %w", r.stmt.Name, ErrStale)
-		}
-		w.affected = append(w.affected, n)
-	}
-	return nil
-}
-
-// prepare compiles a statement once; features' statements are values of the
-// program, so their number is bounded.
-func (d *sqliteDB) prepare(ctx context.Context, s *Stmt) (*sql.Stmt, error) {
-	if st, ok := d.prepared[s]; ok {
-		return st, nil
-	}
-	st, err := d.conn.PrepareContext(ctx, d.text(s.SQL))
-	if err != nil {
-		return nil, sqliteError(err)
-	}
-	d.prepared[s] = st
-	return st, nil
 }
 
 // Migrate implements DB.
@@ -328,11 +285,7 @@ func (d *sqliteDB) Close() error {
 	d.metrics.close()
 	// The last connection that closes folds the log into the database, if no
 	// statement holds it open.
-	errs := []error{d.readers.Close()}
-	for _, st := range d.prepared {
-		errs = append(errs, st.Close())
-	}
-	return errors.Join(append(errs, d.conn.Close(), d.writer.Close())...)
+	return errors.Join(d.readers.Close(), d.batch.close(), d.conn.Close(), d.writer.Close())
 }
 
 // sqlRows adapts database/sql.
