@@ -9,7 +9,7 @@ FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build run test soak check fuzz bench bench-check docs clean
+.PHONY: help build run test soak check fuzz bench growth bench-check docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 bench: build ## Parley, ejabberd and Prosody where installed, and the floor: docs/performance.md (ARGS='--only chat1,idle --scale 0.1')
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/xmppload ./cmd/xmppload
 	taskset -c $$(( $$(nproc) - 1 )) bin/xmppload bench --parley bin/parley --out docs/performance.md $(ARGS)
+
+growth: build ## CPU per message, memory, archive pages and starts at growing sizes, twenty minutes: docs/growth.md and its charts (ARGS='--only start --scale 0.1')
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/xmppload ./cmd/xmppload
+	taskset -c $$(( $$(nproc) - 1 )) bin/xmppload growth --parley bin/parley --out docs $(ARGS)
 
 bench-check: ## Go benchmarks of the last commit against the one before; 20 % slower fails
 	@.ci/benchcheck

@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,23 +90,17 @@ func rows() []row {
 
 // bench is one run of the table.
 type bench struct {
-	parley, out, root string
-	where             peers.Where
-	only, skip        []string // rows
-	servers           []string
-	scale             scale
-	fill              int
-	keep              bool
-
-	log   io.Writer
-	seen  map[string]string // versions
-	lines [][]string
-	bad   []string
+	stage
+	out        string
+	only, skip []string // rows
+	servers    []string
+	scale      scale
+	fill       int
+	lines      [][]string
 }
 
 func benchCommand() *cobra.Command {
-	b := &bench{seen: map[string]string{}}
-	var procs int
+	b := &bench{}
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Run every scenario against Parley, what peers are installed, and the floor; print the table",
@@ -119,46 +110,23 @@ ejabberd prosody; their own services need not run). Rows that a server cannot
 do yet say so.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			runtime.GOMAXPROCS(procs)
-			raiseFiles()
-			b.log = cmd.ErrOrStderr()
-			return b.all(cmd.Context(), cmd.OutOrStdout())
+			return b.run(cmd.ErrOrStderr(), func() error { return b.all(cmd.Context(), cmd.OutOrStdout()) })
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&b.parley, "parley", "bin/parley", "the binary to measure")
-	f.StringVar(&b.root, "root", ".", "the repository")
+	b.flags(f)
 	f.StringVar(&b.out, "out", "", "a Markdown file to write")
-	f.StringVar(&b.where.CPU, "server-cpu", "0", "core that servers are pinned to; empty: none")
-	f.StringVar(&b.where.Nice, "nice", "", "niceness of the servers")
 	f.StringSliceVar(&b.only, "only", nil, "rows by id; empty: all. With some only, --out is not written")
 	f.StringSliceVar(&b.skip, "skip", nil, "rows to leave out, by id")
 	f.StringSliceVar(&b.servers, "servers", []string{"parley", "floor", "ejabberd", "prosody"}, "servers to start")
 	f.Float64Var(&b.scale.by, "scale", 1, "share of the full size of each scenario")
 	f.IntVar(&b.fill, "fill", 500_000, "messages (two rows each) that Parley's archive holds before the row with SQLite")
 	f.DurationVar(&b.scale.Settle, "settle", time.Second, "between login and measuring")
-	f.IntVar(&procs, "procs", 1, "GOMAXPROCS of the generator")
-	f.BoolVar(&b.keep, "keep", false, "keep the servers' directories")
 	b.scale.Parallel, b.scale.Patience = 16, time.Minute
 	return cmd
 }
 
-func (b *bench) all(ctx context.Context, w io.Writer) (err error) {
-	if b.where.Dir, err = os.MkdirTemp("", "xmppload-"); err != nil {
-		return err
-	}
-	if err := os.Chmod(b.where.Dir, 0o755); err != nil { // Postgres runs as somebody else
-		return err
-	}
-	if b.where.Root, err = filepath.Abs(b.root); err != nil {
-		return err
-	}
-	if b.parley, err = filepath.Abs(b.parley); err != nil {
-		return err
-	}
-	if !b.keep {
-		defer func() { err = errors.Join(err, os.RemoveAll(b.where.Dir)) }()
-	}
+func (b *bench) all(ctx context.Context, w io.Writer) error {
 	columns := append([]string{"id", "Scenario"}, b.servers...)
 	b.lines = [][]string{append(columns, "parley/floor", "Goal")}
 	for _, todo := range b.groups() {
@@ -353,14 +321,7 @@ func (b *bench) markdown() string {
 		fmt.Fprintf(&t, "At %g of the full size. ", b.scale.by)
 	}
 	fmt.Fprintf(&t, "%s. %s.\n", time.Now().UTC().Format("2006-01-02"), machine())
-	var versions []string
-	for name, v := range b.seen {
-		if v != "" {
-			versions = append(versions, name+": "+v)
-		}
-	}
-	slices.Sort(versions)
-	fmt.Fprintf(&t, "%s.\n\n", strings.Join(versions, "; "))
+	fmt.Fprintf(&t, "%s.\n\n", b.versions())
 	for i, l := range b.lines {
 		fmt.Fprintf(&t, "| %s |\n", strings.Join(l[1:], " | "))
 		if i == 0 {
@@ -368,27 +329,4 @@ func (b *bench) markdown() string {
 		}
 	}
 	return t.String()
-}
-
-// machine says what this ran on.
-func machine() string {
-	model := runtime.GOARCH
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		if _, after, ok := strings.Cut(string(b), "model name\t: "); ok {
-			model, _, _ = strings.Cut(after, "\n")
-		}
-	}
-	load := ""
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		load = ", load " + strings.Join(strings.Fields(string(b))[:3], " ") + " at the end"
-	}
-	cores := runtime.NumCPU()
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil { // NumCPU knows only those we are pinned to
-		cores = max(cores, strings.Count(string(b), "\nprocessor\t")+1)
-	}
-	kernel := "Linux"
-	if out, err := exec.Command("uname", "-sr").Output(); err == nil {
-		kernel = strings.TrimSpace(string(out))
-	}
-	return fmt.Sprintf("%s, %d cores, %s, %s%s", model, cores, kernel, runtime.Version(), load)
 }

@@ -64,9 +64,13 @@ type Child struct {
 	Name    string
 	Version string
 	Config
-	PIDs []int // its process, and its database's
-	cmd  *exec.Cmd
-	done chan error
+	PIDs []int         // its process, and its database's
+	Took time.Duration // from its start to its first answer
+
+	argv, env []string
+	db        *Postgres
+	cmd       *exec.Cmd
+	done      chan error
 }
 
 // ErrMissing says that a server is not installed.
@@ -151,33 +155,50 @@ func Start(ctx context.Context, w Where, parley, name, archive string, db *Postg
 			return nil, fmt.Errorf("%s: database: %w", name, err)
 		}
 	}
-	ch := &Child{Name: name, Config: c, Version: version(k.version)}
-	if err := ch.run(w, argv, env); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	ch := &Child{Name: name, Config: c, Version: version(k.version), argv: w.pin(argv), env: env}
+	if archive == "postgres" {
+		ch.db = db
 	}
-	if db != nil && archive == "postgres" {
-		ch.PIDs = append(ch.PIDs, db.PID)
-	}
-	if err := ch.ready(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), ch.Stop())
+	if err := ch.Again(ctx); err != nil {
+		return nil, err
 	}
 	return ch, nil
 }
 
-func (c *Child) run(w Where, argv, env []string) error {
+// Again starts a server that was stopped, on what it has stored.
+func (c *Child) Again(ctx context.Context) error {
+	start := time.Now()
+	if err := c.run(); err != nil {
+		return fmt.Errorf("%s: %w", c.Name, err)
+	}
+	if c.db != nil {
+		c.PIDs = append(c.PIDs, c.db.PID)
+	}
+	if err := c.ready(ctx); err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", c.Name, err), c.Stop())
+	}
+	c.Took = time.Since(start)
+	return nil
+}
+
+func (w Where) pin(argv []string) []string {
 	if w.CPU != "" {
 		argv = append([]string{"taskset", "-c", w.CPU}, argv...)
 	}
 	if w.Nice != "" {
 		argv = append([]string{"nice", "-n", w.Nice}, argv...)
 	}
+	return argv
+}
+
+func (c *Child) run() error {
 	log, err := os.Create(filepath.Join(c.Dir, "output"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	c.cmd = exec.Command(argv[0], argv[1:]...)
-	c.cmd.Env = append(os.Environ(), env...)
+	c.cmd = exec.Command(c.argv[0], c.argv[1:]...)
+	c.cmd.Env = append(os.Environ(), c.env...)
 	c.cmd.Dir = c.Dir
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -186,7 +207,10 @@ func (c *Child) run(w Where, argv, env []string) error {
 	}
 	c.PIDs = []int{c.cmd.Process.Pid} // nice and taskset become what they start
 	c.done = make(chan error, 1)
-	go func() { c.done <- c.cmd.Wait() }()
+	go func() {
+		c.done <- c.cmd.Wait()
+		close(c.done)
+	}()
 	return nil
 }
 
@@ -197,12 +221,11 @@ const startLimit = time.Minute
 func (c *Child) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	again := time.NewTicker(100 * time.Millisecond)
+	again := time.NewTicker(2 * time.Millisecond)
 	defer again.Stop()
 	for {
 		select {
 		case err := <-c.done:
-			c.done <- err
 			out, _ := os.ReadFile(filepath.Join(c.Dir, "output"))
 			return fmt.Errorf("ended while it started: %v: %s", err, bytes.TrimSpace(out[max(0, len(out)-2000):]))
 		case <-ctx.Done():
@@ -228,7 +251,8 @@ func answers(port int) bool {
 	return err == nil && bytes.Contains(b[:n], []byte("<stream:stream"))
 }
 
-// Stop ends the server by its process id: politely, then not.
+// Stop ends the server by its process id: politely, then not. One that has
+// ended is left alone.
 func (c *Child) Stop() error {
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
 	select {

@@ -58,6 +58,11 @@ func (o Chat) Run(ctx context.Context, s *Server) (*Result, error) {
 		return nil, err
 	}
 	defer f.close()
+	return o.on(s, f)
+}
+
+// on chats on a fleet that is there.
+func (o Chat) on(s *Server, f *fleet) (*Result, error) {
 	c := o.join(f)
 	if err := c.quiet(o.Settle); err != nil {
 		return nil, err
@@ -253,27 +258,12 @@ func (c *chat) pages(s *Server, r *Result) error {
 	}
 	items := 0
 	for i := range c.Pages {
-		p := c.pairs[i%len(c.pairs)]
-		ended := false
-		p.to.On = func(el []byte) {
-			switch {
-			case p.to.Counted(el):
-			case bytes.HasPrefix(el, message):
-				items++
-			case string(wire.Attr(el, " id=")) == "page":
-				ended = true
-				if string(wire.Attr(el, " type=")) != "result" && c.err == nil {
-					c.err = fmt.Errorf("archive query: %s", el)
-				}
-			}
+		n, took, err := c.page(c.pairs[i%len(c.pairs)].to, LastPage, c.Patience)
+		if err != nil {
+			return err
 		}
-		p.to.SendString("<iq type='set' id='page'><query xmlns='urn:xmpp:mam:2' queryid='q'>" +
-			"<set xmlns='http://jabber.org/protocol/rsm'><max>50</max><before/></set></query></iq>")
-		start := time.Now()
-		if err := c.run(func() bool { return ended }, c.Patience); err != nil {
-			return fmt.Errorf("archive page: %w", err)
-		}
-		times.Add(time.Since(start))
+		items += n
+		times.Add(took)
 	}
 	var sub Result
 	if err := m.stop(&sub, c.Pages, 1000, "pages"); err != nil {
@@ -282,8 +272,32 @@ func (c *chat) pages(s *Server, r *Result) error {
 	if len(s.PIDs) > 0 {
 		r.Metrics = append(r.Metrics, sub.Metrics[0])
 	}
-	r.add("page p50", "ms", times.Quantile(0.5).Seconds()*1000)
-	r.add("page p95", "ms", times.Quantile(0.95).Seconds()*1000)
-	r.add("rows per page", "", float64(items)/float64(c.Pages))
+	r.pages(&times, items)
 	return nil
+}
+
+// LastPage asks for an archive's last 50 (XEP-0313 §4.3.3).
+const LastPage = "<set xmlns='http://jabber.org/protocol/rsm'><max>50</max><before/></set>"
+
+// page fetches a page: how many messages came, and how long the last was in coming.
+func (f *fleet) page(x *wire.Session, query string, patience time.Duration) (items int, took time.Duration, err error) {
+	ended := false
+	x.On = func(el []byte) {
+		switch {
+		case x.Counted(el):
+		case bytes.HasPrefix(el, message):
+			items++
+		case string(wire.Attr(el, " id=")) == "page":
+			ended = true
+			if string(wire.Attr(el, " type=")) != "result" && f.err == nil {
+				f.err = fmt.Errorf("archive query: %s", el)
+			}
+		}
+	}
+	x.SendString("<iq type='set' id='page'><query xmlns='urn:xmpp:mam:2' queryid='q'>" + query + "</query></iq>")
+	start := time.Now()
+	if err := f.run(func() bool { return ended }, patience); err != nil {
+		return 0, 0, fmt.Errorf("archive page: %w", err)
+	}
+	return items, time.Since(start), nil
 }

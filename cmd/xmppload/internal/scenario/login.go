@@ -50,7 +50,7 @@ func (o Login) wave(ctx context.Context, s *Server, r *Result, n int, what strin
 	g.SetLimit(o.Parallel)
 	for i := range n {
 		g.Go(func() error {
-			x, err := s.Login.Login(ctx, i, user(i%o.Accounts), password)
+			x, err := s.Login.Login(ctx, i, User(i%o.Accounts), Password)
 			if err != nil {
 				return err
 			}

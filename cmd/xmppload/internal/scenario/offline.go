@@ -68,7 +68,7 @@ func (o Offline) store(ctx context.Context, s *Server, r *Result, run string, la
 		return err
 	}
 	for i, x := range f.all {
-		to := user(o.Pairs+i) + "@" + s.Login.Domain
+		to := User(o.Pairs+i) + "@" + s.Login.Domain
 		for range o.Each {
 			x.SendString(fmt.Sprintf("<message to='%s' type='chat' id='%s%d'><body>%s</body></message>", to, run, lanes[i].Send(), text(o.Body)))
 		}

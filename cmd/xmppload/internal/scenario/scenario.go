@@ -61,9 +61,11 @@ type Common struct {
 	Settle   time.Duration // between login and measuring
 }
 
-const password = "correct horse battery staple"
+// Password is every account's.
+const Password = "correct horse battery staple"
 
-func user(n int) string { return fmt.Sprintf("load%d", n) }
+// User is the name of the n-th account.
+func User(n int) string { return fmt.Sprintf("load%d", n) }
 
 // Accounts sees to it that accounts 0 to n-1 exist.
 func (s *Server) Accounts(ctx context.Context, n, parallel int) error {
@@ -87,13 +89,13 @@ func (s *Server) Accounts(ctx context.Context, n, parallel int) error {
 
 func (s *Server) register(ctx context.Context, i int) error {
 	if line, ok := strings.CutPrefix(s.Register, "command "); ok {
-		line = strings.NewReplacer("{user}", user(i), "{domain}", s.Login.Domain, "{password}", password).Replace(line)
+		line = strings.NewReplacer("{user}", User(i), "{domain}", s.Login.Domain, "{password}", Password).Replace(line)
 		if out, err := exec.CommandContext(ctx, "sh", "-c", line).CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s", line, err, out)
 		}
 		return nil
 	}
-	return s.Login.Register(ctx, i, user(i), password)
+	return s.Login.Register(ctx, i, User(i), Password)
 }
 
 // fleet are sessions on one loop.
@@ -103,23 +105,43 @@ type fleet struct {
 	err  error // a session that ended by itself
 }
 
-// bring logs accounts first to first+n-1 in. before is sent ahead of initial
-// presence; available false: they stay silent.
-func (s *Server) bring(ctx context.Context, c Common, first, n int, available bool) (*fleet, error) {
-	if err := s.Accounts(ctx, first+n, c.Parallel); err != nil {
-		return nil, err
-	}
+func newFleet() (*fleet, error) {
 	loop, err := wire.NewLoop()
 	if err != nil {
 		return nil, err
 	}
-	f := &fleet{loop: loop, all: make([]*wire.Session, n)}
+	return &fleet{loop: loop}, nil
+}
+
+// bring logs accounts first to first+n-1 in; available false: they stay silent.
+func (s *Server) bring(ctx context.Context, c Common, first, n int, available bool) (*fleet, error) {
+	if err := s.Accounts(ctx, first+n, c.Parallel); err != nil {
+		return nil, err
+	}
+	f, err := newFleet()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.grow(ctx, c, f, first, n, available, User); err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// grow logs in until the fleet has n sessions; the i-th is account first+i.
+func (s *Server) grow(ctx context.Context, c Common, f *fleet, first, n int, available bool, name func(int) string) error {
+	from := len(f.all)
+	if n <= from {
+		return nil
+	}
+	f.all = append(f.all, make([]*wire.Session, n-from)...)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.Parallel)
 	var mu sync.Mutex
-	for i := range n {
+	for i := from; i < n; i++ {
 		g.Go(func() error {
-			x, err := s.Login.Login(ctx, first+i, user(first+i), password)
+			x, err := s.Login.Login(ctx, first+i, name(first+i), Password)
 			if err == nil && available {
 				err = x.Available("")
 			}
@@ -130,14 +152,10 @@ func (s *Server) bring(ctx context.Context, c Common, first, n int, available bo
 			defer mu.Unlock()
 			f.all[i] = x
 			x.Gone = f.gone(x)
-			return loop.Adopt(x)
+			return f.loop.Adopt(x)
 		})
 	}
-	if err := g.Wait(); err != nil {
-		f.close()
-		return nil, err
-	}
-	return f, nil
+	return g.Wait()
 }
 
 func (f *fleet) gone(x *wire.Session) func(error) {
