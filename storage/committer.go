@@ -19,6 +19,8 @@ import (
 //  4. The queue is bounded; a submitter waits for a place as long as its context lets it.
 //  5. An accepted set is answered, whatever happens to its context.
 //  6. Batches are bounded, so that nobody waits for a huge one.
+//  7. A set that has waited for the engine's patience is answered with an error
+//     and not tried again (reliability row 31).
 const (
 	queueSets   = 1024 // bound of the queue
 	batchSets   = 512
@@ -35,6 +37,8 @@ var (
 	errNotCommitted = fmt.Errorf("%w: not committed", ErrUnavailable)
 	// errOutcomeUnknown: the connection broke during COMMIT.
 	errOutcomeUnknown = fmt.Errorf("%w: connection lost during commit", ErrUnavailable)
+	// errTooLate: it waited too long behind others that could not be written.
+	errTooLate = fmt.Errorf("%w: no answer in time", errNotCommitted)
 )
 
 // engine writes a batch in one transaction. failed is the index of the set whose
@@ -44,14 +48,16 @@ type engine interface {
 }
 
 type submission struct {
-	set  *WriteSet
-	done chan error // capacity 1
+	set   *WriteSet
+	since time.Time
+	done  chan error // capacity 1
 }
 
 type committer struct {
-	engine  engine
-	metrics *metrics
-	log     *slog.Logger
+	engine   engine
+	patience time.Duration // how long a set is tried; 0: the engine never hangs
+	metrics  *metrics
+	log      *slog.Logger
 
 	mu     sync.RWMutex // held for reading while submitting: Close waits for it
 	closed bool
@@ -68,9 +74,9 @@ type committer struct {
 	linger   *time.Timer
 }
 
-func newCommitter(e engine, m *metrics, log *slog.Logger) *committer {
+func newCommitter(e engine, patience time.Duration, m *metrics, log *slog.Logger) *committer {
 	c := &committer{
-		engine: e, metrics: m, log: log,
+		engine: e, patience: patience, metrics: m, log: log,
 		stop:   make(chan struct{}),
 		queue:  make(chan *submission, queueSets),
 		ended:  make(chan struct{}),
@@ -89,6 +95,9 @@ func (c *committer) commit(ctx context.Context, w *WriteSet) error {
 	}
 	s := c.free.Get().(*submission)
 	s.set = w
+	if c.patience > 0 {
+		s.since = time.Now()
+	}
 	if err := c.submit(ctx, s); err != nil {
 		s.set = nil
 		c.free.Put(s)
@@ -215,7 +224,7 @@ func (c *committer) take(s *submission) {
 
 // settle writes the sets and answers every one of them.
 func (c *committer) settle(sets []*submission, tries int) {
-	for len(sets) > 0 {
+	for sets = c.inTime(sets, errTooLate); len(sets) > 0; {
 		failed, err := c.engine.write(sets)
 		tries--
 		switch {
@@ -225,10 +234,11 @@ func (c *committer) settle(sets []*submission, tries int) {
 			return
 		case tries > 0 && errors.Is(err, errNotCommitted):
 			c.metrics.retries.Inc()
+			sets = c.inTime(sets, err)
 			continue
 		case tries > 0 && errors.Is(err, errOutcomeUnknown):
 			c.metrics.retries.Inc()
-			sets = c.repeatable(sets, err)
+			sets = c.inTime(c.repeatable(sets, err), err)
 			continue
 		case len(sets) == 1 || failed < 0 && errors.Is(err, ErrUnavailable):
 			c.answer(sets, err)
@@ -243,6 +253,22 @@ func (c *committer) settle(sets []*submission, tries int) {
 		c.settle(sets[lo:hi], maxTries)
 		sets, tries = sets[hi:], maxTries
 	}
+}
+
+// inTime answers the sets that have waited for long enough, the oldest, and
+// returns the others.
+func (c *committer) inTime(sets []*submission, err error) []*submission {
+	if c.patience == 0 {
+		return sets
+	}
+	now, n := time.Now(), 0
+	for n < len(sets) && now.Sub(sets[n].since) >= c.patience {
+		n++
+	}
+	if n > 0 {
+		c.answer(sets[:n], err)
+	}
+	return sets[n:]
 }
 
 // repeatable answers the sets that must not be written twice and returns the others.

@@ -106,7 +106,7 @@ func (c *copier) agreed(ctx context.Context) ([]table, error) {
 	if err != nil {
 		return nil, err
 	}
-	to, err := tablesOf(ctx, pgTx{c.tx}, Postgres)
+	to, err := tablesOf(ctx, pgTx{tx: c.tx}, Postgres)
 	if err != nil {
 		return nil, err
 	}

@@ -31,8 +31,8 @@ type pgDB struct {
 	cfg     *pgx.ConnConfig
 	group   *committer
 
-	closed  atomic.Bool
-	timeout time.Duration // of one attempt to commit
+	closed   atomic.Bool
+	patience time.Duration // how long an answer is waited for
 
 	mu   sync.Mutex
 	conn *pgx.Conn // the committer's; nil: to be opened
@@ -54,13 +54,13 @@ func openPostgres(ctx context.Context, c Config, log *slog.Logger, reg prometheu
 	if err != nil {
 		return nil, pgError(err)
 	}
-	d := &pgDB{log: log, pool: pool, cfg: pc.ConnConfig.Copy(), timeout: c.StatementTimeout + commitMargin}
+	d := &pgDB{log: log, pool: pool, cfg: pc.ConnConfig.Copy(), patience: c.StatementTimeout + answerMargin}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
 		return nil, pgError(err)
 	}
 	d.metrics = newMetrics(reg)
-	d.group = newCommitter(d, d.metrics, log)
+	d.group = newCommitter(d, d.patience, d.metrics, log)
 	return d, nil
 }
 
@@ -72,15 +72,30 @@ func (d *pgDB) Dialect() Dialect { return Postgres }
 // Query implements Querier. A connection that broke while it lay in the pool
 // is replaced once.
 func (d *pgDB) Query(ctx context.Context, s string, args ...any) (Rows, error) {
+	ctx, cancel := bounded(ctx, d.patience)
 	rows, err := d.query(ctx, s, args...)
 	if lost(err) && ctx.Err() == nil {
 		rows, err = d.query(ctx, s, args...)
 	}
-	return rows, err
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	rows.cancel = cancel
+	return rows, nil
+}
+
+// bounded bounds the wait for an answer: statement_timeout is the server's, and
+// one that is frozen, or whose network is gone, keeps none (reliability row 31).
+func bounded(ctx context.Context, patience time.Duration) (context.Context, context.CancelFunc) {
+	if patience == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, patience)
 }
 
 // query fetches the first row too: a broken connection shows there.
-func (d *pgDB) query(ctx context.Context, s string, args ...any) (Rows, error) {
+func (d *pgDB) query(ctx context.Context, s string, args ...any) (*pgRows, error) {
 	if d.closed.Load() {
 		return nil, ErrClosed
 	}
@@ -104,6 +119,8 @@ func (d *pgDB) QueryRow(ctx context.Context, s string, args ...any) Row {
 
 // Exec implements DB.
 func (d *pgDB) Exec(ctx context.Context, s string, args ...any) (n int64, err error) {
+	ctx, cancel := bounded(ctx, d.patience)
+	defer cancel()
 	err = d.again(ctx, func() error {
 		tag, err := d.pool.Exec(ctx, s, args...)
 		n = tag.RowsAffected()
@@ -118,29 +135,46 @@ func (d *pgDB) Tx(ctx context.Context, f func(Tx) error) error {
 }
 
 func (d *pgDB) once(ctx context.Context, f func(Tx) error) error {
-	tx, err := d.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.Serializable})
+	tx, err := d.begin(ctx)
 	if err != nil {
 		return notCommitted(pgError(err))
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if err := f(pgTx{tx}); err != nil {
+	defer func() {
+		ctx, cancel := bounded(context.WithoutCancel(ctx), d.patience)
+		defer cancel()
+		_ = tx.Rollback(ctx)
+	}()
+	if err := f(pgTx{tx, d.patience}); err != nil {
 		if lost(err) {
 			return notCommitted(err)
 		}
 		return err
 	}
+	ctx, cancel := bounded(ctx, d.patience)
+	defer cancel()
 	return pgError(tx.Commit(ctx))
+}
+
+func (d *pgDB) begin(ctx context.Context) (pgx.Tx, error) {
+	ctx, cancel := bounded(ctx, d.patience)
+	defer cancel()
+	return d.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.Serializable})
 }
 
 // tries is how often a transaction is run that others got in the way of.
 const tries = 10
 
 // again repeats what surely was not committed: serialisation failures,
-// deadlocks, connections lost before the commit.
+// deadlocks, connections lost before the commit. A database that is away is
+// not asked for longer than one answer may take.
 func (d *pgDB) again(ctx context.Context, f func() error) error {
 	var err error
+	began := time.Now()
 	for i := range tries {
 		if err = f(); err == nil || !errors.Is(err, errNotCommitted) && !conflicting(err) {
+			return err
+		}
+		if lost(err) && time.Since(began) >= d.patience {
 			return err
 		}
 		d.metrics.retries.Inc()
@@ -153,14 +187,19 @@ func (d *pgDB) again(ctx context.Context, f func() error) error {
 	return err
 }
 
-type pgTx struct{ tx pgx.Tx }
+type pgTx struct {
+	tx       pgx.Tx
+	patience time.Duration // of each statement; 0: what it takes
+}
 
 func (t pgTx) Query(ctx context.Context, s string, args ...any) (Rows, error) {
+	ctx, cancel := bounded(ctx, t.patience)
 	rows, err := t.tx.Query(ctx, s, args...)
 	if err != nil {
+		cancel()
 		return nil, pgError(err)
 	}
-	return &pgRows{Rows: rows}, nil
+	return &pgRows{Rows: rows, cancel: cancel}, nil
 }
 
 func (t pgTx) QueryRow(ctx context.Context, s string, args ...any) Row {
@@ -168,6 +207,8 @@ func (t pgTx) QueryRow(ctx context.Context, s string, args ...any) Row {
 }
 
 func (t pgTx) Exec(ctx context.Context, s string, args ...any) (int64, error) {
+	ctx, cancel := bounded(ctx, t.patience)
+	defer cancel()
 	tag, err := t.tx.Exec(ctx, s, args...)
 	return tag.RowsAffected(), pgError(err)
 }
@@ -175,12 +216,12 @@ func (t pgTx) Exec(ctx context.Context, s string, args ...any) (int64, error) {
 // Commit implements DB.
 func (d *pgDB) Commit(ctx context.Context, w *WriteSet) error { return d.group.commit(ctx, w) }
 
-// write implements engine: BEGIN, every row and COMMIT in one pipeline.
+// write implements engine. An attempt lasts until the oldest set has waited for
+// long enough, but not too short for a database that is just coming back.
 func (d *pgDB) write(sets []*submission) (failed int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	// A network that says nothing must not hold everybody up for ever.
-	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), max(d.patience-time.Since(sets[0].since), answerMargin))
 	defer cancel()
 	if d.conn == nil || d.conn.IsClosed() {
 		if d.conn, err = pgx.ConnectConfig(ctx, d.cfg); err != nil {
@@ -284,7 +325,14 @@ func (d *pgDB) Close() error {
 
 type pgRows struct {
 	pgx.Rows
-	first bool // the first row is fetched already
+	first  bool // the first row is fetched already
+	cancel context.CancelFunc
+}
+
+// Close implements Rows.
+func (r *pgRows) Close() {
+	r.Rows.Close()
+	r.cancel()
 }
 
 // Next implements Rows.
@@ -305,8 +353,8 @@ func (r *pgRows) Scan(dest ...any) error { return pgError(r.Rows.Scan(dest...)) 
 // errLost is an ErrUnavailable whose connection is gone.
 var errLost = fmt.Errorf("%w: connection lost", ErrUnavailable)
 
-// commitMargin is what an attempt to commit gets beyond its longest statement.
-const commitMargin = 5 * time.Second
+// answerMargin is what an answer gets beyond the longest statement.
+const answerMargin = time.Second
 
 func notCommitted(err error) error { return fmt.Errorf("%w: %w", errNotCommitted, err) }
 

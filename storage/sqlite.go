@@ -79,7 +79,7 @@ func openSQLite(ctx context.Context, c Config, log *slog.Logger, reg prometheus.
 		return nil, errors.Join(err, d.writer.Close())
 	}
 	d.metrics = newMetrics(reg)
-	d.group = newCommitter(d, d.metrics, log)
+	d.group = newCommitter(d, 0, d.metrics, log)
 	d.ticker, err = newCheckpointer(c, d)
 	return d, err
 }

@@ -266,9 +266,7 @@ func (l *long) postgres(t *testing.T) {
 		u.Host = way.address()
 		return far(t, u), slowDatabase(way)
 	})
-	if l.rounds > 3 { // each takes half a minute
-		l.fault(t, "Postgres", "database frozen for long", l.rounds/7+1, func(t *testing.T) (*server, fault) {
-			return far(t, p.database(t)), freezeForLong(p)
-		})
-	}
+	l.fault(t, "Postgres", "database frozen for long", l.rounds/7+1, func(t *testing.T) (*server, fault) {
+		return far(t, p.database(t)), freezeForLong(p)
+	})
 }
