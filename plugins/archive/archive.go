@@ -95,7 +95,7 @@ func defaults() *Config {
 type Archive struct {
 	env    plugins.Env
 	owners *owners
-	ids    *storage.IDs
+	ids    *ids
 	mask   *storage.Mask
 	resent *resent
 	began  int64        // the first id of this process
@@ -118,11 +118,9 @@ func newArchive(env plugins.Env) (any, error) {
 	if a.mask, err = storage.NewMask(key); err != nil {
 		return nil, fmt.Errorf("archive ids: %w", err)
 	}
-	mark, err := loadMark(ctx, env.DB)
-	if err != nil {
+	if a.ids, err = newIDs(ctx, env.DB, env.Clock.Now); err != nil {
 		return nil, err
 	}
-	a.ids = storage.NewIDs(env.Clock.Now, mark)
 	a.began = a.ids.Next()
 	if a.resent, err = newResent(); err != nil {
 		return nil, err

@@ -212,27 +212,6 @@ func TestAccountRemoved(t *testing.T) {
 	})
 }
 
-// TestIDsGoOn: ids do not go back over a restart with a clock that was set
-// back (reliability row 29).
-func TestRow29IDsGoOn(t *testing.T) {
-	storagetest.Each(t, func(t *testing.T, db storage.DB) {
-		ctx := context.Background()
-		f := newFixture(t, db, *defaults())
-		if err := f.saveMark(ctx); err != nil {
-			t.Fatal(err)
-		}
-		last := f.ids.Next() - 1
-		f.clock.pass(-time.Hour)
-		a, err := newArchive(f.env)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if next := a.(*Archive).ids.Next(); next < last {
-			t.Errorf("%d after %d", next, last)
-		}
-	})
-}
-
 // TestAcks: rows that were taken stop being pending, together, and what the
 // database does not take comes back.
 func TestAcks(t *testing.T) {

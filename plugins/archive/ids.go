@@ -1,12 +1,63 @@
 package archive
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/processor"
 	"parley/storage"
 )
+
+// ids gives ids that never go back, not even over a crash with a clock that
+// was set back meanwhile (reliability row 29): the mark in the database is
+// ahead of every id in it. Who takes an id beyond the mark raises it in the
+// commit that stores the message, so an id is never there without its mark.
+type ids struct {
+	*storage.IDs
+	durable atomic.Int64 // the mark in the database, as far as we know
+}
+
+// markAhead is how far the mark is raised at a time: one row more every so many
+// microseconds, and how far ids may be ahead of the clock after a crash.
+const markAhead = int64(2 * time.Second / time.Microsecond)
+
+var raiseMark = storage.Stmt{
+	Name:       "archive.mark",
+	SQL:        `INSERT INTO archive_mark (id, mark) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET mark = excluded.mark WHERE archive_mark.mark < excluded.mark`,
+	Idempotent: true,
+}
+
+func newIDs(ctx context.Context, db storage.DB, now func() time.Time) (*ids, error) {
+	var mark int64
+	err := db.QueryRow(ctx, `SELECT mark FROM archive_mark WHERE id = $1`, 1).Scan(&mark)
+	if err != nil && !errors.Is(err, storage.ErrNoRows) {
+		return nil, fmt.Errorf("archive mark: %w", err)
+	}
+	g := &ids{IDs: storage.NewIDs(now, mark)}
+	g.durable.Store(mark)
+	return g, nil
+}
+
+// take returns an id for a row that is stored with the flow.
+func (g *ids) take(f *processor.Flow) int64 {
+	id := g.Next()
+	if id <= g.durable.Load() {
+		return id
+	}
+	mark := id + markAhead
+	f.Store(&raiseMark, 1, mark)
+	f.Settled(func(stored bool) {
+		for old := g.durable.Load(); stored && old < mark && !g.durable.CompareAndSwap(old, mark); {
+			old = g.durable.Load()
+		}
+	})
+	return id
+}
 
 // timeOf is the moment an id was given (storage.IDs).
 func timeOf(id int64) time.Time { return time.UnixMicro(id).UTC() }

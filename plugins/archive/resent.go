@@ -19,7 +19,7 @@ import (
 func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id int64, known bool, err error) {
 	key, ok := p.resent.key(o, f.Stanza)
 	if !ok {
-		return p.ids.Next(), false, nil
+		return p.ids.take(f), false, nil
 	}
 	if err := p.recall(ctx, o); err != nil {
 		return 0, false, err
@@ -32,7 +32,7 @@ func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id in
 			return id, stored, err
 		}
 	}
-	id = p.ids.Next()
+	id = p.ids.take(f)
 	p.resent.seen.Set(key, id)
 	return id, false, nil
 }

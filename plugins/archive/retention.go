@@ -18,7 +18,6 @@ const (
 	ownersStep = 200
 	pruneQueue = 64        // owners over their quota that wait; others are found at the next round
 	goneFor    = time.Hour // how long after an account's end rows of it may still come in
-	markEvery  = time.Minute / 2
 )
 
 // shrink asks for an owner's oldest rows to go.
@@ -33,21 +32,13 @@ func (p *part) shrink(o *owner) {
 // oldest rows go, and none behind one that waits for its recipient: an archive
 // has no holes (XEP-0313 §3.2).
 func (p *part) expire(ctx context.Context) {
-	round, mark := make(chan struct{}, 1), make(chan struct{}, 1)
+	round := make(chan struct{}, 1)
 	defer p.every(p.cfg.Expiry, round)()
-	defer p.every(markEvery, mark)()
 	for {
 		var err error
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
-			defer cancel()
-			if err := p.saveMark(last); err != nil {
-				p.env.Log.Warn("archive mark not written", "err", err)
-			}
 			return
-		case <-mark:
-			err = p.saveMark(ctx)
 		case <-round:
 			err = errors.Join(p.expireAll(ctx), p.sweep(ctx))
 		case o := <-p.prune:
@@ -218,21 +209,4 @@ func (p *part) sweep(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// saveMark writes down how far ids have come, so that they do not go back
-// over a restart with a clock that was set back (reliability row 29).
-func (p *part) saveMark(ctx context.Context) error {
-	_, err := p.env.DB.Exec(ctx, `INSERT INTO archive_mark (id, mark) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET mark = excluded.mark WHERE archive_mark.mark < excluded.mark`, 1, p.ids.Next())
-	return err
-}
-
-// loadMark reads it back.
-func loadMark(ctx context.Context, db storage.DB) (int64, error) {
-	var mark int64
-	err := db.QueryRow(ctx, `SELECT mark FROM archive_mark WHERE id = $1`, 1).Scan(&mark)
-	if err != nil && !errors.Is(err, storage.ErrNoRows) {
-		return 0, fmt.Errorf("archive mark: %w", err)
-	}
-	return mark, nil
 }

@@ -25,6 +25,7 @@ type client struct {
 	in       uint32               // stanzas received in this session
 	out      uint32               // stanzas the server has acknowledged in it
 	waiting  []outgoing           // sent, not acknowledged
+	unheard  []outgoing           // acknowledged by <resumed/>: errors for them may still be on their way
 }
 
 // outgoing is a stanza; oid is "" when it is no message of the ledger.
@@ -78,7 +79,8 @@ func (c *client) begin(ctx context.Context) error {
 	}
 	c.previd, c.in, c.out = el.Get("id"), 0, 0
 	// Presence is a stanza like any other: it is counted.
-	c.waiting = append([]outgoing{{raw: "<presence/>"}}, messages(c.waiting)...)
+	c.waiting = append([]outgoing{{raw: "<presence/>"}}, messages(append(c.unheard, c.waiting...))...)
+	c.unheard = nil
 	return c.again(true)
 }
 
@@ -183,13 +185,19 @@ func (c *client) covered(h string) error {
 	if int64(done) > int64(len(c.waiting)) {
 		return c.wrong(fmt.Sprintf("h=%s after %d, with %d waiting", h, c.out, len(c.waiting)))
 	}
-	for _, o := range c.waiting[:done] {
+	c.unheard = append(c.unheard, c.waiting[:done]...)
+	c.waiting, c.out = c.waiting[done:], uint32(n)
+	return nil
+}
+
+// heard counts what is acknowledged: every error that was queued before has come.
+func (c *client) heard() {
+	for _, o := range c.unheard {
 		if o.oid != "" {
 			c.book.acked(o.oid)
 		}
 	}
-	c.waiting, c.out = c.waiting[done:], uint32(n)
-	return nil
+	c.unheard = nil
 }
 
 // wrong enters into the book what no server may do.
@@ -206,7 +214,11 @@ func (c *client) handle(el *stanza.Element) (message *stanza.Element, err error)
 	case el.Name.Space == stanza.NSSM && el.Name.Local == "r":
 		return nil, c.conn.Send(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", c.in))
 	case el.Name.Space == stanza.NSSM && el.Name.Local == "a":
-		return nil, c.covered(el.Get("h"))
+		if err := c.covered(el.Get("h")); err != nil {
+			return nil, err
+		}
+		c.heard()
+		return nil, nil
 	case el.Name.Space == stanza.NSStream: // a stream error
 		c.previd = ""
 		return nil, fmt.Errorf("%w: %s", errGone, el.Bytes(""))
