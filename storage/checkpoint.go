@@ -33,8 +33,8 @@ const (
 	// SQLite's own 4 MiB that was nearly once per commit.
 	checkpointShare = 4
 	checkpointGap   = 5 * time.Second
-	truncateWait   = 50 * time.Millisecond // what a commit pays at most for a reader that holds the log open
-	truncateGap    = time.Second
+	truncateWait    = 50 * time.Millisecond // what a commit pays at most for a reader that holds the log open
+	truncateGap     = time.Second
 )
 
 func newCheckpointer(c Config, d *sqliteDB) (*checkpointer, error) {
