@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,10 +14,11 @@ import (
 // Rows that a device has taken stop being pending a little later, many at
 // once: a crash in between repeats messages with the same stanza-id (D2).
 const (
-	ackLinger = 100 * time.Millisecond
-	ackRetry  = 5 * time.Second // after the database did not take them
-	ackBatch  = 1000
-	ackBound  = 100_000 // of rows that wait while the database does not answer; beyond, they stay pending
+	ackLinger  = 100 * time.Millisecond
+	ackRetry   = 5 * time.Second // after the database did not take them
+	ackBatch   = 1000            // rows of a set
+	ackWriters = 8               // sets under way
+	ackBound   = 100_000         // of rows that wait while the database does not answer; beyond, they stay pending
 )
 
 var deletePending = storage.Stmt{
@@ -115,65 +117,85 @@ func (a *acks) run(ctx context.Context) {
 	}
 }
 
-// flush writes everything that has been collected, of all owners together: one
-// commit for each of them would fall behind (performance: rows per commit).
+// mark is one row that a device has taken.
+type mark struct {
+	owner *owner
+	id    int64
+}
+
+// flush writes everything that has been collected, of all owners together.
+// Several sets are under way at once: one after the other each would wait for
+// its turn behind everybody's messages, so that more is delivered than marked
+// (performance: rows per commit).
 func (a *acks) flush(ctx context.Context) {
 	a.mu.Lock()
 	a.busy, a.taken, a.n, a.timer, a.spare = a.taken, map[int64]*ackSet{}, 0, false, false
+	busy := a.busy
 	a.mu.Unlock()
-	var sets []*ackSet
-	rows := 0
-	for _, set := range a.busy {
-		sets = append(sets, set)
-		if rows += len(set.ids); rows >= ackBatch {
-			a.write(ctx, sets)
-			sets, rows = nil, 0
+	var marks []mark
+	for _, set := range busy {
+		for id := range set.ids {
+			marks = append(marks, mark{set.owner, id})
 		}
 	}
-	a.write(ctx, sets)
+	if failed, err := a.writeAll(ctx, marks); err != nil {
+		a.part.env.Log.Warn("delivered messages not marked; they stay pending for now", "rows", len(failed), "err", err)
+		a.again(failed)
+	}
 	a.mu.Lock()
 	a.busy = nil
 	a.mu.Unlock()
 }
 
-// write deletes the rows of several owners in one set; what the database does
-// not take stays pending.
-func (a *acks) write(ctx context.Context, sets []*ackSet) {
+// writeAll returns what the database does not take: it stays pending.
+func (a *acks) writeAll(ctx context.Context, marks []mark) (failed []mark, err error) {
+	var (
+		mu      sync.Mutex
+		writers sync.WaitGroup
+		turns   = make(chan struct{}, ackWriters)
+	)
+	for some := range slices.Chunk(marks, ackBatch) {
+		turns <- struct{}{}
+		writers.Go(func() {
+			defer func() { <-turns }()
+			if e := a.write(ctx, some); e != nil {
+				mu.Lock()
+				failed, err = append(failed, some...), e
+				mu.Unlock()
+			}
+		})
+	}
+	writers.Wait()
+	return failed, err
+}
+
+// write deletes the rows in one set.
+func (a *acks) write(ctx context.Context, marks []mark) error {
 	var w storage.WriteSet
-	for _, set := range sets {
-		for id := range set.ids {
-			w.Add(&deletePending, set.owner.id, id)
-		}
+	for _, m := range marks {
+		w.Add(&deletePending, m.owner.id, m.id)
 	}
 	if err := a.part.env.DB.Commit(ctx, &w); err != nil {
-		a.part.env.Log.Warn("delivered messages not marked; they stay pending for now", "accounts", len(sets), "rows", w.Len(), "err", err)
-		for _, set := range sets {
-			a.again(set)
-		}
-		return
+		return err
 	}
-	i := 0
-	for _, set := range sets {
-		n := int64(0)
-		for range set.ids {
-			n += w.Affected(i)
-			i++
-		}
-		set.owner.pending.Add(-n)
-		a.part.metrics.freed.Add(float64(n))
+	freed := int64(0)
+	for i, m := range marks {
+		n := w.Affected(i)
+		m.owner.pending.Add(-n)
+		freed += n
 	}
+	a.part.metrics.freed.Add(float64(freed))
+	return nil
 }
 
 // again puts back what could not be written.
-func (a *acks) again(set *ackSet) {
-	ids := make([]int64, 0, len(set.ids))
-	for id := range set.ids {
-		ids = append(ids, id)
-	}
+func (a *acks) again(marks []mark) {
 	a.mu.Lock()
 	a.spare = true
 	a.mu.Unlock()
-	a.add(set.owner, ids...)
+	for _, m := range marks {
+		a.add(m.owner, m.id)
+	}
 }
 
 // acked is the Acked hook: a device of the account has these rows.

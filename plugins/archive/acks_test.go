@@ -2,7 +2,9 @@ package archive
 
 import (
 	"context"
+	"sync"
 	"testing"
+	"testing/synctest"
 
 	"parley/storage"
 	"parley/storage/storagetest"
@@ -38,6 +40,62 @@ func TestRow31AcksSpareTheDatabase(t *testing.T) {
 		case <-f.acks.wake:
 		default:
 			t.Error("it goes on sparing a database that works again")
+		}
+	})
+}
+
+// crowded is a database that answers when several have come together, as it is
+// when everybody's messages stand before each of them. It takes nothing.
+type crowded struct {
+	storage.DB
+	together int
+	mu       sync.Mutex
+	waiting  []chan struct{}
+}
+
+func (c *crowded) Commit(context.Context, *storage.WriteSet) error {
+	turn := make(chan struct{})
+	c.mu.Lock()
+	if c.waiting = append(c.waiting, turn); len(c.waiting) == c.together {
+		for _, w := range c.waiting {
+			close(w)
+		}
+		c.waiting = nil
+	}
+	c.mu.Unlock()
+	<-turn
+	return storage.ErrUnavailable
+}
+
+// D2: when the sets of marks wait behind messages one after the other, more is
+// delivered than marked; what is forgotten then comes again at the next login.
+func TestMarksKeepUpWithMessages(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		f := newFixture(t, db, *defaults())
+		o, err := f.owners.get(t.Context(), juliet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []int64
+		var w storage.WriteSet
+		for range ackWriters * ackBatch {
+			ids = append(ids, f.ids.Next())
+			w.Add(&insertPending, o.id, ids[len(ids)-1], nil)
+		}
+		if err := db.Commit(t.Context(), &w); err != nil {
+			t.Fatal(err)
+		}
+		o.pending.Store(int64(len(ids)))
+		f.env.DB = &crowded{DB: db, together: ackWriters}
+		synctest.Test(t, func(t *testing.T) { // fails when nothing goes on any more
+			f.acks.add(o, ids...)
+			f.acks.flush(t.Context())
+		})
+		f.env.DB = db
+		f.acks.flush(t.Context()) // what was not taken has been kept
+		var left int
+		if err := db.QueryRow(t.Context(), `SELECT COUNT(*) FROM archive_pending`).Scan(&left); err != nil || left != 0 || o.pending.Load() != 0 {
+			t.Errorf("%d rows stay pending, %d are counted: %v", left, o.pending.Load(), err)
 		}
 	})
 }
