@@ -6,7 +6,7 @@
 // the question goes: XEP-0012 §3 has forbidden, but then the answer would tell
 // who exists (rule 35, RFC 6121 §8.5.1).
 //
-//	a session becomes unavailable, the account's last one → table
+//	a session becomes unavailable, the account's last one → memory, soon the table
 //	question to the bare JID                              → answered here
 //	question to a full JID                                → passes, if the asker may
 package lastactivity
@@ -14,8 +14,6 @@ package lastactivity
 import (
 	"context"
 	"embed"
-	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -27,7 +25,6 @@ import (
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router/sessions"
-	"parley/storage"
 )
 
 // NS is the namespace of XEP-0012 §2.
@@ -43,7 +40,7 @@ var Plugin = plugins.Plugin{
 	Requires:   []string{roster.Name, presence.Name, blocking.Name},
 	Components: []plugins.Maker{{Server: processor.Name, New: newComponent}},
 	Migrations: migrations,
-	Contract:   func(env plugins.Env) (any, error) { return &Log{env: env, started: env.Clock.Now()}, nil },
+	Contract:   func(env plugins.Env) (any, error) { return newLog(env), nil },
 }
 
 // subscriptions is what is asked of the roster. An account that does not exist
@@ -62,6 +59,9 @@ type component struct {
 	log    *Log
 	roster subscriptions
 	blocks blocks
+
+	cancel context.CancelFunc
+	done   chan struct{}
 }
 
 var _ processor.Component = (*component)(nil)
@@ -80,10 +80,44 @@ func newComponent(env plugins.Env, _ plugins.Config) (plugins.Component, error) 
 }
 
 // Start implements plugins.Component.
-func (*component) Start(context.Context) error { return nil }
+func (c *component) Start(context.Context) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel, c.done = cancel, make(chan struct{})
+	c.log.collect(true)
+	go c.tend(ctx)
+	return nil
+}
 
-// Stop implements plugins.Component.
-func (*component) Stop(context.Context) error { return nil }
+// Stop implements plugins.Component: what is known is written, and whoever
+// leaves after that is written at once.
+func (c *component) Stop(ctx context.Context) error {
+	c.log.collect(false)
+	c.cancel()
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return c.log.write(ctx)
+}
+
+// tend writes who has left, now and then.
+func (c *component) tend(ctx context.Context) {
+	defer close(c.done)
+	for {
+		tick := make(chan struct{})
+		stop := c.env.Clock.AfterFunc(writeEvery, func() { close(tick) })
+		select {
+		case <-ctx.Done():
+			stop()
+			return
+		case <-tick:
+		}
+		if err := c.log.write(ctx); err != nil {
+			c.env.Log.Error("last activity not written; trying again", "err", err)
+		}
+	}
+}
 
 // Register implements processor.Component.
 func (c *component) Register(r *processor.Registrar) {
@@ -186,10 +220,8 @@ func (c *component) left(ctx context.Context, t *presence.Transition) (processor
 	if el := t.Stanza.Child(stanza.NSClient, "status"); el != nil {
 		status = shorten(el.Text())
 	}
-	var w storage.WriteSet
-	w.Add(&put, account.String(), c.env.Clock.Now().UnixMicro(), status)
-	if err := c.env.DB.Commit(ctx, &w); err != nil {
-		return processor.Continue, fmt.Errorf("last activity: %w", err)
+	if c.log.note(account, Activity{At: c.env.Clock.Now(), Status: status}) {
+		return processor.Continue, c.log.write(ctx)
 	}
 	return processor.Continue, nil
 }
@@ -207,51 +239,4 @@ func shorten(s string) string {
 		}
 	}
 	return s
-}
-
-// Log is when accounts were last seen. It is the plugin's contract.
-type Log struct {
-	env     plugins.Env
-	started time.Time
-}
-
-// Activity is what is known of an account that is offline.
-type Activity struct {
-	At     time.Time // when its last session became unavailable; zero: never
-	Status string    // what it said then
-}
-
-// put keeps the later of two goodbyes.
-var put = storage.Stmt{
-	Name: "lastactivity.put",
-	SQL: `INSERT INTO last_activity (owner, at, status) VALUES ($1, $2, $3)
-		ON CONFLICT (owner) DO UPDATE SET at = excluded.at, status = excluded.status WHERE last_activity.at < excluded.at`,
-	Idempotent: true,
-}
-
-const (
-	sqlGet    = `SELECT at, status FROM last_activity WHERE owner = $1`
-	sqlForget = `DELETE FROM last_activity WHERE owner = $1`
-)
-
-// Last returns when the account, bare, was last available. It does not look
-// at who is online now.
-func (l *Log) Last(ctx context.Context, owner jid.JID) (a Activity, err error) {
-	var at int64
-	err = l.env.DB.QueryRow(ctx, sqlGet, owner.String()).Scan(&at, &a.Status)
-	if errors.Is(err, storage.ErrNoRows) {
-		return Activity{}, nil
-	}
-	if err != nil {
-		return Activity{}, fmt.Errorf("last activity: %w", err)
-	}
-	a.At = time.UnixMicro(at)
-	return a, nil
-}
-
-func (l *Log) forget(ctx context.Context, owner jid.JID) error {
-	if _, err := l.env.DB.Exec(ctx, sqlForget, owner.String()); err != nil {
-		return fmt.Errorf("forget last activity: %w", err)
-	}
-	return nil
 }

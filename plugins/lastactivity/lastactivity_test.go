@@ -1,6 +1,7 @@
 package lastactivity
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -12,39 +13,87 @@ import (
 	"parley/storage/storagetest"
 )
 
+// What is seen does not depend on whether it has been written.
 func TestLog(t *testing.T) {
+	for name, written := range map[string]bool{"waiting": false, "written": true} {
+		t.Run(name, func(t *testing.T) {
+			storagetest.Each(t, func(t *testing.T, db storage.DB) { testLog(t, db, written) })
+		})
+	}
+}
+
+func testLog(t *testing.T, db storage.DB, written bool) {
+	if err := db.Migrate(t.Context(), "lastactivity", migrations); err != nil {
+		t.Fatal(err)
+	}
+	l := newLog(plugins.Env{DB: db, Clock: plugins.SystemClock{}})
+	l.collect(true)
+	romeo := jid.MustParse("romeo@localhost")
+	check := func(at int64, status string) {
+		t.Helper()
+		a, err := l.Last(t.Context(), romeo)
+		if err != nil || a.Status != status || at != 0 && a.At.UnixMicro() != at || at == 0 && !a.At.IsZero() {
+			t.Errorf("%+v, %v; want %d %q", a, err, at, status)
+		}
+	}
+	check(0, "")
+	// Two sessions that end at once may be noted in the other order.
+	for _, x := range []struct {
+		at     int64
+		status string
+		want   int64
+		says   string
+	}{{1000, "one", 1000, "one"}, {3000, "three", 3000, "three"}, {2000, "two", 3000, "three"}} {
+		if l.note(romeo, Activity{At: time.UnixMicro(x.at), Status: x.status}) {
+			t.Error("a commit for one goodbye")
+		}
+		if written {
+			if err := l.write(t.Context()); err != nil || len(l.waiting) != 0 {
+				t.Fatal(len(l.waiting), err)
+			}
+		} else {
+			check(x.want, x.says)
+		}
+	}
+	if written {
+		check(3000, "three")
+	}
+	if err := l.forget(t.Context(), romeo); err != nil {
+		t.Fatal(err)
+	}
+	check(0, "")
+}
+
+// Nobody collects: each goodbye is written at once. The table of those who wait
+// has a bound, and what the database does not take is not lost before that.
+func TestWaitingIsBounded(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		l := newLog(plugins.Env{DB: db, Clock: plugins.SystemClock{}}) // there is no table
+		if !l.note(jid.MustParse("first@localhost"), Activity{At: time.UnixMicro(1)}) {
+			t.Error("not written, and nobody will")
+		}
+		l.collect(true)
+		for i := range maxWaiting + 10 {
+			due := l.note(jid.MustParse(fmt.Sprintf("n%d@localhost", i)), Activity{At: time.UnixMicro(1)})
+			if due != (i+2 >= maxWaiting) {
+				t.Fatalf("%d wait, write is due: %v", i+2, due)
+			}
+		}
+		if err := l.write(t.Context()); err == nil {
+			t.Fatal("written into a table that is not there")
+		}
+		if len(l.waiting) != maxWaiting {
+			t.Errorf("%d wait", len(l.waiting))
+		}
 		if err := db.Migrate(t.Context(), "lastactivity", migrations); err != nil {
 			t.Fatal(err)
 		}
-		l := &Log{env: plugins.Env{DB: db}}
-		romeo := jid.MustParse("romeo@localhost")
-		check := func(at int64, status string) {
-			t.Helper()
-			a, err := l.Last(t.Context(), romeo)
-			if err != nil || a.Status != status || at != 0 && a.At.UnixMicro() != at || at == 0 && !a.At.IsZero() {
-				t.Errorf("%+v, %v; want %d %q", a, err, at, status)
-			}
+		if err := l.write(t.Context()); err != nil || len(l.waiting) != 0 {
+			t.Errorf("%d wait after a write that works: %v", len(l.waiting), err)
 		}
-		check(0, "")
-		// Two sessions that end at once may be written in the other order.
-		for _, x := range []struct {
-			at     int64
-			status string
-			want   int64
-			says   string
-		}{{1000, "one", 1000, "one"}, {3000, "three", 3000, "three"}, {2000, "two", 3000, "three"}} {
-			var w storage.WriteSet
-			w.Add(&put, romeo.String(), x.at, x.status)
-			if err := db.Commit(t.Context(), &w); err != nil {
-				t.Fatal(err)
-			}
-			check(x.want, x.says)
+		if a, err := l.Last(t.Context(), jid.MustParse("first@localhost")); err != nil || a.At.UnixMicro() != 1 {
+			t.Error(a, err)
 		}
-		if err := l.forget(t.Context(), romeo); err != nil {
-			t.Fatal(err)
-		}
-		check(0, "")
 	})
 }
 
