@@ -38,6 +38,7 @@ import (
 	"parley/plugins"
 	"parley/processor"
 	"parley/router/sessions"
+	"parley/storage"
 	"parley/stream/sasl"
 )
 
@@ -75,8 +76,9 @@ type Accounts struct {
 	env        plugins.Env
 	log        *slog.Logger
 	store      store
-	states     *states
-	pool       *sasl.Pool // where keys are derived, for logins and for new passwords
+	states     *lookups[jid.JID, state]
+	logins     *lookups[string, login] // by bare JID
+	pool       *sasl.Pool              // where keys are derived, for logins and for new passwords
 	iterations atomic.Int64
 	house      atomic.Pointer[processor.Registrar] // nil while no processor runs here
 	closing    refs                                // sessions that were told to go
@@ -86,11 +88,19 @@ type Accounts struct {
 const passwordQueue = 1024
 
 func newAccounts(env plugins.Env) (*Accounts, error) {
-	st, err := newStates(env.Clock)
+	st, err := newLookups[jid.JID, state](env.Clock, stateEntries, stateTTL)
 	if err != nil {
 		return nil, err
 	}
-	a := &Accounts{env: env, log: env.Log, store: store{env.DB}, states: st}
+	keep := stateTTL
+	if env.DB.Dialect() == storage.Postgres { // another node may change a password, and the old one is out at once
+		keep = 0
+	}
+	lg, err := newLookups[string, login](env.Clock, loginEntries, keep)
+	if err != nil {
+		return nil, err
+	}
+	a := &Accounts{env: env, log: env.Log, store: store{env.DB}, states: st, logins: lg}
 	// Half of the processors are left to sessions that are logged in.
 	a.pool = sasl.NewPool((runtime.GOMAXPROCS(0)+1)/2, passwordQueue)
 	a.iterations.Store(int64(defaults().Iterations))

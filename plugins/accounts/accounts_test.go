@@ -56,6 +56,13 @@ func (d *counted) QueryRow(ctx context.Context, sql string, args ...any) storage
 	return d.DB.QueryRow(ctx, sql, args...)
 }
 
+func (d *counted) Query(ctx context.Context, sql string, args ...any) (storage.Rows, error) {
+	d.mu.Lock()
+	d.queries++
+	d.mu.Unlock()
+	return d.DB.Query(ctx, sql, args...)
+}
+
 func (d *counted) take() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -304,9 +311,61 @@ func TestExistsIsCached(t *testing.T) {
 	})
 }
 
+// A reconnect storm costs no queries, whether the names exist or not
+// (RFC 6120 §13.11), and what ends a login is in force when it returns. On
+// Postgres another node may have done that: each login asks.
+func TestReliability08KeysAreCached(t *testing.T) {
+	each(t, func(b *bench) {
+		keys := keyring{b.Accounts, "capulet.example"}
+		b.must(b.Create(b.ctx, juliet, "R0m30-sweet"))
+		ask := func(name string, want error) sasl.Keys {
+			t.Helper()
+			k, err := keys.Keys(b.ctx, name, sasl.SHA256)
+			b.is(err, want)
+			return k
+		}
+		for _, c := range []struct {
+			name string
+			err  error
+		}{{"juliet", nil}, {"nobody", sasl.ErrUnknownUser}} {
+			b.db.take()
+			for range 10 {
+				ask(c.name, c.err)
+			}
+			want := 1
+			if b.db.Dialect() == storage.Postgres {
+				want = 10
+			}
+			if n := b.db.take(); n != want {
+				t.Errorf("%s: %d look-ups for ten logins, want %d", c.name, n, want)
+			}
+		}
+		old := ask("juliet", nil)
+		b.must(b.SetPassword(b.ctx, juliet, "a rose by any other name"))
+		if k := ask("juliet", nil); bytes.Equal(k.StoredKey, old.StoredKey) {
+			t.Error("the old password is good after it was changed")
+		}
+		b.must(b.Disable(b.ctx, juliet))
+		ask("juliet", sasl.ErrDisabled)
+		b.must(b.Enable(b.ctx, juliet))
+		ask("juliet", nil)
+		b.must(b.mark(b.ctx, juliet))
+		ask("juliet", sasl.ErrUnknownUser)
+		ask("nobody", sasl.ErrUnknownUser)
+		b.must(b.Create(b.ctx, jid.MustParse("nobody@capulet.example"), "R0m30-sweet"))
+		ask("nobody", nil)
+		b.clock.move(stateTTL)
+		b.db.take()
+		ask("nobody", nil)
+		if b.db.take() != 1 {
+			t.Error("cached for longer than a minute")
+		}
+	})
+}
+
 // A look-up that began before a change must not outlive it.
 func TestStaleLookupIsNotKept(t *testing.T) {
-	s, err := newStates(&clock{})
+	s, err := newLookups[jid.JID, state](&clock{}, stateEntries, stateTTL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +383,7 @@ func TestStaleLookupIsNotKept(t *testing.T) {
 }
 
 func TestStatesAreBounded(t *testing.T) {
-	s, err := newStates(&clock{})
+	s, err := newLookups[jid.JID, state](&clock{}, stateEntries, stateTTL)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -204,20 +204,21 @@ func authzid(raw string) (local, domain string, err error) {
 // account is the bare JID of a prepared localpart.
 func (k keyring) account(username string) string { return username + "@" + k.domain }
 
-// Keys implements sasl.Credentials.
+// Keys implements sasl.Credentials. Names that do not exist are cached like
+// others, and cost the same (RFC 6120 §13.11).
 func (k keyring) Keys(ctx context.Context, username string, h sasl.Hash) (sasl.Keys, error) {
-	all, isDisabled, err := k.accounts.store.keys(ctx, k.account(username))
+	l, err := k.accounts.logins.get(ctx, k.account(username), k.accounts.store.login)
 	if err != nil {
 		return sasl.Keys{}, err
 	}
-	i := slices.IndexFunc(all, func(k sasl.Keys) bool { return h == sasl.AnyHash || k.Hash == h })
+	i := slices.IndexFunc(l.keys, func(k sasl.Keys) bool { return h == sasl.AnyHash || k.Hash == h })
 	switch {
 	case i < 0:
 		return sasl.Keys{}, sasl.ErrUnknownUser
-	case isDisabled:
-		return all[i], sasl.ErrDisabled
+	case l.disabled:
+		return l.keys[i], sasl.ErrDisabled
 	}
-	return all[i], nil
+	return l.keys[i], nil
 }
 
 // Tokens implements sasl.TokenStore.

@@ -38,7 +38,7 @@ func (a *Accounts) Create(ctx context.Context, j jid.JID, password string) error
 	if err != nil {
 		return err
 	}
-	a.states.changed(j)
+	a.changed(j)
 	a.log.Info("account created", "account", j.String())
 	return nil
 }
@@ -69,7 +69,9 @@ func (a *Accounts) SetPassword(ctx context.Context, j jid.JID, password string) 
 	if err != nil {
 		return err
 	}
-	if err := a.store.replaceKeys(ctx, j, keys); err != nil {
+	err = a.store.replaceKeys(ctx, j, keys)
+	a.changed(j) // it may be committed whatever came back
+	if err != nil {
 		return err
 	}
 	a.log.Info("password changed", "account", j.String())
@@ -101,11 +103,9 @@ func (a *Accounts) setDisabled(ctx context.Context, j jid.JID, since time.Time) 
 	if err := a.check(j); err != nil {
 		return err
 	}
-	if err := a.store.setDisabled(ctx, j, since); err != nil {
-		return err
-	}
-	a.states.changed(j)
-	return nil
+	err := a.store.setDisabled(ctx, j, since)
+	a.changed(j) // it may be committed whatever came back
+	return err
 }
 
 // Delete ends an account (see the package comment). When it returns nobody can
@@ -149,10 +149,11 @@ func (a *Accounts) mark(ctx context.Context, j jid.JID) error {
 	if err := a.check(j); err != nil {
 		return err
 	}
-	if err := a.store.mark(ctx, j, a.env.Clock.Now()); err != nil {
+	err := a.store.mark(ctx, j, a.env.Clock.Now())
+	a.changed(j) // it may be committed whatever came back
+	if err != nil {
 		return err
 	}
-	a.states.changed(j)
 	a.log.Info("account deleted", "account", j.String())
 	return nil
 }
@@ -195,7 +196,7 @@ func (a *Accounts) bury(ctx context.Context, t tombstone) error {
 	if err := a.store.erase(ctx, t); err != nil {
 		return err
 	}
-	a.states.changed(t.jid)
+	a.changed(t.jid)
 	return nil
 }
 

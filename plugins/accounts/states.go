@@ -32,57 +32,70 @@ const (
 	stateEntries = 1 << 16
 	// stateTTL is how long a change that another node made may go unnoticed.
 	stateTTL = time.Minute
+	// loginEntries bounds the cache of keys.
+	loginEntries = 1 << 14
 )
 
-type stateEntry struct {
-	state state
+// looked is what a look-up found.
+type looked[V any] struct {
+	value V
 	at    int64 // unix microseconds, of the look-up
 }
 
-// states is the bounded cache of what the table says.
-type states struct {
+// lookups is a bounded cache of what the tables say of accounts.
+type lookups[K comparable, V any] struct {
 	clock plugins.Clock
-	cache *otter.Cache[jid.JID, stateEntry]
+	ttl   time.Duration // 0: nothing is kept
+	cache *otter.Cache[K, looked[V]]
 
 	mu      sync.Mutex // leaf; guards filling the cache against changes
 	changes uint64
 }
 
-func newStates(clock plugins.Clock) (*states, error) {
-	c, err := otter.New(&otter.Options[jid.JID, stateEntry]{MaximumSize: stateEntries})
+func newLookups[K comparable, V any](clock plugins.Clock, size int, ttl time.Duration) (*lookups[K, V], error) {
+	c, err := otter.New(&otter.Options[K, looked[V]]{MaximumSize: size})
 	if err != nil {
 		return nil, fmt.Errorf("account cache: %w", err)
 	}
-	return &states{clock: clock, cache: c}, nil
+	return &lookups[K, V]{clock: clock, ttl: ttl, cache: c}, nil
 }
 
-// get returns the cached state, or what load says.
-func (s *states) get(ctx context.Context, j jid.JID, load func(context.Context, jid.JID) (state, error)) (state, error) {
-	now := s.clock.Now().UnixMicro()
-	if e, ok := s.cache.GetIfPresent(j); ok && now-e.at < stateTTL.Microseconds() && now >= e.at {
-		return e.state, nil
+// get returns what is cached, or what load says.
+func (l *lookups[K, V]) get(ctx context.Context, key K, load func(context.Context, K) (V, error)) (V, error) {
+	if l.ttl <= 0 {
+		return load(ctx, key)
 	}
-	s.mu.Lock()
-	seen := s.changes
-	s.mu.Unlock()
-	st, err := load(ctx, j)
+	now := l.clock.Now().UnixMicro()
+	if e, ok := l.cache.GetIfPresent(key); ok && now-e.at < l.ttl.Microseconds() && now >= e.at {
+		return e.value, nil
+	}
+	l.mu.Lock()
+	seen := l.changes
+	l.mu.Unlock()
+	v, err := load(ctx, key)
 	if err != nil {
-		return absent, err
+		return v, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.changes == seen { // else what was read may be older than a change
-		s.cache.Set(j, stateEntry{st, now})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changes == seen { // else what was read may be older than a change
+		l.cache.Set(key, looked[V]{v, now})
 	}
-	return st, nil
+	return v, nil
 }
 
 // changed is called after each committed change.
-func (s *states) changed(j jid.JID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.changes++
-	s.cache.Invalidate(j)
+func (l *lookups[K, V]) changed(key K) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changes++
+	l.cache.Invalidate(key)
+}
+
+// changed drops what is cached of an account whose rows may have changed.
+func (a *Accounts) changed(j jid.JID) {
+	a.states.changed(j)
+	a.logins.changed(j.String())
 }
 
 func (a *Accounts) state(ctx context.Context, j jid.JID) (state, error) {

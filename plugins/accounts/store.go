@@ -93,20 +93,27 @@ func (s store) replaceKeys(ctx context.Context, j jid.JID, keys []sasl.Keys) err
 	})
 }
 
-// keys reads what a login needs, the strongest hash first.
-func (s store) keys(ctx context.Context, account string) (found []sasl.Keys, isDisabled bool, err error) {
-	found, err = storage.All(ctx, s.db, func(r storage.Row) (sasl.Keys, error) {
+// login is what one needs to know of an account: its keys, the strongest hash
+// first, none when there is no such account.
+type login struct {
+	keys     []sasl.Keys
+	disabled bool
+}
+
+// login reads what one needs, for an account's bare JID.
+func (s store) login(ctx context.Context, account string) (l login, err error) {
+	l.keys, err = storage.All(ctx, s.db, func(r storage.Row) (sasl.Keys, error) {
 		var k sasl.Keys
 		var disabledAt, hash, iterations int64
 		err := r.Scan(&disabledAt, &hash, &k.Salt, &iterations, &k.StoredKey, &k.ServerKey)
 		k.Hash, k.Iterations = sasl.Hash(hash), int(iterations)
-		isDisabled = disabledAt != 0
+		l.disabled = disabledAt != 0
 		return k, err
 	}, sqlKeys, account)
 	if err != nil {
-		return nil, false, fmt.Errorf("read keys: %w", err)
+		return login{}, fmt.Errorf("read keys: %w", err)
 	}
-	return found, isDisabled, nil
+	return l, nil
 }
 
 // setDisabled disables since a time, or enables with the zero time.
