@@ -15,6 +15,7 @@ type metrics struct {
 	streamErrors *prometheus.CounterVec
 	overflows    prometheus.Counter
 	panics       prometheus.Counter
+	refused      *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -26,8 +27,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		streamErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_stream_errors_total", Help: "Streams that the server ended with an error."}, []string{"condition"}),
 		overflows:    prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_outbox_overflows_total", Help: "Clients cut off because they did not read."}),
 		panics:       prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_stream_panics_total", Help: "Handlers of stream elements that panicked."}),
+		refused:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_connections_refused_total", Help: "Connections that were turned away, by what there was none of."}, []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics} {
+	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("streamer metrics: %w", err)
 		}

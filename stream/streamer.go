@@ -223,10 +223,6 @@ func (s *Server) doors() []door {
 	}
 }
 
-// acceptGap is how often a door that cannot accept says so: it tries ten times
-// a second (reliability row 35).
-const acceptGap = time.Minute
-
 // accept serves XMPP clients over TCP; direct is TLS from the first byte
 // (XEP-0368).
 func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
@@ -234,26 +230,9 @@ func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
 		defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 		var streams sync.WaitGroup
 		defer streams.Wait()
-		var told time.Time
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				if ctx.Err() != nil {
-					return
-				}
-				if now := s.env.Clock.Now(); now.Sub(told) >= acceptGap {
-					s.log.Warn("accept failed; trying again until it works", "err", err)
-					told = now
-				}
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(100 * time.Millisecond): // out of descriptors: others may end
-				}
-				continue
-			}
+		Accept(ctx, l, s.env.Clock, s.log, s.refuse(direct), func(c net.Conn) {
 			streams.Go(func() { s.serveTCP(ctx, c, direct) })
-		}
+		})
 	}
 }
 
@@ -294,6 +273,10 @@ func (s *Server) Serve1(ctx context.Context, t Transport, p Profile) {
 	c.run(ctx)
 }
 
+// spareLimit is how long a request may take when there is no descriptor left:
+// the next one waits for it.
+const spareLimit = 5 * time.Second
+
 // serveHTTP serves what components have put on the HTTP doors.
 func (s *Server) serveHTTP(secure bool) func(context.Context, net.Listener) {
 	return func(ctx context.Context, l net.Listener) {
@@ -304,6 +287,7 @@ func (s *Server) serveHTTP(secure bool) func(context.Context, net.Listener) {
 			MaxHeaderBytes:    16 << 10,
 			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		}
+		l = plugins.Spared(l, spareLimit)
 		if secure {
 			cfg := s.certs.config()
 			cfg.NextProtos = []string{"http/1.1"} // WebSockets need it
@@ -311,6 +295,7 @@ func (s *Server) serveHTTP(secure bool) func(context.Context, net.Listener) {
 		}
 		stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 		defer stop()
+		defer func() { _ = l.Close() }()
 		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 			s.log.Error("HTTP door failed", "err", err)
 		}

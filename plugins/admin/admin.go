@@ -97,7 +97,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(l) }()
+	go func() { ended <- srv.Serve(plugins.Spared(l, spareLimit)) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("administration socket: %w", err)
@@ -109,6 +109,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	<-ended
 	return err
 }
+
+// spareLimit is how long a request may take when there is no descriptor left
+// (reliability row 35): the next one waits for it.
+const spareLimit = 5 * time.Second
 
 // part is an attached component. Requests hold mu for reading, so that
 // whoever takes the part away can wait for them.

@@ -5,9 +5,7 @@ import (
 	"crypto/sha1"
 	"crypto/subtle"
 	"encoding/hex"
-	"errors"
 	"net"
-	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -15,29 +13,12 @@ import (
 	"parley/stream"
 )
 
-// breath is how long accepting waits after a failure: out of descriptors,
-// others may end.
-const breath = 100 * time.Millisecond
-
 // acceptOn runs until the listener is closed.
 func (l *listener) acceptOn(open net.Listener) {
-	for {
-		c, err := open.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			l.log.Warn("accept failed; waiting a moment", "err", err)
-			select {
-			case <-l.ctx.Done():
-				return
-			case <-time.After(breath):
-			}
-		default:
-			// The stream belongs to the Server, which waits for it.
-			go l.streams.Serve(l.ctx, stream.NewTCP(c), &peer{listener: l})
-		}
-	}
+	stream.Accept(l.ctx, open, l.env.Clock, l.log, func(c net.Conn) { _ = c.Close() }, func(c net.Conn) {
+		// The stream belongs to the Server, which waits for it.
+		go l.streams.Serve(l.ctx, stream.NewTCP(c), &peer{listener: l})
+	})
 }
 
 // peer is the profile of one component's stream.

@@ -6,7 +6,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -208,15 +210,16 @@ func TestReliability35Child(t *testing.T) {
 	w.must(err)
 	n := uint64(len(open) + childFiles)
 	w.must(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: n}))
-	fmt.Printf("door %s\n", w.Door("c2s"))
+	fmt.Printf("door %s\nhttp %s\n", w.Door("c2s"), w.Door("http"))
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // until the parent is done
 	w.log.mu.Lock()
 	defer w.log.mu.Unlock()
 	fmt.Printf("warned %d\n", w.log.accepts)
 }
 
-// A server without a descriptor left goes on with those it has, does not fill
-// its log, and accepts again as soon as it can.
+// A server without a descriptor left goes on with those it has, tells those who
+// come that there is no room, answers operators, does not fill its log, and
+// accepts again as soon as it can.
 func TestReliability35Descriptors(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("needs /proc")
@@ -237,26 +240,46 @@ func TestReliability35Descriptors(t *testing.T) {
 	}
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	lines := bufio.NewScanner(out)
-	door := report(t, lines, "door ")
+	door, web := report(t, lines, "door "), report(t, lines, "http ")
 
 	a, b := childClient(t, door, "a"), childClient(t, door, "b")
 	var crowd []*peer
-	full := false
+	refused := 0
 	for range 3 * childFiles {
 		p, err := dialPeer(door)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer p.drop()
-		_ = p.tcp.SetReadDeadline(time.Now().Add(2 * time.Second)) // who waits in the backlog gets no answer
 		crowd = append(crowd, p)
-		if err := p.exchange(header, "</stream:features>"); err != nil {
-			full = true
-			break
+		if err := p.say(header); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.fill(); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(p.got), "<stream:features") {
+			if got, err := p.rest(); err != nil || !strings.Contains(got, "<resource-constraint ") {
+				t.Fatalf("turned away with %q: %v", got, err)
+			}
+			if refused++; refused == 5 {
+				break
+			}
 		}
 	}
-	if !full {
+	if refused == 0 {
 		t.Fatalf("%d connections and still room", len(crowd))
+	}
+	for range 3 { // the metrics page needs no descriptor beside its connection's
+		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}).Get("http://" + web + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || !strings.Contains(string(text), `parley_connections_refused_total{reason="descriptors"}`) {
+			t.Errorf("operators see %s %v", resp.Status, err)
+		}
 	}
 	for range 20 { // those who are in notice nothing
 		id := fmt.Sprintf("id='%d'", time.Now().UnixNano())
@@ -268,6 +291,14 @@ func TestReliability35Descriptors(t *testing.T) {
 		}
 	}
 	for _, p := range crowd {
+		p.drop()
+	}
+	for room := false; !room; { // the server notices one by one; a hang fails by the test's own limit
+		p, err := dialPeer(door)
+		if err != nil {
+			t.Fatal(err)
+		}
+		room = p.exchange(header, "</stream:features>") == nil
 		p.drop()
 	}
 	childClient(t, door, "c")
