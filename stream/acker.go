@@ -16,9 +16,10 @@ const ackLinger = 20 * time.Millisecond
 // acker collects which pending rows recipients have taken, so that a
 // delivery never waits for the pipeline. It is bounded by what is pending.
 type acker struct {
-	mu   sync.Mutex
-	rows map[sessions.Ref][]int64
-	wake chan struct{}
+	mu      sync.Mutex
+	rows    map[sessions.Ref][]int64
+	passing map[sessions.Ref][]int64 // taken, perhaps not yet heard of
+	wake    chan struct{}
 }
 
 func (a *acker) add(ref sessions.Ref, rows ...int64) {
@@ -37,9 +38,24 @@ func (a *acker) add(ref sessions.Ref, rows ...int64) {
 func (a *acker) take() map[sessions.Ref][]int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	rows := a.rows
-	a.rows = nil
+	a.passing, a.rows = a.rows, nil
+	return a.passing
+}
+
+// takeOf is what a session that ends has taken: whoever comes after it must
+// not get that again. What is on its way is told twice rather than late.
+func (a *acker) takeOf(ref sessions.Ref) []int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rows := append(a.rows[ref], a.passing[ref]...)
+	delete(a.rows, ref)
 	return rows
+}
+
+func (a *acker) passed() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.passing = nil
 }
 
 // sendAcks runs until ctx is done and everything collected is on its way.
@@ -61,6 +77,7 @@ func (s *Server) sendAcks(ctx context.Context) {
 }
 
 func (s *Server) passAcks() {
+	defer s.acks.passed()
 	var batch []*channel.Envelope
 	for ref, rows := range s.acks.take() {
 		batch = append(batch, &channel.Envelope{Kind: channel.Acked, Session: ref, Rows: rows})

@@ -356,7 +356,12 @@ func (s *Session) end(ctx context.Context) {
 	s.mu.Unlock()
 	s.srv.sessions.Delete(s.ref.Conn)
 	s.srv.resumes.forget(s)
-	batch := append([]*channel.Envelope{{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load()}}, back...)
+	var batch []*channel.Envelope
+	if rows := s.srv.acks.takeOf(s.ref); len(rows) > 0 { // on detach at the latest (design: Pending)
+		batch = append(batch, &channel.Envelope{Kind: channel.Acked, Session: s.ref, Rows: rows})
+	}
+	batch = append(batch, &channel.Envelope{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load()})
+	batch = append(batch, back...)
 	if err := s.srv.send(ctx, batch...); err != nil {
 		s.srv.log.Error("session not unbound", "jid", s.ref.JID.String(), "err", err)
 	}

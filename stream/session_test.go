@@ -331,6 +331,31 @@ func TestRowsWithoutManagement(t *testing.T) {
 	}
 }
 
+// What a session has taken is said before it ends, also when that is on its
+// way already: the next one does not get it again (design: Pending).
+func TestRowsAreToldOnDetach(t *testing.T) {
+	h := newHouse(t, nil)
+	c, _ := h.bound(t, "a")
+	other, _ := h.bound(t, "b")
+	h.send1(c.session, channel.Envelope{Raw: []byte("<message/>"), Pending: 1})
+	h.acks.take()
+	h.send1(c.session, channel.Envelope{Raw: []byte("<message/>"), Pending: 2})
+	h.send1(other.session, channel.Envelope{Raw: []byte("<message/>"), Pending: 3})
+	h.got = nil
+	c.session.end(t.Context())
+	if len(h.got) != 2 || h.got[0].Kind != channel.Acked || h.got[1].Kind != channel.Unbind {
+		t.Fatalf("told: %v", h.got)
+	}
+	want(t, fmt.Sprint(h.got[0].Session.JID.Resource(), h.got[0].Rows), "a[2 1]")
+	want(t, fmt.Sprint(h.acks.take()), fmt.Sprint(map[sessions.Ref][]int64{other.session.ref: {3}}))
+	h.acks.passed()
+	h.got = nil
+	other.session.end(t.Context())
+	if len(h.got) != 1 {
+		t.Fatalf("told again: %v", h.got)
+	}
+}
+
 // A stream that was closed in order cannot be resumed (XEP-0198 §7).
 func TestRule58ClosedIsNotResumable(t *testing.T) {
 	h := newHouse(t, nil)
