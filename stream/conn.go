@@ -62,6 +62,11 @@ type Conn struct {
 	batch   []*channel.Envelope
 	inFrame int // elements of the message that is being read (framed transports)
 
+	// After our end is closed reading goes on, until the peer closes its own or
+	// the time for that is over (RFC 6120 §4.4).
+	farewell bool // what comes is ignored
+	ignored  int  // bytes
+
 	closeOnce sync.Once
 	closing   atomic.Bool   // shared: our end of the stream is closed
 	left      chan struct{} // shared: closed when the session gets nothing more from this connection
@@ -109,37 +114,62 @@ func (c *Conn) run(ctx context.Context) {
 		}
 	}
 	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Login))
-	if c.pump(ctx, func() bool { return c.phase == Established }) {
-		// The stack that TLS, SASL and key derivation have grown ends here; a
-		// session's own stays small.
-		go c.live(ctx)
+	if c.pump(ctx) != bound {
+		c.end(ctx)
 		return
 	}
-	c.end(ctx)
-}
-
-func (c *Conn) live(ctx context.Context) {
 	c.readUntil(time.Time{})
-	c.pump(ctx, func() bool { return false })
-	c.end(ctx)
+	t, ok := c.tr.(watchable)
+	if ok && t.Watch(c.srv.poller(c), func() { c.live(ctx) }) {
+		return
+	}
+	// The stack that TLS, SASL and key derivation have grown ends here; a
+	// session's own stays small.
+	go c.live(ctx)
 }
 
-// pump reads and handles until done says so (true) or the stream ends (false).
-func (c *Conn) pump(ctx context.Context, done func() bool) bool {
+// live serves a bound stream until it ends or, when its socket is watched,
+// until nothing is there to read.
+func (c *Conn) live(ctx context.Context) {
+	if c.pump(ctx) == over {
+		c.end(ctx)
+	}
+}
+
+// pause is why pump has returned.
+type pause uint8
+
+const (
+	over   pause = iota // the stream has ended
+	bound               // it has become Established
+	silent              // nothing is there, and the socket is watched
+)
+
+// pump reads and handles.
+func (c *Conn) pump(ctx context.Context) pause {
+	before := c.phase
 	for {
 		p, err := c.tr.Fill()
-		if err != nil {
+		switch {
+		case errors.Is(err, errQuiet):
+			return silent
+		case err != nil:
 			c.readFailed(err)
-			return false
+			return over
+		case c.farewell:
+			if c.ignored += len(p); c.ignored > maxFarewell {
+				return over
+			}
+			continue
 		}
 		c.session.heard()
 		c.limiter.wait(ctx, len(p), 0)
 		c.rd.Feed(p)
 		if !c.elements(ctx) {
-			return false
+			return over
 		}
-		if done() {
-			return true
+		if c.phase == Established && before != Established {
+			return bound
 		}
 		c.elementDeadline()
 	}
@@ -212,8 +242,8 @@ func (c *Conn) elements(ctx context.Context) bool {
 			c.sendBatch(ctx)
 			c.fail(err)
 			c.detach(ctx)
-			c.await()
-			return false
+			c.farewell = true
+			return true
 		}
 	}
 }
@@ -253,20 +283,8 @@ func (c *Conn) frameEnd() error {
 	return nil
 }
 
-// maxFarewell is what a peer may send after our end is closed.
+// maxFarewell is what a peer may send after our end is closed, in bytes.
 const maxFarewell = 1 << 20
-
-// await goes on reading after our end is closed, until the peer closes its own
-// or the time for that is over (RFC 6120 §4.4); what comes is ignored.
-func (c *Conn) await() {
-	for n := 0; n < maxFarewell; {
-		p, err := c.tr.Fill()
-		if err != nil {
-			return
-		}
-		n += len(p)
-	}
-}
 
 // detach tells the session that this was its connection; once.
 func (c *Conn) detach(ctx context.Context) {
@@ -491,6 +509,9 @@ func (c *Conn) authority() string {
 func (c *Conn) end(ctx context.Context) {
 	c.detach(ctx)
 	c.tr.Close(c.srv.cfg.Timeouts.Close)
+	if t, ok := c.tr.(watchable); ok {
+		t.Release()
+	}
 	c.srv.conns.remove(c)
 	c.srv.metrics.connections.Dec()
 	c.log.Debug("disconnected", "jid", c.account.String())

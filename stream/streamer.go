@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -75,6 +76,39 @@ type Server struct {
 type serving struct {
 	ctx   context.Context
 	tasks sync.WaitGroup
+	polls []*poller // empty: each connection has a goroutine of its own
+}
+
+// maxPollers is how many pollers there are at most; one keeps several cores
+// busy.
+const maxPollers = 8
+
+func (s *Server) newServing(ctx context.Context) *serving {
+	sv := &serving{ctx: ctx}
+	for range min(runtime.GOMAXPROCS(0), maxPollers) {
+		p, err := newPoller()
+		if err != nil {
+			s.log.Info("a goroutine for each connection", "why", err)
+			break
+		}
+		sv.polls = append(sv.polls, p)
+	}
+	return sv
+}
+
+func (sv *serving) end() {
+	for _, p := range sv.polls {
+		p.close()
+	}
+}
+
+// poller returns the one that watches c's socket; nil: none does.
+func (s *Server) poller(c *Conn) *poller {
+	sv := s.serving.Load()
+	if sv == nil || len(sv.polls) == 0 {
+		return nil
+	}
+	return sv.polls[c.number%uint64(len(sv.polls))]
 }
 
 func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.Server, error) {
@@ -133,7 +167,8 @@ func (s *Server) replace(old func(*Registrar) bool, fresh *Registrar) {
 func (s *Server) Serve(ctx context.Context) error {
 	receiving, stopReceiving := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReceiving()
-	sv := &serving{ctx: ctx}
+	sv := s.newServing(ctx)
+	defer sv.end()
 	s.serving.Store(sv)
 	defer s.serving.Store(nil)
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -24,20 +25,32 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, readSize); return &b
 // socket is a TCP connection whose Write never blocks: what the kernel does
 // not take at once waits in memory and is written by a goroutine that exists
 // only as long as something waits. The caller bounds what it queues by Pending.
+//
+// It begins as the net.Conn that was accepted, whose reader waits in Read. Once
+// a poller watches it (see watchBy) Read does not wait any more: it returns
+// errQuiet, and Close leaves the descriptor to release.
 type socket struct {
-	net.Conn
-	raw syscall.RawConn
+	remote, local net.Addr
+	conn          net.Conn        // nil: watched
+	raw           syscall.RawConn // of conn; nil: it has none
+	dry           bool            // watched: the last read took everything; the reader's
 
 	mu      sync.Mutex
+	watch   *watch // nil: not watched, or released
+	fd      int    // of watch
 	waiting []byte // not yet taken by the kernel
-	busy    bool   // a writer goroutine runs
+	writing int    // what the writer goroutine has taken of that and not written
+	busy    bool   // there is one
 	failed  error
 	drained func()
 	idle    chan struct{} // closed by the writer when it ends; nil when none runs
+	alarm   *time.Timer   // watched: gives the reader a turn at the deadline; nil: none is set
+
+	deadline atomic.Int64 // watched: of reading, unix nanoseconds; 0: none
 }
 
 func newSocket(c net.Conn) *socket {
-	s := &socket{Conn: c}
+	s := &socket{conn: c, remote: c.RemoteAddr(), local: c.LocalAddr()}
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			s.raw = raw
@@ -72,29 +85,38 @@ func (s *socket) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// try writes what the kernel takes without waiting.
+// try writes what the kernel takes without waiting; s.mu is held.
 func (s *socket) try(p []byte) (n int) {
-	if s.raw == nil {
+	switch {
+	case s.conn == nil:
+		return s.give(s.fd, p)
+	case s.raw == nil:
 		return 0
 	}
 	err := s.raw.Write(func(fd uintptr) bool {
-		for n < len(p) {
-			m, err := syscall.Write(int(fd), p[n:])
-			switch {
-			case err == syscall.EINTR:
-			case err == syscall.EAGAIN:
-				return true
-			case err != nil:
-				s.failed = err
-				return true
-			default:
-				n += m
-			}
-		}
+		n = s.give(int(fd), p)
 		return true
 	})
 	if err != nil && s.failed == nil {
 		s.failed = err
+	}
+	return n
+}
+
+// give writes until the kernel takes no more; s.mu is held.
+func (s *socket) give(fd int, p []byte) (n int) {
+	for n < len(p) {
+		m, err := syscall.Write(fd, p[n:])
+		switch {
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return n
+		case err != nil:
+			s.failed = err
+			return n
+		default:
+			n += m
+		}
 	}
 	return n
 }
@@ -116,20 +138,29 @@ func (s *socket) drain() {
 			}
 			return
 		}
+		s.writing = len(p)
+		conn := s.conn
 		s.mu.Unlock()
-		if _, err := s.Conn.Write(p); err != nil {
-			s.mu.Lock()
+		err := error(nil)
+		if conn != nil {
+			_, err = conn.Write(p)
+		} else {
+			err = s.insist(p)
+		}
+		s.mu.Lock()
+		s.writing = 0
+		if err != nil {
 			s.failed = err
 			s.waiting = nil
-			s.mu.Unlock()
 		}
+		s.mu.Unlock()
 	}
 }
 
 func (s *socket) pending() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.waiting)
+	return len(s.waiting) + s.writing
 }
 
 // dead reports whether what was written since may be lost.
@@ -153,36 +184,6 @@ func (s *socket) settle(d time.Duration) {
 	case <-idle:
 	case <-t.C:
 	}
-}
-
-// readPooled waits until the socket is readable without holding a buffer, then
-// reads into a pooled one.
-func (s *socket) readPooled() (buf *[]byte, n int, err error) {
-	rerr := s.raw.Read(func(fd uintptr) bool {
-		buf = buffers.Get().(*[]byte)
-		for {
-			n, err = syscall.Read(int(fd), *buf)
-			if err != syscall.EINTR {
-				break
-			}
-		}
-		if err == syscall.EAGAIN {
-			buffers.Put(buf)
-			buf, err = nil, nil
-			return false
-		}
-		return true
-	})
-	switch {
-	case rerr != nil:
-		err = rerr
-	case err == nil && n == 0:
-		err = io.EOF
-	}
-	if n < 0 {
-		n = 0
-	}
-	return buf, n, err
 }
 
 // tcp is the Transport over TCP, with TLS from the start or later.
@@ -209,7 +210,7 @@ func (t *tcp) Fill() ([]byte, error) {
 		buffers.Put(t.held)
 		t.held = nil
 	}
-	if t.tls == nil && t.sock.raw != nil {
+	if t.tls == nil && t.sock.conn != nil && t.sock.raw != nil {
 		buf, n, err := t.sock.readPooled()
 		t.held = buf
 		if err != nil {
@@ -219,14 +220,23 @@ func (t *tcp) Fill() ([]byte, error) {
 	}
 	t.held = buffers.Get().(*[]byte)
 	n, err := t.conn.Read(*t.held)
-	if n > 0 {
+	switch {
+	case n > 0:
 		return (*t.held)[:n], nil
-	}
-	if err == nil {
-		err = io.ErrNoProgress
+	case err == nil:
+		return nil, io.ErrNoProgress
+	case errors.Is(err, errQuiet):
+		buffers.Put(t.held)
+		t.held = nil
 	}
 	return nil, err
 }
+
+// Watch implements watchable.
+func (t *tcp) Watch(p *poller, turn func()) bool { return t.sock.watchBy(p, turn) }
+
+// Release implements watchable.
+func (t *tcp) Release() { t.sock.release() }
 
 func (t *tcp) Queue(p []byte) {
 	t.mu.Lock()

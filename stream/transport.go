@@ -48,3 +48,17 @@ type Transport interface {
 	// Name is how operators know it: tcp, tls, websocket, component.
 	Name() string
 }
+
+// watchable is a Transport that can do without a goroutine while its peer is
+// silent.
+type watchable interface {
+	// Watch leaves the waiting to p: turn runs, one at a time, now and whenever
+	// there may be something to read or the deadline has passed, and Fill does
+	// not wait any more, it returns errQuiet. False: it has to wait itself. The
+	// reader calls it.
+	Watch(p *poller, turn func()) bool
+	// Release gives the socket back after Close; the last turn calls it.
+	Release()
+}
+
+var _ watchable = (*tcp)(nil)

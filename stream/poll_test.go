@@ -1,0 +1,217 @@
+package stream
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// watched is a socket that a poller watches; each turn reads all there is.
+type watched struct {
+	*tcp
+	got chan []byte // what each Fill brought
+	err chan error  // why there will be nothing more
+}
+
+func newWatched(t *testing.T) (*watched, *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	peer, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = peer.Close() })
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &watched{tcp: NewTCP(c).(*tcp), got: make(chan []byte, 1000), err: make(chan error, 1)}, peer.(*net.TCPConn)
+}
+
+func (w *watched) begin(t *testing.T, p *poller) {
+	t.Helper()
+	if !w.Watch(p, w.read) {
+		t.Fatal("not watched")
+	}
+}
+
+func (w *watched) read() {
+	for {
+		b, err := w.Fill()
+		switch {
+		case errors.Is(err, errQuiet):
+			return
+		case err != nil:
+			w.err <- err
+			w.Release()
+			return
+		}
+		w.got <- bytes.Clone(b)
+	}
+}
+
+func testPoller(t *testing.T) *poller {
+	t.Helper()
+	p, err := newPoller()
+	if errors.Is(err, errNoPoller) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	return p
+}
+
+func TestPollerBringsEverythingInOrder(t *testing.T) {
+	p := testPoller(t)
+	w, peer := newWatched(t)
+	send := func(s string) {
+		if _, err := peer.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("before it was watched,") // has no edge of its own any more
+	w.begin(t, p)
+	var all []byte
+	all = append(all, <-w.got...)
+	for _, s := range []string{"one,", "two,", "three"} {
+		send(s)
+		all = append(all, <-w.got...)
+	}
+	if want := "before it was watched,one,two,three"; string(all) != want {
+		t.Fatalf("got %q, want %q", all, want)
+	}
+}
+
+// The last bytes and the end of the stream may share one edge.
+func TestPollerSeesAnEndThatSharesItsEdge(t *testing.T) {
+	p := testPoller(t)
+	for range 200 {
+		w, peer := newWatched(t)
+		w.begin(t, p)
+		if _, err := peer.Write([]byte("farewell")); err != nil {
+			t.Fatal(err)
+		}
+		if err := peer.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-w.err; !errors.Is(err, io.EOF) {
+			t.Fatalf("ended with %v", err)
+		}
+		if b := <-w.got; string(b) != "farewell" {
+			t.Fatalf("got %q", b)
+		}
+	}
+}
+
+// A turn that blocks holds up nobody else.
+func TestPollerGoesOnWhileTurnsBlock(t *testing.T) {
+	p := testPoller(t)
+	const blocked = 3 * idleWorkers
+	release, entered := make(chan struct{}), make(chan struct{}, blocked)
+	for range blocked {
+		w, peer := newWatched(t)
+		if !w.Watch(p, func() { // the first turn comes at once
+			entered <- struct{}{}
+			<-release
+			w.read()
+		}) {
+			t.Fatal("not watched")
+		}
+		defer func() { _ = peer.Close(); <-w.err }()
+	}
+	defer close(release)
+	for range blocked {
+		<-entered
+	}
+	w, peer := newWatched(t)
+	w.begin(t, p)
+	if _, err := peer.Write([]byte("still here")); err != nil {
+		t.Fatal(err)
+	}
+	if b := <-w.got; string(b) != "still here" {
+		t.Fatalf("got %q", b)
+	}
+}
+
+func TestPollerClosedByAnotherGoroutine(t *testing.T) {
+	p := testPoller(t)
+	w, peer := newWatched(t)
+	w.begin(t, p)
+	w.Close(0)
+	if err := <-w.err; !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+		t.Fatalf("the reader was told %v", err)
+	}
+	if n, err := peer.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Fatalf("the peer reads %d, %v", n, err)
+	}
+	if w.Flush() >= 0 {
+		t.Fatal("a released socket takes bytes")
+	}
+}
+
+func TestPollerKeepsDeadlines(t *testing.T) {
+	p := testPoller(t)
+	w, _ := newWatched(t)
+	w.begin(t, p)
+	w.SetReadDeadline(time.Now().Add(time.Hour))
+	w.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if err := <-w.err; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("ended with %v", err)
+	}
+}
+
+// What the peer does not take at once arrives when it reads, and counts as
+// pending until then.
+func TestPollerWritesWhenThereIsRoom(t *testing.T) {
+	p := testPoller(t)
+	w, peer := newWatched(t)
+	w.begin(t, p)
+	drained := make(chan struct{}, 1)
+	w.OnDrained(func() { drained <- struct{}{} })
+	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
+	w.Queue(data)
+	if pending := w.Flush(); pending <= 0 {
+		t.Fatalf("%d bytes pending of %d that nobody reads", pending, len(data))
+	}
+	if w.Pending() == 0 {
+		t.Fatal("nothing pending while the writer waits")
+	}
+	got := make([]byte, len(data))
+	if _, err := io.ReadFull(peer, got); err != nil {
+		t.Fatal(err)
+	}
+	<-drained
+	if !bytes.Equal(got, data) || w.Pending() != 0 {
+		t.Fatalf("arrived otherwise, %d pending", w.Pending())
+	}
+}
+
+// Silent sockets have no goroutines.
+func TestPollerSilentSocketsCostNoGoroutine(t *testing.T) {
+	p := testPoller(t)
+	before := runtime.NumGoroutine()
+	const sockets = 500
+	for range sockets {
+		w, peer := newWatched(t)
+		w.begin(t, p)
+		if _, err := peer.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		<-w.got
+		defer func() { _ = peer.Close(); <-w.err }()
+	}
+	if more := runtime.NumGoroutine() - before; more > idleWorkers+2 {
+		t.Fatalf("%d goroutines for %d silent sockets", more, sockets)
+	}
+}
