@@ -58,7 +58,8 @@ func (s *Server) turnAway(t Transport, p Profile, text string) {
 	c := newConn(s, t, p)
 	c.abort(&stanza.StreamError{Condition: stanza.StreamResourceConstraint, Text: text})
 	t.SetReadDeadline(time.Now().Add(acceptBreath))
-	c.await()
+	c.farewell = true
+	c.pump(context.Background())
 	t.Close(0)
 }
 
