@@ -63,7 +63,7 @@ func openSQLite(ctx context.Context, c Config, log *slog.Logger, reg prometheus.
 	_, err := os.Stat(c.Path + "-wal")
 	unclean := err == nil
 	d := &sqliteDB{path: c.Path, log: log, turn: make(chan struct{}, 1)}
-	if d.writer, err = sqlitePool(c, 1, "synchronous(full)", "wal_autocheckpoint(0)", fmt.Sprintf("journal_size_limit(%d)", c.checkpointAt()), "foreign_keys(1)", writerCache); err != nil {
+	if d.writer, err = sqlitePool(c, 1, "synchronous(full)", "wal_autocheckpoint(0)", fmt.Sprintf("journal_size_limit(%d)", c.WALPages*walPage), "foreign_keys(1)", writerCache); err != nil {
 		return nil, err
 	}
 	if d.conn, err = d.writer.Conn(ctx); err != nil {
@@ -171,14 +171,13 @@ func (d *sqliteDB) Tx(ctx context.Context, f func(Tx) error) error {
 		return sqliteError(err)
 	}
 	defer func() { _ = tx.Rollback() }() // when f fails, or panics; else it is over
-	t := &sqliteTx{d: d, tx: tx}
-	if err := f(t); err != nil {
+	if err := f(&sqliteTx{d, tx}); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return sqliteError(err)
 	}
-	d.ticker.grown(t.bytes)
+	d.ticker.grown()
 	return nil
 }
 
@@ -202,9 +201,8 @@ func (d *sqliteDB) take(ctx context.Context) error {
 func (d *sqliteDB) release() { <-d.turn }
 
 type sqliteTx struct {
-	d     *sqliteDB
-	tx    *sql.Tx
-	bytes int64 // estimate of what it adds to the log
+	d  *sqliteDB
+	tx *sql.Tx
 }
 
 func (t *sqliteTx) Query(ctx context.Context, s string, args ...any) (Rows, error) {
@@ -224,9 +222,7 @@ func (t *sqliteTx) Exec(ctx context.Context, s string, args ...any) (int64, erro
 	if err != nil {
 		return 0, sqliteError(err)
 	}
-	n, err := res.RowsAffected()
-	t.bytes += max(n, 1)*rowOverhead + argBytes(args)
-	return n, err
+	return res.RowsAffected()
 }
 
 // Commit implements DB.
@@ -241,11 +237,7 @@ func (d *sqliteDB) write(sets []*submission) (failed int, err error) {
 	if failed, err = d.batch.write(sets); err != nil {
 		return failed, err
 	}
-	n := int64(0)
-	for _, s := range sets {
-		n += int64(s.set.bytes)
-	}
-	d.ticker.grown(n)
+	d.ticker.grown()
 	return -1, nil
 }
 

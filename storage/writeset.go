@@ -23,7 +23,6 @@ type WriteSet struct {
 	rows     []row
 	args     []any // of all rows; one slice instead of one per row
 	affected []int64
-	bytes    int // estimate of what it adds to the write-ahead log
 }
 
 type row struct {
@@ -31,29 +30,12 @@ type row struct {
 	from, to int // in WriteSet.args
 }
 
-// rowOverhead is the estimated size of a row beside its texts and blobs.
-const rowOverhead = 128
-
 // Add appends a row. Arguments: nil, bool, integers, float64, string, []byte;
 // a []byte must not change until Commit returned.
 func (w *WriteSet) Add(s *Stmt, args ...any) {
 	from := len(w.args)
 	w.args = append(w.args, args...)
 	w.rows = append(w.rows, row{s, from, len(w.args)})
-	w.bytes += rowOverhead + int(argBytes(args))
-}
-
-// argBytes is the size of the texts and blobs among the arguments.
-func argBytes(args []any) (n int64) {
-	for _, a := range args {
-		switch a := a.(type) {
-		case string:
-			n += int64(len(a))
-		case []byte:
-			n += int64(len(a))
-		}
-	}
-	return n
 }
 
 // Len is the number of rows.
@@ -66,14 +48,13 @@ func (w *WriteSet) Merge(other *WriteSet) {
 	for _, r := range other.rows {
 		w.rows = append(w.rows, row{r.stmt, base + r.from, base + r.to})
 	}
-	w.bytes += other.bytes
 }
 
 // Reset empties the set and keeps its memory.
 func (w *WriteSet) Reset() {
 	clear(w.args) // bodies of messages must not outlive the set
 	clear(w.rows)
-	w.rows, w.args, w.affected, w.bytes = w.rows[:0], w.args[:0], w.affected[:0], 0
+	w.rows, w.args, w.affected = w.rows[:0], w.args[:0], w.affected[:0]
 }
 
 // Affected is how many rows of the database the i-th row of the set changed;
