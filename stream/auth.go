@@ -63,15 +63,14 @@ func startTLS(_ context.Context, c *Conn, _ *stanza.Element) error {
 	}
 	c.Send(stanza.El(stanza.NSTLS, "proceed"))
 	c.tr.Flush()
-	cfg := c.srv.certs.config()
-	if err := c.tr.StartTLS(cfg, c.srv.cfg.Timeouts.Handshake); err != nil {
+	if err := c.tr.StartTLS(c.srv.certs.client(false), c.srv.cfg.Timeouts.Handshake); err != nil {
 		c.log.Debug("STARTTLS failed", "err", err)
 		return errEnd
 	}
 	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Login))
 	// RFC 6120 §5.4.3.3: nothing from before the handshake counts.
 	c.restart((*stanza.Reader).Reset)
-	c.claimed, c.domain, c.lang, c.auth = jid.JID{}, "", "", nil
+	c.claimed, c.domain, c.lang, c.auth, c.offered = jid.JID{}, "", "", nil, nil
 	c.binding = c.srv.certs.binding(c.tr.TLS())
 	c.phase = Secured
 	return nil
@@ -100,7 +99,17 @@ func (c *Conn) mechanisms() *sasl.Server {
 	return s
 }
 
+// saslSession is what the stream announces, settled when its header comes: an
+// exchange is judged by what the client has been told.
 func (c *Conn) saslSession() sasl.Session {
+	if c.offered == nil {
+		ses := c.newOffer()
+		c.offered = &ses
+	}
+	return *c.offered
+}
+
+func (c *Conn) newOffer() sasl.Session {
 	ses := sasl.Session{Binding: c.binding, Loopback: c.srv.cfg.TLS.Loopback && isLoopback(c.tr.RemoteAddr())}
 	if !c.srv.cfg.TLS.Required { // the operator trusts what is between
 		ses.Loopback = ses.Loopback || c.tr.TLS() == nil
@@ -298,11 +307,11 @@ func (c *Conn) authFailed(ctx context.Context, account string, err error) error 
 
 func (c *Conn) throttle(f func(*sasl.Throttle, netip.Addr)) {
 	cr := c.srv.table.Load().credentials
-	ap, err := netip.ParseAddrPort(c.tr.RemoteAddr().String())
-	if cr == nil || err != nil || cr.Throttle() == nil {
+	addr := addressOf(c.tr.RemoteAddr())
+	if cr == nil || !addr.IsValid() || cr.Throttle() == nil {
 		return
 	}
-	f(cr.Throttle(), ap.Addr().Unmap())
+	f(cr.Throttle(), addr)
 }
 
 // pause holds this stream's next answer back; the time does not count as the

@@ -34,10 +34,15 @@ type certificates struct {
 	current   atomic.Pointer[loaded]
 }
 
-// loaded is a certificate with what it was read from.
+// loaded is a certificate with what it was read from. Its configurations carry
+// the keys of session tickets, so that a client that comes back saves the
+// handshake's signature (RFC 7590 §3.3). A new certificate brings new ones:
+// nobody resumes on a certificate that the binding tls-server-end-point does
+// not name (RFC 5929 §4).
 type loaded struct {
 	tls.Certificate
-	stamp time.Time
+	stamp            time.Time
+	starttls, direct *tls.Config
 }
 
 // selfSignedFor is how long a self-signed certificate is good.
@@ -84,7 +89,11 @@ func (c *certificates) load() error {
 			return fmt.Errorf("certificate %s: %w", c.cert, err)
 		}
 	}
-	c.current.Store(&loaded{pair, stamp})
+	now := &loaded{Certificate: pair, stamp: stamp}
+	now.starttls = newTLS(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &now.Certificate, nil })
+	now.direct = now.starttls.Clone()
+	now.direct.NextProtos = xmppClient()
+	c.current.Store(now)
 	return nil
 }
 
@@ -143,16 +152,39 @@ func (c *certificates) warn(level int) int {
 	return level
 }
 
-// config returns a fresh TLS configuration (RFC 7590: 1.2 and above).
-func (c *certificates) config() *tls.Config {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.acme != nil {
-		cfg.GetCertificate = c.acme.get
+// newTLS is RFC 7590 §3: 1.2 and above.
+func newTLS(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: get}
+}
+
+// xmppClient is what direct TLS negotiates (XEP-0368 §3).
+func xmppClient() []string { return []string{"xmpp-client"} }
+
+// client is the configuration of one client's connection; it is shared, and
+// must not be changed.
+func (c *certificates) client(direct bool) *tls.Config {
+	if c.acme != nil { // it does not tell when certificates change
+		cfg := newTLS(c.acme.get)
+		cfg.SessionTicketsDisabled = true
+		if direct {
+			cfg.NextProtos = xmppClient()
+		}
 		return cfg
 	}
-	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return &c.current.Load().Certificate, nil
+	if direct {
+		return c.current.Load().direct
 	}
+	return c.current.Load().starttls
+}
+
+// web is the configuration of an HTTP door, for as long as it is open.
+func (c *certificates) web() *tls.Config {
+	get := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c.current.Load().Certificate, nil }
+	if c.acme != nil {
+		get = c.acme.get
+	}
+	cfg := newTLS(get)
+	cfg.NextProtos = []string{"http/1.1"} // WebSockets need it
 	return cfg
 }
 

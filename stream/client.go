@@ -20,7 +20,7 @@ func (clientProfile) Header(_ context.Context, c *Conn, h *stanza.Element) error
 	if err != nil || !to.IsDomain() || !c.srv.env.Local(to.Domain()) { // §4.9.1.3
 		return &stanza.StreamError{Condition: stanza.StreamHostUnknown}
 	}
-	c.domain = to.Domain()
+	c.domain, c.offered = to.Domain(), nil
 	if !supported(h.Get("version")) {
 		return &stanza.StreamError{Condition: stanza.StreamUnsupportedVersion}
 	}

@@ -52,6 +52,7 @@ type Conn struct {
 	lang      string  // the stream's xml:lang, stamped on stanzas without one
 	auth      *authentication
 	binding   sasl.Binding
+	offered   *sasl.Session // what this stream announces of SASL; nil: not settled
 	account   jid.JID // who logged in, bare
 	device    string  // SASL2 user-agent id
 	agent     string  // SASL2 user-agent software, for people

@@ -137,11 +137,10 @@ func (s *connSet) shutdown(grace time.Duration) {
 // originOf is what connections are counted by: an IPv4 address or an IPv6 /64;
 // invalid for loopback, which is not counted.
 func originOf(a net.Addr) netip.Prefix {
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil || ap.Addr().Unmap().IsLoopback() {
+	ip := addressOf(a)
+	if !ip.IsValid() || ip.IsLoopback() {
 		return netip.Prefix{}
 	}
-	ip := ap.Addr().Unmap()
 	bits := 64
 	if ip.Is4() {
 		bits = 32
@@ -154,7 +153,16 @@ func originOf(a net.Addr) netip.Prefix {
 }
 
 // isLoopback reports whether the peer is on this machine.
-func isLoopback(a net.Addr) bool {
+func isLoopback(a net.Addr) bool { return addressOf(a).IsLoopback() }
+
+// addressOf is the peer's IP address; invalid when it has none.
+func addressOf(a net.Addr) netip.Addr {
+	if t, ok := a.(*net.TCPAddr); ok { // nearly always: no text to write and read
+		return t.AddrPort().Addr().Unmap()
+	}
 	ap, err := netip.ParseAddrPort(a.String())
-	return err == nil && ap.Addr().Unmap().IsLoopback()
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
 }

@@ -72,6 +72,11 @@ func (s *Session) bind(ctx context.Context, st sessions.State) (string, error) {
 	if err := s.srv.send(ctx, &channel.Envelope{Kind: channel.Bind, Session: s.ref, State: &st}); err != nil {
 		return "", err
 	}
+	select {
+	case reason := <-s.bindDone: // on a local road it has come already
+		return reason, nil
+	default:
+	}
 	t := time.NewTimer(s.srv.cfg.Timeouts.Login)
 	defer t.Stop()
 	select {

@@ -292,9 +292,7 @@ func (s *Server) shake(ctx context.Context, t *tcp) error {
 		return err
 	}
 	defer s.conns.release(origin)
-	cfg := s.certs.config()
-	cfg.NextProtos = []string{"xmpp-client"}
-	return t.StartTLS(cfg, s.cfg.Timeouts.Handshake)
+	return t.StartTLS(s.certs.client(true), s.cfg.Timeouts.Handshake)
 }
 
 // Serve1 runs one stream over the transport until it has ended.
@@ -324,9 +322,7 @@ func (s *Server) serveHTTP(secure bool) func(context.Context, net.Listener) {
 		}
 		l = plugins.Spared(l, spareLimit)
 		if secure {
-			cfg := s.certs.config()
-			cfg.NextProtos = []string{"http/1.1"} // WebSockets need it
-			l = tls.NewListener(l, cfg)
+			l = tls.NewListener(l, s.certs.web())
 		}
 		stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 		defer stop()

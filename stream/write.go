@@ -52,10 +52,13 @@ func (c *Conn) parentNS() string {
 	return c.profile.ContentNS()
 }
 
+// usualFeatures is about how long features are, in bytes.
+const usualFeatures = 1 << 10
+
 // streamElement renders <stream:features/> and <stream:error/> with their
 // customary prefix, which clients expect.
 func (c *Conn) streamElement(el *stanza.Element) []byte {
-	b := []byte("<stream:" + el.Name.Local)
+	b := append(make([]byte, 0, usualFeatures), "<stream:"+el.Name.Local...)
 	if c.tr.Framed() {
 		b = append(b, " xmlns:stream='"+stanza.NSStream+"'"...)
 	}
