@@ -98,6 +98,7 @@ type Archive struct {
 	ids    *ids
 	mask   *storage.Mask
 	resent *resent
+	days   *days
 	began  int64        // the first id of this process
 	open   atomic.Int32 // components that answer queries; two while one replaces the other
 	will   will
@@ -123,6 +124,9 @@ func newArchive(env plugins.Env) (any, error) {
 	}
 	a.began = a.ids.Next()
 	if a.resent, err = newResent(); err != nil {
+		return nil, err
+	}
+	if a.days, err = newDays(); err != nil {
 		return nil, err
 	}
 	return a, nil

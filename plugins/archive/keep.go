@@ -105,7 +105,9 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 // keep adds the row.
 func (p *part) keep(o *owner, id int64, contact jid.JID, f *processor.Flow) {
 	bare := contact.Bare()
-	f.Store(&insertRow, o.id, id, peerKey(bare), bare.String(), contact.Resource(), forwarded(f))
+	peer := peerKey(bare)
+	f.Store(&insertRow, o.id, id, peer, bare.String(), contact.Resource(), forwarded(f))
+	p.days.note(f, o.id, peer, id)
 	if p.cfg.Quota > 0 && o.rows.Add(1) > int64(p.cfg.Quota) {
 		p.shrink(o)
 	}

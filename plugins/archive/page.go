@@ -111,6 +111,7 @@ type row struct {
 // page is a part of a result set, the oldest row first.
 type page struct {
 	rows     []row
+	bytes    int
 	complete bool // nothing is left in the direction of paging
 }
 
@@ -128,27 +129,21 @@ func (p *part) readIn(ctx context.Context, o *owner, q *query) (*page, error) {
 	if err := p.exist(ctx, o, q.known); err != nil {
 		return nil, err
 	}
-	sql, args := q.sql(o)
-	rows, err := p.env.DB.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, fmt.Errorf("archive query: %w", err)
-	}
-	defer rows.Close()
-	pg, bytes := &page{complete: true}, 0
-	for rows.Next() {
-		if len(pg.rows) >= q.max || bytes >= pageBytes {
-			pg.complete = false
-			break
+	pg := &page{complete: true}
+	for todo := (&span{q.after, q.before}); todo != nil && pg.complete; {
+		some, rest, err := p.spans(ctx, o, q, *todo)
+		if err != nil {
+			return nil, err
 		}
-		var r row
-		if err := rows.Scan(&r.id, &r.raw); err != nil {
-			return nil, fmt.Errorf("archive query: %w", err)
+		for _, s := range some {
+			if err := p.scan(ctx, o, q, s, pg); err != nil {
+				return nil, fmt.Errorf("archive query: %w", err)
+			}
+			if !pg.complete {
+				break
+			}
 		}
-		pg.rows = append(pg.rows, r)
-		bytes += len(r.raw)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("archive query: %w", err)
+		todo = rest
 	}
 	if q.backward {
 		slices.Reverse(pg.rows)
@@ -156,10 +151,33 @@ func (p *part) readIn(ctx context.Context, o *owner, q *query) (*page, error) {
 	return pg, nil
 }
 
-// sql is the statement of the query: fixed pieces, every value an argument
-// (security: SQL injection through paging fields). It reads one row more than
-// the page has, which tells whether the page is the last.
-func (q *query) sql(o *owner) (string, []any) {
+// scan adds what a span has to the page, in the order of paging, until it is full.
+func (p *part) scan(ctx context.Context, o *owner, q *query, s span, pg *page) error {
+	sql, args := q.sql(o, s, q.max+1-len(pg.rows))
+	rows, err := p.env.DB.Query(ctx, sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if len(pg.rows) >= q.max || pg.bytes >= pageBytes {
+			pg.complete = false
+			break
+		}
+		var r row
+		if err := rows.Scan(&r.id, &r.raw); err != nil {
+			return err
+		}
+		pg.rows = append(pg.rows, r)
+		pg.bytes += len(r.raw)
+	}
+	return rows.Err()
+}
+
+// sql is the statement for a span of the query: fixed pieces, every value an
+// argument (security: SQL injection through paging fields). Asked for one row
+// more than the page has room for, it tells whether the page is the last.
+func (q *query) sql(o *owner, s span, limit int) (string, []any) {
 	var b strings.Builder
 	args := []any{o.id}
 	arg := func(piece string, v any) {
@@ -167,11 +185,11 @@ func (q *query) sql(o *owner) (string, []any) {
 		fmt.Fprintf(&b, "%s$%d", piece, len(args))
 	}
 	b.WriteString("SELECT id, stanza FROM archive WHERE owner = $1")
-	if q.after > 0 {
-		arg(" AND id > ", q.after)
+	if s.after > 0 {
+		arg(" AND id > ", s.after)
 	}
-	if q.before > 0 {
-		arg(" AND id < ", q.before)
+	if s.before > 0 {
+		arg(" AND id < ", s.before)
 	}
 	if len(q.ids) > 0 {
 		for i, id := range q.ids {
@@ -190,7 +208,7 @@ func (q *query) sql(o *owner) (string, []any) {
 	if q.backward {
 		b.WriteString(" DESC")
 	}
-	arg(" LIMIT ", q.max+1)
+	arg(" LIMIT ", limit)
 	return b.String(), args
 }
 

@@ -120,6 +120,15 @@ func (p *part) fit(ctx context.Context, o *owner) error {
 
 // cut removes up to most rows below the id, oldest first, and returns how many.
 func (p *part) cut(ctx context.Context, owner, below, most int64) (n int64, err error) {
+	first, err := p.oldest(ctx, owner)
+	if err != nil || first == 0 {
+		return 0, err
+	}
+	defer func() {
+		if n > 0 && err == nil {
+			err = p.forgetDays(ctx, owner, first)
+		}
+	}()
 	var waiting *int64
 	if err := p.env.DB.QueryRow(ctx, `SELECT MIN(id) FROM archive_pending WHERE owner = $1 AND stanza IS NULL`, owner).Scan(&waiting); err != nil {
 		return 0, fmt.Errorf("archive expiry: %w", err)
@@ -204,8 +213,10 @@ func (p *part) sweep(ctx context.Context) error {
 		if p.env.Clock.Now().Sub(time.UnixMicro(g[1])) < goneFor {
 			continue
 		}
-		if _, err := p.env.DB.Exec(ctx, `DELETE FROM archive_gone WHERE owner = $1`, g[0]); err != nil {
-			return fmt.Errorf("archive sweep: %w", err)
+		for _, sql := range [...]string{`DELETE FROM archive_day WHERE owner = $1`, `DELETE FROM archive_gone WHERE owner = $1`} {
+			if _, err := p.env.DB.Exec(ctx, sql, g[0]); err != nil {
+				return fmt.Errorf("archive sweep: %w", err)
+			}
 		}
 	}
 	return nil

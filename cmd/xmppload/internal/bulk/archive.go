@@ -64,6 +64,7 @@ var (
 	insertRow   = storage.Stmt{
 		Name: "bulk.archive", SQL: `INSERT INTO archive (owner, id, peer, contact, resource, stanza) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`, Idempotent: true,
 	}
+	insertDay = storage.Stmt{Name: "bulk.day", SQL: `INSERT INTO archive_day (owner, peer, day) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, Idempotent: true}
 )
 
 // Archive writes rows from to to-1; both are whole generations.
@@ -82,11 +83,22 @@ func (db *DB) Archive(ctx context.Context, domain string, from, to int) error {
 	if err != nil {
 		return err
 	}
+	noted := map[[2]int64]bool{} // of today
+	var today int64
 	if err := w.each(ctx, "archive rows", from, to, func(i int) error {
-		owner, contact := row(i)
-		jid := contact + "@" + domain
-		return w.add(ctx, &insertRow, ids[Owner(owner)+"@"+domain], When(i).UnixMicro(), peerKey(jid), jid, "phone",
-			stored(i, Owner(owner)+"@"+domain, jid))
+		n, contact := row(i)
+		owner, id, jid := ids[Owner(n)+"@"+domain], When(i).UnixMicro(), contact+"@"+domain
+		key := [2]int64{owner, peerKey(jid)}
+		if day := id / (24 * time.Hour).Microseconds(); day != today || !noted[key] {
+			if day != today {
+				clear(noted)
+			}
+			today, noted[key] = day, true
+			if err := w.add(ctx, &insertDay, key[0], key[1], day); err != nil {
+				return err
+			}
+		}
+		return w.add(ctx, &insertRow, owner, id, key[1], jid, "phone", stored(i, Owner(n)+"@"+domain, jid))
 	}); err != nil {
 		return err
 	}
@@ -99,7 +111,7 @@ func (db *DB) settle(ctx context.Context) error {
 	if db.Dialect() != storage.Postgres {
 		return nil
 	}
-	for _, sql := range []string{`VACUUM ANALYZE archive`, `VACUUM ANALYZE archive_owner`, `VACUUM ANALYZE account`, `VACUUM ANALYZE account_key`, `CHECKPOINT`} {
+	for _, sql := range []string{`VACUUM ANALYZE archive`, `VACUUM ANALYZE archive_day`, `VACUUM ANALYZE archive_owner`, `VACUUM ANALYZE account`, `VACUUM ANALYZE account_key`, `CHECKPOINT`} {
 		if _, err := db.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("%s: %w", sql, err)
 		}
