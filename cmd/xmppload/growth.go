@@ -9,6 +9,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,6 +33,7 @@ type growth struct {
 	runs   int
 	common scenario.Common
 	began  time.Time
+	short  string // why there are not as many sessions as asked for
 	topics []topic
 }
 
@@ -90,6 +92,25 @@ func (g *growth) sizes(full ...int) []int {
 	}
 	return out
 }
+
+// crowds are sizes, as far as a process may have that many connections.
+func (g *growth) crowds(full ...int) []int {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return g.sizes(full...)
+	}
+	out := g.sizes(full...)
+	i := slices.IndexFunc(out, func(n int) bool { return n+spareFiles > int(r.Cur) })
+	if i < 0 {
+		return out
+	}
+	g.short = fmt.Sprintf("a process may open %d files here, so there are no %d sessions", r.Cur, out[len(out)-1])
+	g.say("%s", g.short)
+	return append(out[:i], int(r.Cur)-spareFiles)
+}
+
+// spareFiles is what a process opens beside its connections, amply.
+const spareFiles = 500
 
 func (g *growth) n(full int) int { return max(int(float64(full)*min(g.scale, 1)), 1000) }
 
@@ -166,49 +187,28 @@ func (g *growth) onDatabases(ctx context.Context, f func(driver, title string, d
 	return errors.Join(f("postgres", "Postgres", db), db.Stop())
 }
 
-// chat: CPU per message, Parley and the floor taking turns among crowds of the
+// chat: CPU per message, Parley and the floor taking turns with crowds of the
 // same size.
 func (g *growth) chat(ctx context.Context) (err error) {
-	sizes := g.sizes(100, 1000, 10_000, 50_000)
+	sizes := g.crowds(100, 1000, 10_000, 50_000)
 	most := sizes[len(sizes)-1]
-	const few = 50
-	few1 := topic{id: "chat", text: "50 pairs chat, everybody else is there and silent. No archive.",
+	few1 := topic{id: "chat", text: fmt.Sprintf("%d pairs chat, everybody else is there and silent. No archive.", few),
 		Chart: chart.Chart{Title: "CPU per message among silent sessions", X: "sessions", Y: "CPU seconds per 100,000 messages"}}
 	all := topic{id: "spread", text: fmt.Sprintf("Every session is half of a pair; %d messages a second over all of them. No archive.", spreadRate),
 		Chart: chart.Chart{Title: "CPU per message spread over all sessions", X: "sessions", Y: "CPU seconds per 100,000 messages"}}
-	names := []string{"parley", "floor"}
-	var crowds []*scenario.Crowd
-	for _, name := range names {
+	var children []*peers.Child
+	for _, name := range []string{"parley", "floor"} {
 		c, err := g.child(ctx, name, "", nil, most)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.Stop()) }()
-		crowd, err := g.server(c, wire.Plain, 2*most).Crowd(g.common, scenario.User)
-		if err != nil {
-			return err
-		}
-		defer crowd.Close()
-		crowds = append(crowds, crowd)
+		children = append(children, c)
 	}
 	for _, n := range sizes {
-		for i, c := range crowds {
-			if err := c.Grow(ctx, n); err != nil {
-				return fmt.Errorf("%s, %d sessions: %w", names[i], n, err)
-			}
-			g.say("%s: %d sessions", names[i], n)
-		}
-		for _, k := range []struct {
-			*topic
-			what string
-			chat scenario.Chat
-		}{
-			{&few1, "one outstanding", scenario.Chat{Pairs: few, Window: 1, Messages: g.n(50_000), Body: 100}},
-			{&few1, "eight outstanding", scenario.Chat{Pairs: few, Window: 8, Messages: g.n(100_000), Body: 100}},
-			{&all, "", scenario.Chat{Pairs: n / 2, Rate: spreadRate, Messages: g.n(25_000), Body: 100}},
-		} {
-			if err := g.inTurn(k.topic, names, crowds, k.what, n, k.chat); err != nil {
-				return err
+		for _, c := range children {
+			if err := g.chatAmong(ctx, c, n, &few1, &all); err != nil {
+				return fmt.Errorf("%s, %d sessions: %w", c.Name, n, err)
 			}
 		}
 	}
@@ -216,38 +216,52 @@ func (g *growth) chat(ctx context.Context) (err error) {
 	return nil
 }
 
-// spreadRate is the messages a second when all sessions chat.
-const spreadRate = 5000
-
-// inTurn adds a point to each server's line: the median of runs that alternate.
-func (g *growth) inTurn(t *topic, names []string, crowds []*scenario.Crowd, what string, n int, o scenario.Chat) error {
-	cpu := make([][]float64, len(crowds))
-	for range g.runs {
-		for i, c := range crowds {
-			r, err := c.Chat(o)
+// chatAmong brings n sessions in and adds what a message costs among them.
+func (g *growth) chatAmong(ctx context.Context, c *peers.Child, n int, few1, all *topic) error {
+	crowd, err := g.server(c, wire.Plain, n).Crowd(g.common, scenario.User)
+	if err != nil {
+		return err
+	}
+	defer crowd.Close()
+	if err := crowd.Grow(ctx, n); err != nil {
+		return err
+	}
+	g.say("%s: %d sessions", c.Name, n)
+	for _, k := range []struct {
+		*topic
+		name string
+		chat scenario.Chat
+	}{
+		{few1, c.Name + ", one outstanding", scenario.Chat{Pairs: few, Window: 1, Messages: g.n(50_000), Body: 100}},
+		{few1, c.Name + ", eight outstanding", scenario.Chat{Pairs: few, Window: 8, Messages: g.n(100_000), Body: 100}},
+		{all, c.Name, scenario.Chat{Pairs: n / 2, Rate: spreadRate, Messages: g.n(25_000), Body: 100}},
+	} {
+		var cpu []float64
+		for range g.runs {
+			r, err := crowd.Chat(k.chat)
 			if err != nil {
-				return fmt.Errorf("%s, %d sessions: %w", names[i], n, err)
+				return err
 			}
 			if r.Faults.Any() {
-				g.bad = append(g.bad, fmt.Sprintf("%s, %d sessions: %v", names[i], n, r.Faults))
+				g.bad = append(g.bad, fmt.Sprintf("%s, %d sessions: %v", k.name, n, r.Faults))
 				continue
 			}
 			v, err := r.Value(cpu100k)
 			if err != nil {
 				return err
 			}
-			cpu[i] = append(cpu[i], v)
+			cpu = append(cpu, v)
 		}
-	}
-	for i, v := range cpu {
-		name := names[i]
-		if what != "" {
-			name += ", " + what
-		}
-		g.point(t, name, n, count.Median(v), i > 0)
+		g.point(k.topic, k.name, n, count.Median(cpu), c.Name == "floor")
 	}
 	return nil
 }
+
+// few pairs chat among many sessions.
+const few = 50
+
+// spreadRate is the messages a second when all sessions chat.
+const spreadRate = 5000
 
 // point adds one to the line of that name.
 func (g *growth) point(t *topic, name string, x int, y float64, reference bool) {
@@ -270,8 +284,8 @@ func (g *growth) memory(ctx context.Context) error {
 		tls   wire.Security
 		sizes []int
 	}{
-		{"plain", wire.Plain, g.sizes(100, 1000, 10_000, 50_000)},
-		{"TLS", wire.Direct, g.sizes(100, 1000, 10_000)},
+		{"plain", wire.Plain, g.crowds(100, 1000, 10_000, 50_000)},
+		{"TLS", wire.Direct, g.crowds(100, 1000, 10_000)},
 	} {
 		if err := g.weigh(ctx, &t, k.name, k.tls, k.sizes); err != nil {
 			return err

@@ -106,6 +106,9 @@ func (g *growth) page() string {
 		fmt.Fprintf(&b, "At %g of the full size. ", g.scale)
 	}
 	fmt.Fprintf(&b, "%s, in %s. %s.\n%s.\n", time.Now().UTC().Format("2006-01-02"), time.Since(g.began).Round(time.Second), machine(), g.versions())
+	if g.short != "" {
+		fmt.Fprintf(&b, "%s.\n", upper(g.short))
+	}
 	for _, t := range g.topics {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n![%s: %s by %s](growth/%s.svg)\n\n%s:\n\n", t.Title, t.text, t.Title, t.Y, t.X, t.id, upper(t.Y))
 		for i, r := range t.rows() {

@@ -13,7 +13,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
+	crand "crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"embed"
@@ -22,10 +22,12 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -358,7 +360,7 @@ func configure(c Config, name string) (string, error) {
 // certificate writes a self-signed ECDSA P-256 certificate, the same kind for
 // every server: cert.pem, key.pem, and both in both.pem.
 func certificate(dir string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
 	if err != nil {
 		return err
 	}
@@ -367,7 +369,7 @@ func certificate(dir string) error {
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	der, err := x509.CreateCertificate(crand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
 		return err
 	}
@@ -384,28 +386,26 @@ func certificate(dir string) error {
 	)
 }
 
-// freePorts finds three ports in a row that nobody listens on.
+// freePorts finds three ports in a row that nobody listens on, below those that
+// connections come from: a storm of logins leaves every second one of these in
+// TIME-WAIT.
 func freePorts() (int, error) {
 	for range 100 {
-		ln, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return 0, err
-		}
-		first := ln.Addr().(*net.TCPAddr).Port
-		free := first < 65000
-		for _, p := range []int{first + 1, first + 2} {
-			if next, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(p)); err == nil {
-				_ = next.Close()
-			} else {
-				free = false
-			}
-		}
-		_ = ln.Close()
-		if free {
+		first := 10_000 + rand.IntN(10_000)
+		if !slices.ContainsFunc([]int{first, first + 1, first + 2}, taken) {
 			return first, nil
 		}
 	}
 	return 0, errors.New("no free ports")
+}
+
+func taken(port int) bool {
+	ln, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(port))
+	if err != nil {
+		return true
+	}
+	_ = ln.Close()
+	return false
 }
 
 func version(argv []string) string {

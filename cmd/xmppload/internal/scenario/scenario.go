@@ -150,9 +150,12 @@ func (s *Server) grow(ctx context.Context, c Common, f *fleet, first, n int, ava
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			f.all[i] = x
 			x.Gone = f.gone(x)
-			return f.loop.Adopt(x)
+			if err := f.loop.Adopt(x); err != nil {
+				return err
+			}
+			f.all[i] = x
+			return nil
 		})
 	}
 	return g.Wait()
