@@ -18,9 +18,9 @@ const (
 	generation    = 10_000 // rows, half of them Large's
 	rowsPerOwner  = 100
 	perGeneration = generation / 2 / rowsPerOwner
-	contacts      = 50 // of Large, in turn
-	RareRows      = 20 // Large's with Rare, all of them among the first
-	apart         = 1_000_000
+	contacts      = 50         // of Large, in turn
+	RareRows      = 20         // Large's with Rare, all of them among the first
+	apart         = 10_000_000 // microseconds between rows: Large has 4,320 a day
 )
 
 // firstMoment is when the first row was written, in microseconds: ids are
