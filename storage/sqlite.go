@@ -28,19 +28,21 @@ import (
 // of connections that refuse to write. Checkpoints run on a connection of their
 // own, outside the commit path.
 type sqliteDB struct {
-	path    string
-	log     *slog.Logger
-	metrics *metrics
-	readers *sql.DB
-	texts   sync.Map // $n text → ?n text; bounded by the program's statements
-	group   *committer
-	ticker  *checkpointer
-	turn    chan struct{} // holds one token: whoever took it has the writer
-	writer  *sql.DB
-	conn    *sql.Conn // its only connection
-	batch   *batchWriter
-	closed  bool        // whoever has the writer may look
-	closing atomic.Bool // Close was called
+	path     string
+	log      *slog.Logger
+	metrics  *metrics
+	readers  *sql.DB
+	texts    sync.Map     // $n text → ?n text; bounded by the program's statements
+	reading  sync.Map     // $n text → *sql.Stmt, compiled once on each reader that needs it
+	compiled atomic.Int64 // of those
+	group    *committer
+	ticker   *checkpointer
+	turn     chan struct{} // holds one token: whoever took it has the writer
+	writer   *sql.DB
+	conn     *sql.Conn // its only connection
+	batch    *batchWriter
+	closed   bool        // whoever has the writer may look
+	closing  atomic.Bool // Close was called
 }
 
 // writerCache holds, at 32 MiB, the pages that keys end up on: with SQLite's
@@ -137,11 +139,43 @@ func (d *sqliteDB) text(s string) string {
 
 // Query implements Querier.
 func (d *sqliteDB) Query(ctx context.Context, s string, args ...any) (Rows, error) {
-	rows, err := d.readers.QueryContext(ctx, d.text(s), args...)
+	st, err := d.read(ctx, s)
+	if err != nil {
+		return nil, sqliteError(err)
+	}
+	var rows *sql.Rows
+	if st != nil {
+		rows, err = st.QueryContext(ctx, args...)
+	} else {
+		rows, err = d.readers.QueryContext(ctx, d.text(s), args...)
+	}
 	if err != nil {
 		return nil, sqliteError(err)
 	}
 	return &sqlRows{rows}, nil
+}
+
+// maxCompiled bounds the statements that stay compiled, some kilobytes each on
+// each connection.
+const maxCompiled = 512
+
+// read compiles a statement for the readers; nil: there are too many.
+func (d *sqliteDB) read(ctx context.Context, s string) (*sql.Stmt, error) {
+	if st, ok := d.reading.Load(s); ok {
+		return st.(*sql.Stmt), nil
+	}
+	if d.compiled.Load() >= maxCompiled {
+		return nil, nil
+	}
+	st, err := d.readers.PrepareContext(ctx, d.text(s))
+	if err != nil {
+		return nil, err
+	}
+	if first, twice := d.reading.LoadOrStore(s, st); twice {
+		return first.(*sql.Stmt), st.Close()
+	}
+	d.compiled.Add(1)
+	return st, nil
 }
 
 // QueryRow implements Querier.

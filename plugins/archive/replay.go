@@ -18,6 +18,7 @@ import (
 const (
 	replayRows   = 100
 	replayBytes  = 256 << 10
+	replayAdds   = 256              // bytes that a stanza-id and a delay need, about
 	replayAtOnce = 8                // continued at the same time
 	replayRetry  = time.Second      // after a page that could not be read
 	commitLimit  = 30 * time.Second // a row is in the database that long after its id was given, at most
@@ -244,6 +245,7 @@ func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err e
 		return false, false, err
 	}
 	batch := make([]*channel.Envelope, 0, len(rows))
+	added := make([]byte, 0, len(rows)*replayAdds)
 	bytes, last := 0, int64(0)
 	for _, row := range rows {
 		if bytes >= replayBytes {
@@ -253,7 +255,8 @@ func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err e
 		if _, twice := re.sent[row.id]; twice || r.part.acks.has(re.owner, row.id) {
 			continue
 		}
-		e := r.part.delayed(re, row)
+		var e *channel.Envelope
+		e, added = r.part.delayed(re, row, added)
 		if e == nil {
 			continue
 		}
@@ -284,18 +287,21 @@ func (p *part) pendingAfter(ctx context.Context, o *owner, after int64, limit in
 
 // delayed makes the envelope that takes a stored message to the session. On
 // the wire it keeps the address it was sent to (RFC 6121 §8.5.2.1.1).
-func (p *part) delayed(re *replay, row pendingRow) *channel.Envelope {
+// What is appended to it goes behind added, the page's room for that.
+func (p *part) delayed(re *replay, row pendingRow, added []byte) (*channel.Envelope, []byte) {
 	st, err := stanza.Parse(row.raw, stanza.NSClient, nil)
 	if err != nil { // removed from the archive, or damaged: it can never be delivered
 		p.env.Log.Error("pending message is lost", "owner", re.owner.jid.String(), "id", row.id, "err", err)
 		p.acks.add(re.owner, row.id)
-		return nil
+		return nil, added
 	}
+	from := len(added)
+	added = p.stanzaID(re.owner, row.id).Append(added, stanza.NSClient)
+	added = p.delay(re.owner, row.id).Append(added, stanza.NSClient)
 	edits := st.Stamp()
-	edits.Append = p.stanzaID(re.owner, row.id).Append(edits.Append, stanza.NSClient)
-	edits.Append = p.delay(re.owner, row.id).Append(edits.Append, stanza.NSClient)
+	edits.Append = added[from:len(added):len(added)]
 	st.To = re.ref.JID
-	return &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: st, Edits: edits, Pending: row.id, Replay: true, Solicited: true, Private: true}
+	return &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: st, Edits: edits, Pending: row.id, Replay: true, Solicited: true, Private: true}, added
 }
 
 // delay is XEP-0203 §2: since when the message waits with us.
