@@ -15,6 +15,7 @@ type Settings struct {
 	Domains []string        `yaml:"domains" min:"1" overlay:"no" doc:"The XMPP domains that are served here; the part behind the @."`
 	Data    string          `yaml:"data" overlay:"no" doc:"Directory of this installation: database, certificates, files, administration socket."`
 	Node    string          `yaml:"node" overlay:"no" doc:"Name of this process among several; empty: the host's name."`
+	Memory  config.Size     `yaml:"memory" overlay:"no" doc:"What the server may use of the machine's memory, about: beyond it new connections are refused and those end who hold most of it. 0: three quarters of the container's limit, or else of the machine's memory; GOMEMLIMIT is heeded."`
 	Log     LogSettings     `yaml:"log" doc:"What is logged, and how."`
 	Storage StorageSettings `yaml:"storage" overlay:"no" doc:"The database."`
 }
@@ -51,8 +52,14 @@ func DefaultSettings() *Settings {
 	}
 }
 
+// leastMemory is what a house needs for itself.
+const leastMemory = 64 << 20
+
 // Validate implements config.Validator.
 func (s *Settings) Validate() error {
+	if s.Memory != 0 && s.Memory < leastMemory {
+		return config.Key("memory", "must be 0 or at least %s", config.Size(leastMemory))
+	}
 	for _, d := range s.Domains {
 		j, err := jid.Parse(d)
 		if err != nil || !j.IsDomain() {

@@ -24,6 +24,7 @@ type connSet struct {
 
 var (
 	errFull    = errors.New("too many connections (streamer.connections.total)")
+	errMemory  = errors.New("memory is short")
 	errStopped = errors.New("the server has stopped")
 	errAddress = errors.New("too many connections from one address (streamer.connections.per_address)")
 )

@@ -16,9 +16,10 @@ type metrics struct {
 	overflows    prometheus.Counter
 	panics       prometheus.Counter
 	refused      *prometheus.CounterVec
+	shed         *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, held func() float64) (*metrics, error) {
 	m := &metrics{
 		connections:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "parley_connections", Help: "Open connections."}),
 		received:     prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_received_stanzas_total", Help: "Stanzas read from bound streams."}),
@@ -29,7 +30,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		panics:       prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_stream_panics_total", Help: "Handlers of stream elements that panicked."}),
 		refused:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_connections_refused_total", Help: "Connections that were turned away, by what there was none of."}, []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused} {
+	m.shed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_sessions_shed_total", Help: "Sessions that were ended because memory was short: those away, those slow."}, []string{"which"})
+	buffered := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_session_buffered_bytes", Help: "Bytes that sessions hold for their clients: not taken by the socket, not acknowledged."}, held)
+	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused, m.shed, buffered} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("streamer metrics: %w", err)
 		}

@@ -158,13 +158,13 @@ func newHouse(t *testing.T, change func(*Config)) *house {
 	if change != nil {
 		change(&cfg)
 	}
-	m, err := newMetrics(prometheus.NewRegistry())
+	m, err := newMetrics(prometheus.NewRegistry(), func() float64 { return 0 })
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &house{clock: &fakeClock{now: time.Unix(1_700_000_000, 0)}}
 	env := plugins.Env{Node: "n", Domains: []string{"localhost"}, Clock: h.clock, Log: slog.New(slog.DiscardHandler), Sessions: sessions.NewRegistry()}
-	h.Server = &Server{env: env, cfg: cfg, log: env.Log, metrics: m, jids: jid.NewCache(16),
+	h.Server = &Server{env: env, cfg: cfg, log: env.Log, metrics: m, jids: jid.NewCache(16), shed: newShedder(),
 		links: plugins.Links{Out: func(string) channel.MessageChannel { return h }}}
 	h.acks.wake = make(chan struct{}, 1)
 	h.table.Store(newTable(nil))

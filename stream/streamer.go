@@ -70,6 +70,7 @@ type Server struct {
 	errands errands
 	serving atomic.Pointer[serving]
 	metrics *metrics
+	shed    *shedder
 }
 
 // serving is one call of Serve.
@@ -116,11 +117,11 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}
-	m, err := newMetrics(env.Metrics)
+	m, err := newMetrics(env.Metrics, s.held)
 	if err != nil {
 		return nil, err
 	}
-	s.metrics = m
+	s.metrics, s.shed = m, newShedder()
 	s.certs, err = newCertificates(s.cfg.TLS, env)
 	if err != nil {
 		return nil, err
@@ -181,6 +182,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	back.Go(func() { s.sendAcks(receiving) })
 	back.Go(func() { s.certs.watch(receiving) })
 	back.Go(func() { s.watchSessions(receiving) })
+	back.Go(func() { s.watchMemory(receiving) })
 
 	err := s.listen(ctx, sv)
 	s.conns.shutdown(s.cfg.Timeouts.Drain)
@@ -287,6 +289,10 @@ func (s *Server) serveTCP(ctx context.Context, c net.Conn, direct bool) {
 // shake starts TLS on a connection that begins with it (XEP-0368 §3).
 func (s *Server) shake(ctx context.Context, t *tcp) error {
 	defer context.AfterFunc(ctx, func() { _ = t.sock.Close() })()
+	if s.shed.short.Load() { // no TLS, no words
+		s.metrics.refused.WithLabelValues("memory").Inc()
+		return errMemory
+	}
 	origin := originOf(t.RemoteAddr())
 	if err := s.conns.reserve(origin); err != nil {
 		return err
@@ -297,8 +303,14 @@ func (s *Server) shake(ctx context.Context, t *tcp) error {
 
 // Serve1 runs one stream over the transport until it has ended.
 func (s *Server) Serve1(ctx context.Context, t Transport, p Profile) {
+	if s.shed.short.Load() {
+		s.metrics.refused.WithLabelValues("memory").Inc()
+		s.turnAway(t, p, "the server is short of memory")
+		return
+	}
 	c := newConn(s, t, p)
 	if err := s.conns.add(c); err != nil {
+		s.metrics.refused.WithLabelValues("connections").Inc()
 		s.log.Info("connection refused", "remote", t.RemoteAddr().String(), "err", err)
 		t.Close(0)
 		return

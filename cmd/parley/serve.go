@@ -61,6 +61,8 @@ func (s *setup) serve(ctx context.Context, terminal, logs io.Writer, demo bool, 
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	limit, from := plugins.LimitMemory(int64(s.settings.Memory))
+	log.Info("memory limit", "bytes", limit, "from", from)
 	if profile != "" {
 		if err := profiles(ctx, profile, log); err != nil {
 			return err

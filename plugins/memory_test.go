@@ -1,0 +1,43 @@
+package plugins
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// The limit is the configuration's, else the container's, else the machine's.
+func TestReliability34MemoryLimit(t *testing.T) {
+	const meminfo = "MemTotal:        4096 kB\nMemFree: 1 kB\n"
+	for _, c := range []struct {
+		name       string
+		configured int64
+		files      map[string]string
+		limit      int64
+		from       string
+	}{
+		{"configured", 7, map[string]string{"proc/meminfo": meminfo}, 7, "memory"},
+		{"machine", 0, map[string]string{"proc/meminfo": meminfo}, 3 << 20, "machine"},
+		{"version 2", 0, map[string]string{"proc/meminfo": meminfo, "proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "1048576\n"}, 768 << 10, "cgroup"},
+		{"version 1", 0, map[string]string{"proc/meminfo": meminfo, "proc/self/cgroup": "4:cpu:/\n5:hugetlb,memory:/x\n", "sys/fs/cgroup/memory/x/memory.limit_in_bytes": "1048576\n"}, 768 << 10, "cgroup"},
+		{"none", 0, map[string]string{"proc/meminfo": meminfo, "proc/self/cgroup": "5:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, 3 << 20, "machine"},
+		{"nothing known", 0, nil, 0, "machine"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("GOMEMLIMIT", "")
+			root := t.TempDir()
+			for name, text := range c.files {
+				file := filepath.Join(root, name)
+				if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if limit, from := memoryLimit(c.configured, root); limit != c.limit || from != c.from {
+				t.Errorf("%d from %s", limit, from)
+			}
+		})
+	}
+}
