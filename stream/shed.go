@@ -3,7 +3,6 @@ package stream
 import (
 	"cmp"
 	"context"
-	"math"
 	"runtime"
 	"runtime/debug"
 	runtimemetrics "runtime/metrics"
@@ -70,7 +69,7 @@ func (s *Server) watchMemory(ctx context.Context) {
 	s.shed.over.Store(false)
 	s.shed.listen()
 	defer s.shed.over.Store(true)
-	again := time.NewTimer(math.MaxInt64)
+	again := time.NewTimer(shedAgain)
 	defer again.Stop()
 	for {
 		select {
@@ -91,10 +90,7 @@ func (s *Server) watchMemory(ctx context.Context) {
 // relieve does what the use of memory calls for and reports whether it is short.
 func (s *Server) relieve(ctx context.Context) (short bool) {
 	alive, limit := s.shed.usage()
-	if limit <= 0 || limit == math.MaxInt64 {
-		return false
-	}
-	used := float64(alive) / float64(limit)
+	used := float64(alive) / float64(limit) // without a limit it is one nobody reaches
 	short = used >= refuseAt
 	if s.shed.short.Swap(short) != short {
 		if short {
