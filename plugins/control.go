@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 
 	"parley/plugins/config"
+	"parley/storage/atrest"
 )
 
 // control is the Host's administration; each call is one change at a time.
@@ -292,13 +294,47 @@ func (c control) Reload(ctx context.Context) ([]ConfigChange, error) {
 	changes := config.Diff(old, tree)
 	failed := c.applyComponents(ctx, changes, tree)
 	c.applyLevel(tree)
+	keys, keysErr := c.applyKeys(ctx, tree)
 	c.h.setTree(tree)
 	out := make([]ConfigChange, 0, len(changes))
 	for _, ch := range changes {
-		out = append(out, outcome(ch, failed[slotKey{ch.Server, ch.Component}]))
+		err := failed[slotKey{ch.Server, ch.Component}]
+		if strings.HasPrefix(ch.Path, encryptionPath) {
+			err = keysErr
+		}
+		out = append(out, outcome(ch, err))
 	}
-	return out, nil
+	return append(out, keys...), nil
 }
+
+// encryptionPath begins the keys of EncryptionSettings.
+const encryptionPath = "storage.encryption."
+
+// applyKeys reads the keys file again, whose contents may have changed though
+// the configuration has not.
+func (c control) applyKeys(ctx context.Context, tree *config.Tree) ([]ConfigChange, error) {
+	before := c.h.keys.Vault.String()
+	s, err := config.Get[Settings](tree, "")
+	var ring *atrest.Ring
+	if err == nil {
+		ring, err = s.Storage.Encryption.ring()
+	}
+	if err == nil {
+		err = c.h.keys.Adopt(ctx, ring, s.Storage.Encryption.Enabled)
+	}
+	after := c.h.keys.Vault.String()
+	if err == nil && after == before {
+		return nil, nil
+	}
+	ch := config.Change{Path: encryptionPath + "keys_file (contents)", Old: before, New: after, Effect: config.Live}
+	return []ConfigChange{outcome(ch, err)}, err
+}
+
+// Keys implements Control.
+func (c control) Keys(ctx context.Context) (atrest.Status, error) { return c.h.keys.Status(ctx) }
+
+// RetireKey implements Control.
+func (c control) RetireKey(ctx context.Context, id int64) error { return c.h.keys.Retirable(ctx, id) }
 
 type slotKey struct{ server, component string }
 

@@ -15,6 +15,7 @@ import (
 	"parley/router/channel"
 	"parley/router/sessions"
 	"parley/storage"
+	"parley/storage/atrest"
 )
 
 // Options make a Host.
@@ -44,6 +45,7 @@ type Host struct {
 	repo     *Repository
 	fatal    chan error
 	overlay  overlayStore
+	keys     *atrest.Rotation
 
 	mu   sync.Mutex // guards tree
 	tree *config.Tree
@@ -95,11 +97,29 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err := h.tree.Decode("", &h.settings); err != nil {
 		return nil, err
 	}
+	ring, err := h.settings.Storage.Encryption.ring()
+	if err != nil {
+		return nil, err
+	}
+	if h.keys, err = atrest.NewRotation(atrest.Options{DB: o.DB, Tables: sealed(sorted), Clock: o.Clock, Log: o.Log.With("component", "encryption"), Metrics: o.Metrics}); err != nil {
+		return nil, err
+	}
 	if err := h.makeServers(sorted); err != nil {
 		return nil, err
 	}
 	h.repo = newRepository(h, sorted)
-	return h, h.repo.prepare(ctx)
+	if err := h.repo.prepare(ctx); err != nil {
+		return h, err
+	}
+	return h, h.keys.Adopt(ctx, ring, h.settings.Storage.Encryption.Enabled)
+}
+
+// sealed are the tables that hold what is encrypted.
+func sealed(all []Plugin) (out []atrest.Table) {
+	for _, p := range all {
+		out = append(out, p.Sealed...)
+	}
+	return out
 }
 
 // makeServers makes the channels and the Servers between them.
@@ -162,7 +182,7 @@ func (n nowhere) Send(context.Context, []*channel.Envelope) error {
 func (h *Host) env(name string, contracts map[string]any) Env {
 	return Env{
 		Node: h.opt.Node, Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
-		Log: h.opt.Log.With("component", name), Clock: h.opt.Clock, DB: h.opt.DB, Metrics: h.opt.Metrics,
+		Log: h.opt.Log.With("component", name), Clock: h.opt.Clock, DB: h.opt.DB, AtRest: &h.keys.Vault, Metrics: h.opt.Metrics,
 		Sessions: h.sessions, contracts: contracts,
 	}
 }
@@ -173,6 +193,7 @@ func (h *Host) Start(ctx context.Context) error {
 	if err := h.repo.startAll(ctx); err != nil {
 		return err
 	}
+	h.keys.Start(ctx)
 	for _, r := range h.servers {
 		r.start(h)
 	}
@@ -185,6 +206,7 @@ func (h *Host) Fatal() <-chan error { return h.fatal }
 // Stop drains: Servers end in the opposite order of their start, the streamer
 // first, so that what clients have sent is still handled; then components stop.
 func (h *Host) Stop(ctx context.Context) error {
+	h.keys.Stop()
 	var errs []error
 	for _, r := range slices.Backward(h.servers) {
 		errs = append(errs, r.halt(ctx))

@@ -19,6 +19,7 @@ import (
 	"parley/router/channel"
 	"parley/router/sessions"
 	"parley/storage"
+	"parley/storage/atrest"
 )
 
 // Component does work inside one Server. Start may open what it needs and must
@@ -84,7 +85,8 @@ type Plugin struct {
 	Requires   []string // plugins that must be there, started before, stopped after
 	Components []Maker
 	Serve      *ServerMaker
-	Migrations fs.FS // sqlite/*.sql and postgres/*.sql
+	Migrations fs.FS          // sqlite/*.sql and postgres/*.sql
+	Sealed     []atrest.Table // what of its tables is encrypted with Env.AtRest
 	// Contract makes what the plugin's components share and what plugins that
 	// require it may use: one value per Host, made after the migrations.
 	Contract func(Env) (any, error)
@@ -106,6 +108,7 @@ type Env struct {
 	Log       *slog.Logger          // carries the component's name
 	Clock     Clock                 //
 	DB        storage.DB            //
+	AtRest    *atrest.Vault         // encrypts what people write, when that is configured
 	Metrics   prometheus.Registerer // what is registered here goes with the component
 	Sessions  *sessions.Registry    // the node's replica of who is bound where
 	contracts map[string]any
@@ -156,6 +159,10 @@ type Control interface {
 	StopPlugin(ctx context.Context, name string) error
 	Config() []ConfigEntry
 	Reload(ctx context.Context) ([]ConfigChange, error)
+	// Keys tells which keys the database is encrypted with.
+	Keys(ctx context.Context) (atrest.Status, error)
+	// RetireKey returns nil when a key can be taken out of the keys file.
+	RetireKey(ctx context.Context, id int64) error
 }
 
 // Phase is where a component is in its life.

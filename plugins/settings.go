@@ -8,6 +8,7 @@ import (
 	"parley/parser/jid"
 	"parley/plugins/config"
 	"parley/storage"
+	"parley/storage/atrest"
 )
 
 // Settings are the top level of the configuration file.
@@ -34,6 +35,22 @@ type StorageSettings struct {
 	Readers  int           `yaml:"readers" min:"1" max:"256" doc:"SQLite: connections for reading."`
 	MaxConns int           `yaml:"max_conns" min:"2" max:"1000" doc:"Postgres: connections of the pool."`
 	Timeout  time.Duration `yaml:"statement_timeout" min:"1s" doc:"Postgres: longest statement."`
+
+	Encryption EncryptionSettings `yaml:"encryption" doc:"What people write is encrypted in the database. Who writes to whom and when is not. No full-text search."`
+}
+
+// EncryptionSettings are those of storage/atrest.
+type EncryptionSettings struct {
+	KeysFile string `yaml:"keys_file" reload:"live" doc:"A file with a key in each line: a number, and 32 bytes in base64; the first one encrypts. Made by parley keys new. Empty: nothing is encrypted."`
+	Enabled  bool   `yaml:"enabled" reload:"live" doc:"false, with a keys_file: what is encrypted can be read, and is written back as it was."`
+}
+
+// ring reads the keys file; nil: there is none.
+func (s EncryptionSettings) ring() (*atrest.Ring, error) {
+	if s.KeysFile == "" {
+		return nil, nil
+	}
+	return atrest.Load(s.KeysFile)
 }
 
 // Deployment says how a Server is joined to the others.
@@ -48,7 +65,7 @@ func DefaultSettings() *Settings {
 		Domains: []string{"localhost"},
 		Data:    "data",
 		Log:     LogSettings{Level: "info", Format: "text"},
-		Storage: StorageSettings{Driver: "sqlite", Readers: 4, MaxConns: 16, Timeout: 10 * time.Second},
+		Storage: StorageSettings{Driver: "sqlite", Readers: 4, MaxConns: 16, Timeout: 10 * time.Second, Encryption: EncryptionSettings{Enabled: true}},
 	}
 }
 

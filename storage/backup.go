@@ -156,6 +156,19 @@ func UsedSQLite(ctx context.Context, path string) (bool, error) {
 	return false, err
 }
 
+// VacuumSQLite writes a database file anew that nobody uses: nothing of what was
+// deleted or replaced is left in it. It needs free space for the database twice.
+func VacuumSQLite(ctx context.Context, path string) error {
+	db, err := sqliteFile(path, "locking_mode(exclusive)")
+	if err != nil {
+		return err
+	}
+	if _, err = db.ExecContext(ctx, `VACUUM`); err == nil {
+		_, err = db.ExecContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`)
+	}
+	return errors.Join(sqliteError(err), db.Close())
+}
+
 // sqliteFile opens a database file that has to be there, as it is.
 func sqliteFile(path string, pragmas ...string) (*sql.DB, error) {
 	if _, err := os.Stat(path); err != nil {

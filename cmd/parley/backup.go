@@ -31,7 +31,8 @@ there must be free space for the database twice. FILE holds people's messages,
 password keys and private keys: protect it like the server.
 
 Not in it: certificate and secret files outside the data directory that the
-configuration names.`,
+configuration names, and the keys that messages are encrypted with, wherever
+they are: keep their file at another place.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := p.load(cmd)
@@ -77,7 +78,10 @@ Keep the data directory's folders (certificates) and the configuration with it:
 	if err := publish(filepath.Join(tmp, "bundle"), to, force); err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
-	return m.print(out, to)
+	if err := m.print(out, to); err != nil {
+		return err
+	}
+	return needsKeys(out, m.Keys)
 }
 
 // bundle makes tmp/bundle.
@@ -90,6 +94,10 @@ func (s *setup) bundle(ctx context.Context, progress io.Writer, database, config
 	}); err != nil {
 		return nil, err
 	}
+	keys, err := keysOf(ctx, copied)
+	if err != nil {
+		return nil, err
+	}
 	tables, err := storage.CheckSQLite(ctx, copied)
 	if err != nil {
 		return nil, fmt.Errorf("the copy is not good: %w", err)
@@ -98,10 +106,10 @@ func (s *setup) bundle(ctx context.Context, progress io.Writer, database, config
 	if err != nil {
 		return nil, err
 	}
-	b := &bundler{tar: tar.NewWriter(f), m: manifest{Format: bundleFormat, Version: thisBuild().Version, Created: created.UTC(), Domains: s.settings.Domains, Tables: tables}}
+	b := &bundler{tar: tar.NewWriter(f), m: manifest{Format: bundleFormat, Version: thisBuild().Version, Created: created.UTC(), Domains: s.settings.Domains, Tables: tables, Keys: keys}}
 	err = b.file(bundleDatabase, copied)
 	if err == nil {
-		err = b.folders(s.settings.Data, target)
+		err = b.folders(s.settings.Data, target, s.settings.Storage.Encryption.KeysFile)
 	}
 	if err == nil && config != "" {
 		err = b.file(bundleConfig+filepath.Base(config), config)

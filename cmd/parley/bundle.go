@@ -43,6 +43,7 @@ type manifest struct {
 	Created time.Time           `json:"created"`
 	Domains []string            `json:"domains"`
 	Tables  []storage.TableRows `json:"tables"`
+	Keys    []int64             `json:"keys,omitempty"` // that rows are encrypted with; not in it
 	Files   []bundled           `json:"files"`
 }
 
@@ -82,8 +83,9 @@ func (b *bundler) file(name, from string) error {
 }
 
 // folders adds the folders of the data directory. Left out are the folder the
-// backup itself is written to, and what begins with a dot: it is temporary.
-func (b *bundler) folders(data, except string) error {
+// backup itself is written to, what begins with a dot: it is temporary, and the
+// encryption keys: a backup that holds them is not encrypted.
+func (b *bundler) folders(data, except, keys string) error {
 	return filepath.WalkDir(data, func(at string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
@@ -94,7 +96,7 @@ func (b *bundler) folders(data, except string) error {
 			return nil
 		case d.IsDir() && (sameFile(at, except) || strings.HasPrefix(d.Name(), ".")):
 			return filepath.SkipDir
-		case d.IsDir() || strings.HasPrefix(d.Name(), ".") || filepath.Dir(at) == filepath.Clean(data):
+		case sameFile(at, keys), d.IsDir() || strings.HasPrefix(d.Name(), ".") || filepath.Dir(at) == filepath.Clean(data):
 			return nil
 		}
 		if st, err := os.Stat(at); err != nil || !st.Mode().IsRegular() {

@@ -45,7 +45,7 @@ func root() *cobra.Command {
 	cmd.AddCommand(
 		serveCommand(),
 		quickstartCommand(), checkCommand(),
-		backupCommand(), restoreCommand(), migrateCommand(),
+		backupCommand(), restoreCommand(), migrateCommand(), keysCommand(),
 		accountCommand(), componentCommand(), serverCommand(), pluginCommand(), configCommand(),
 		versionCommand(),
 	)

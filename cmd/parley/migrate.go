@@ -15,6 +15,7 @@ import (
 
 	"parley/plugins"
 	"parley/storage"
+	"parley/storage/atrest"
 )
 
 func migrateCommand() *cobra.Command {
@@ -86,7 +87,14 @@ func (s *setup) migrate(ctx context.Context, out, progress io.Writer, to storage
 	if err != nil {
 		return fmt.Errorf("migrate: nothing was written: %w", err)
 	}
-	return migrated(out, tables, time.Since(start), c.Path, file)
+	if err := migrated(out, tables, time.Since(start), c.Path, file); err != nil {
+		return err
+	}
+	keys, err := atrest.KeysIn(ctx, dst)
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return needsKeys(out, keys)
 }
 
 // ready opens a database with every table up to date.

@@ -88,6 +88,9 @@ func (s *setup) restore(ctx context.Context, out io.Writer, file string, force b
 	if err := m.print(out, c.Path); err != nil {
 		return err
 	}
+	if err := needsKeys(out, m.Keys); err != nil {
+		return err
+	}
 	_, err = fmt.Fprintf(out, "the state of %s is back; clients log in with their passwords\n", m.Created.Local().Format(time.DateTime))
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"parley/plugins"
 	"parley/plugins/config"
 	"parley/storage"
+	"parley/storage/atrest"
 )
 
 // maxBody is the largest request, in bytes.
@@ -49,6 +50,8 @@ func statuses() []struct {
 		{plugins.ErrUnknown, http.StatusNotFound},
 		{plugins.ErrPhase, http.StatusConflict},
 		{plugins.ErrRequired, http.StatusConflict},
+		{atrest.ErrNoKey, http.StatusNotFound},
+		{atrest.ErrNeeded, http.StatusConflict},
 		{storage.ErrUnavailable, http.StatusServiceUnavailable},
 		{context.DeadlineExceeded, http.StatusGatewayTimeout},
 		{errors.ErrUnsupported, http.StatusNotImplemented},

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"parley/plugins"
@@ -63,6 +64,8 @@ func (s *Server) routes() *http.ServeMux {
 		"GET /v1/config":                             func(*http.Request) (any, error) { return s.links.Control.Config(), nil },
 		"POST /v1/config/reload":                     func(r *http.Request) (any, error) { return list(s.links.Control.Reload(r.Context())) },
 		"DELETE /v1/config/{path}":                   s.unset,
+		"GET /v1/keys":                               func(r *http.Request) (any, error) { return s.links.Control.Keys(r.Context()) },
+		"POST /v1/keys/{id}/retire":                  s.retireKey,
 		"/": func(r *http.Request) (any, error) {
 			return nil, Fail(http.StatusNotFound, "nothing at %s %s", r.Method, r.URL.Path)
 		},
@@ -114,6 +117,14 @@ func (s *Server) reconfigure(r *http.Request) (any, error) {
 
 func (s *Server) unset(r *http.Request) (any, error) {
 	return list(s.links.Control.Unset(r.Context(), r.RemoteAddr, r.PathValue("path")))
+}
+
+func (s *Server) retireKey(r *http.Request) (any, error) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil {
+		return nil, Fail(http.StatusBadRequest, "%q is not a key's id", r.PathValue("id"))
+	}
+	return nil, s.links.Control.RetireKey(r.Context(), id)
 }
 
 func (s *Server) server(r *http.Request) (any, error) {

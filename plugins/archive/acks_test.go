@@ -80,7 +80,7 @@ func TestMarksKeepUpWithMessages(t *testing.T) {
 		var w storage.WriteSet
 		for range ackWriters * ackBatch {
 			ids = append(ids, f.ids.Next())
-			w.Add(&insertPending, o.id, ids[len(ids)-1], nil)
+			w.Add(&insertPending, o.id, ids[len(ids)-1], nil, 0)
 		}
 		if err := db.Commit(t.Context(), &w); err != nil {
 			t.Fatal(err)

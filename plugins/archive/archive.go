@@ -37,6 +37,7 @@ import (
 	"parley/processor"
 	"parley/router/sessions"
 	"parley/storage"
+	"parley/storage/atrest"
 	"parley/stream"
 )
 
@@ -59,6 +60,7 @@ var Plugin = plugins.Plugin{
 		{Server: stream.Name, New: newBound},
 	},
 	Migrations: migrations,
+	Sealed:     []atrest.Table{sealedRows, sealedPending},
 	Contract:   newArchive,
 }
 

@@ -84,7 +84,7 @@ func (f *fixture) fill(t *testing.T, who jid.JID, n int) (*owner, []int64) {
 	var w storage.WriteSet
 	for i := range n {
 		id := f.ids.Next()
-		w.Add(&insertRow, o.id, id, peerKey(romeo), romeo.String(), "", fmt.Appendf(nil, "<message xmlns='jabber:client'><body>%d</body></message>", i))
+		w.Add(&insertRow, o.id, id, peerKey(romeo), romeo.String(), "", fmt.Appendf(nil, "<message xmlns='jabber:client'><body>%d</body></message>", i), 0)
 		w.Add(&insertDay, o.id, peerKey(romeo), dayOf(id))
 		ids = append(ids, id)
 		f.clock.pass(time.Minute)
@@ -98,7 +98,7 @@ func (f *fixture) fill(t *testing.T, who jid.JID, n int) (*owner, []int64) {
 
 func (f *fixture) wait(t *testing.T, o *owner, id int64) {
 	t.Helper()
-	if _, err := f.env.DB.Exec(context.Background(), insertPending.SQL, o.id, id, nil); err != nil {
+	if _, err := f.env.DB.Exec(context.Background(), insertPending.SQL, o.id, id, nil, 0); err != nil {
 		t.Fatal(err)
 	}
 }

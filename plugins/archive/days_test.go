@@ -40,7 +40,7 @@ func (f *fixture) scattered(t *testing.T, chance *rand.Rand) (o *owner, with []j
 					continue
 				}
 				ids[c] = append(ids[c], id)
-				w.Add(&insertRow, o.id, id, peerKey(c), c.String(), "", fmt.Appendf(nil, "%d", id))
+				w.Add(&insertRow, o.id, id, peerKey(c), c.String(), "", fmt.Appendf(nil, "%d", id), 0)
 				w.Add(&insertDay, o.id, peerKey(c), dayOf(id))
 			}
 		}

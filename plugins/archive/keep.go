@@ -16,12 +16,12 @@ import (
 var (
 	insertRow = storage.Stmt{
 		Name:       "archive.insert",
-		SQL:        `INSERT INTO archive (owner, id, peer, contact, resource, stanza) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+		SQL:        `INSERT INTO archive (owner, id, peer, contact, resource, stanza, key_id) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`,
 		Idempotent: true,
 	}
 	insertPending = storage.Stmt{
 		Name:       "archive.pending",
-		SQL:        `INSERT INTO archive_pending (owner, id, stanza) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+		SQL:        `INSERT INTO archive_pending (owner, id, stanza, key_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
 		Idempotent: true,
 	}
 )
@@ -90,9 +90,9 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 		}
 		if visible {
 			p.keep(o, id, f.From, f)
-			f.Store(&insertPending, o.id, id, nil)
+			f.Store(&insertPending, o.id, id, nil, 0)
 		} else {
-			f.Store(&insertPending, o.id, id, forwarded(f))
+			p.await(o, id, f)
 		}
 		p.waits(o, f)
 		p.metrics.stored.WithLabelValues("received").Inc()
@@ -106,11 +106,18 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 func (p *part) keep(o *owner, id int64, contact jid.JID, f *processor.Flow) {
 	bare := contact.Bare()
 	peer := peerKey(bare)
-	f.Store(&insertRow, o.id, id, peer, bare.String(), contact.Resource(), forwarded(f))
+	body, key := p.env.AtRest.Seal(&sealedRows, forwarded(f), o.id, id, peer)
+	f.Store(&insertRow, o.id, id, peer, bare.String(), contact.Resource(), body, key)
 	p.days.note(f, o.id, peer, id)
 	if p.cfg.Quota > 0 && o.rows.Add(1) > int64(p.cfg.Quota) {
 		p.shrink(o)
 	}
+}
+
+// await adds a pending row that holds the message itself.
+func (p *part) await(o *owner, id int64, f *processor.Flow) {
+	body, key := p.env.AtRest.Seal(&sealedPending, forwarded(f), o.id, id)
+	f.Store(&insertPending, o.id, id, body, key)
 }
 
 // forwarded is the message as it stands, ready to be put into <forwarded/>

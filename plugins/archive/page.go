@@ -96,6 +96,9 @@ func (p *part) answer(ctx context.Context, q *processor.IQ) (*stanza.Element, er
 	}
 	batch := make([]*channel.Envelope, 0, len(order))
 	for _, row := range order {
+		if row.raw == nil {
+			continue
+		}
 		batch = append(batch, p.result(q, want, row))
 	}
 	p.reg.Route(ctx, batch...)
@@ -105,7 +108,7 @@ func (p *part) answer(ctx context.Context, q *processor.IQ) (*stanza.Element, er
 
 type row struct {
 	id  int64
-	raw []byte // complete, in jabber:client
+	raw []byte // complete, in jabber:client; nil: it is lost
 }
 
 // page is a part of a result set, the oldest row first.
@@ -164,14 +167,24 @@ func (p *part) scan(ctx context.Context, o *owner, q *query, s span, pg *page) e
 			pg.complete = false
 			break
 		}
-		var r row
-		if err := rows.Scan(&r.id, &r.raw); err != nil {
+		r, err := p.message(o, rows)
+		if err != nil {
 			return err
 		}
 		pg.rows = append(pg.rows, r)
 		pg.bytes += len(r.raw)
 	}
 	return rows.Err()
+}
+
+// message reads "id, peer, key_id, stanza" of an archive.
+func (a *Archive) message(o *owner, s storage.Row) (r row, err error) {
+	var peer, key int64
+	if err := s.Scan(&r.id, &peer, &key, &r.raw); err != nil {
+		return r, err
+	}
+	r.raw, err = a.opened(&sealedRows, key, r.raw, o.id, r.id, peer)
+	return r, err
 }
 
 // sql is the statement for a span of the query: fixed pieces, every value an
@@ -184,7 +197,7 @@ func (q *query) sql(o *owner, s span, limit int) (string, []any) {
 		args = append(args, v)
 		fmt.Fprintf(&b, "%s$%d", piece, len(args))
 	}
-	b.WriteString("SELECT id, stanza FROM archive WHERE owner = $1")
+	b.WriteString("SELECT id, peer, key_id, stanza FROM archive WHERE owner = $1")
 	if s.after > 0 {
 		arg(" AND id > ", s.after)
 	}

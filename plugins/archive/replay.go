@@ -227,11 +227,6 @@ func reaches(ids []int64, id int64) bool {
 	return false
 }
 
-type pendingRow struct {
-	id  int64
-	raw []byte
-}
-
 // page routes the next messages. more: there may be further ones; waits: they
 // come when the client has taken these.
 func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err error) {
@@ -277,18 +272,27 @@ func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err e
 	return more, waits, nil
 }
 
-func (p *part) pendingAfter(ctx context.Context, o *owner, after int64, limit int) ([]pendingRow, error) {
-	return storage.All(ctx, p.env.DB, func(s storage.Row) (r pendingRow, err error) {
-		err = s.Scan(&r.id, &r.raw)
+func (p *part) pendingAfter(ctx context.Context, o *owner, after int64, limit int) ([]row, error) {
+	return storage.All(ctx, p.env.DB, func(s storage.Row) (r row, err error) {
+		var own []byte
+		var ownKey, peer, key int64
+		if err := s.Scan(&r.id, &own, &ownKey, &r.raw, &key, &peer); err != nil {
+			return r, err
+		}
+		if own != nil {
+			r.raw, err = p.opened(&sealedPending, ownKey, own, o.id, r.id)
+		} else {
+			r.raw, err = p.opened(&sealedRows, key, r.raw, o.id, r.id, peer)
+		}
 		return r, err
-	}, `SELECT p.id, COALESCE(p.stanza, a.stanza) FROM archive_pending p LEFT JOIN archive a ON a.owner = p.owner AND a.id = p.id WHERE p.owner = $1 AND p.id > $2 ORDER BY p.id LIMIT $3`,
+	}, `SELECT p.id, p.stanza, p.key_id, a.stanza, COALESCE(a.key_id, 0), COALESCE(a.peer, 0) FROM archive_pending p LEFT JOIN archive a ON a.owner = p.owner AND a.id = p.id WHERE p.owner = $1 AND p.id > $2 ORDER BY p.id LIMIT $3`,
 		o.id, after, limit)
 }
 
 // delayed makes the envelope that takes a stored message to the session. On
 // the wire it keeps the address it was sent to (RFC 6121 §8.5.2.1.1).
 // What is appended to it goes behind added, the page's room for that.
-func (p *part) delayed(re *replay, row pendingRow, added []byte) (*channel.Envelope, []byte) {
+func (p *part) delayed(re *replay, row row, added []byte) (*channel.Envelope, []byte) {
 	st, err := stanza.Parse(row.raw, stanza.NSClient, nil)
 	if err != nil { // removed from the archive, or damaged: it can never be delivered
 		p.env.Log.Error("pending message is lost", "owner", re.owner.jid.String(), "id", row.id, "err", err)

@@ -63,10 +63,8 @@ func (p *part) recall(ctx context.Context, o *owner) error {
 	if o.recalled.Load() {
 		return nil
 	}
-	rows, err := storage.All(ctx, p.env.DB, func(s storage.Row) (r pendingRow, err error) {
-		err = s.Scan(&r.id, &r.raw)
-		return r, err
-	}, `SELECT id, stanza FROM archive WHERE owner = $1 AND id < $2 AND id > (SELECT MAX(id) FROM archive WHERE owner = $1 AND id < $2) - $3 ORDER BY id DESC LIMIT $4`,
+	rows, err := storage.All(ctx, p.env.DB, func(s storage.Row) (row, error) { return p.message(o, s) },
+		`SELECT id, peer, key_id, stanza FROM archive WHERE owner = $1 AND id < $2 AND id > (SELECT MAX(id) FROM archive WHERE owner = $1 AND id < $2) - $3 ORDER BY id DESC LIMIT $4`,
 		o.id, p.began, recallSpan.Microseconds(), recallRows)
 	if err != nil {
 		return fmt.Errorf("archive of %s: %w", o.jid, err)

@@ -81,7 +81,7 @@ func (p *part) rescue(ctx context.Context, f *processor.Flow) error {
 		p.metrics.full.Inc()
 		return stanza.NewError(stanza.ServiceUnavailable, "")
 	}
-	f.Store(&insertPending, o.id, p.ids.take(f), forwarded(f))
+	p.await(o, p.ids.take(f), f)
 	p.waits(o, f)
 	return nil
 }

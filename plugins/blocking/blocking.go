@@ -25,6 +25,7 @@ import (
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router/sessions"
+	"parley/storage/atrest"
 )
 
 // Namespaces of XEP-0191 §9.1 and XEP-0377 §11.1.
@@ -47,6 +48,7 @@ var Plugin = plugins.Plugin{
 	Requires:   []string{roster.Name, presence.Name},
 	Components: []plugins.Maker{{Server: processor.Name, Defaults: defaults(), New: newBlocking}},
 	Migrations: migrations,
+	Sealed:     []atrest.Table{sealedReports},
 	Contract:   func(env plugins.Env) (any, error) { return newLists(env) },
 }
 

@@ -1,8 +1,10 @@
 package blocking
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/storage"
+	"parley/storage/atrest"
 	"parley/storage/storagetest"
 )
 
@@ -21,6 +24,43 @@ func open(t *testing.T, db storage.DB) *Lists {
 		t.Fatal(err)
 	}
 	return fresh(t, db)
+}
+
+// The words of a report are encrypted when that is configured, and read back.
+func TestReportsEncrypted(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		l := open(t, db)
+		file := filepath.Join(t.TempDir(), "keys")
+		if _, err := atrest.NewKey(file, time.Now(), -1, -1); err != nil {
+			t.Fatal(err)
+		}
+		ring, err := atrest.Load(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keep := Reports{Keep: time.Hour, Max: 5}
+		report := func(text string) {
+			r := Report{Reporter: jid.MustParse("juliet@localhost"), Reported: jid.MustParse("tybalt@localhost"), Text: text, At: time.Now()}
+			if err := l.saveReports(t.Context(), []Report{r}, keep); err != nil {
+				t.Fatal(err)
+			}
+		}
+		report("a plain word")
+		l.env.AtRest = &atrest.Vault{}
+		l.env.AtRest.Use(ring, true)
+		report("a secret word")
+		got, err := l.Reports(t.Context(), 0, 5)
+		if err != nil || len(got) != 2 || got[0].Text != "a secret word" || got[1].Text != "a plain word" {
+			t.Errorf("%+v, %v", got, err)
+		}
+		stored, err := storage.All(t.Context(), db, func(r storage.Row) (body []byte, err error) {
+			err = r.Scan(&body)
+			return body, err
+		}, `SELECT body FROM block_report ORDER BY id`)
+		if err != nil || string(stored[0]) != "a plain word" || bytes.Contains(stored[1], []byte("word")) {
+			t.Errorf("%q, %v", stored, err)
+		}
+	})
 }
 
 // fresh has an empty cache.

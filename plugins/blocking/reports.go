@@ -11,6 +11,7 @@ import (
 	"parley/parser/stanza"
 	"parley/processor"
 	"parley/storage"
+	"parley/storage/atrest"
 )
 
 // Report is a complaint that came with a block (XEP-0377 §4).
@@ -41,12 +42,14 @@ var reasons = map[string]string{
 }
 
 const (
-	sqlReport = `INSERT INTO block_report (reporter, reported, reason, body, stanzas, to_origin, to_third, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
+	sqlReport = `INSERT INTO block_report (reporter, reported, reason, body, stanzas, to_origin, to_third, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id`
+	// The words are encrypted for their row, whose number is known then.
+	sqlReportWords = `UPDATE block_report SET body = $1, key_id = $2 WHERE id = $3`
 	// What is too old, and what is too much of one reporter.
 	sqlReportsExpire = `DELETE FROM block_report WHERE created_at < $1`
 	sqlReportsTrim   = `DELETE FROM block_report WHERE reporter = $1 AND id NOT IN (SELECT id FROM block_report WHERE reporter = $1 ORDER BY id DESC LIMIT $2)`
 	sqlReportsForget = `DELETE FROM block_report WHERE reporter = $1`
-	sqlReports       = `SELECT id, reporter, reported, reason, body, stanzas, to_origin, to_third, created_at FROM block_report WHERE id < $1 ORDER BY id DESC LIMIT $2`
+	sqlReports       = `SELECT id, reporter, reported, reason, key_id, body, stanzas, to_origin, to_third, created_at FROM block_report WHERE id < $1 ORDER BY id DESC LIMIT $2`
 )
 
 // report stores the reports of a block. The block stands whatever becomes of
@@ -120,7 +123,12 @@ func cut(s string, n int) string {
 func (l *Lists) saveReports(ctx context.Context, reports []Report, keep Reports) error {
 	return l.env.DB.Tx(ctx, func(tx storage.Tx) error {
 		for _, r := range reports {
-			if _, err := tx.Exec(ctx, sqlReport, r.Reporter.String(), r.Reported.String(), r.Reason, r.Text, strings.Join(r.Stanzas, "\n"), r.Origin, r.ThirdParty, r.At.UnixMicro()); err != nil {
+			var id int64
+			if err := tx.QueryRow(ctx, sqlReport, r.Reporter.String(), r.Reported.String(), r.Reason, []byte{}, strings.Join(r.Stanzas, "\n"), r.Origin, r.ThirdParty, r.At.UnixMicro()).Scan(&id); err != nil {
+				return fmt.Errorf("insert report: %w", err)
+			}
+			words, key := l.env.AtRest.Seal(&sealedReports, []byte(r.Text), id)
+			if _, err := tx.Exec(ctx, sqlReportWords, words, key, id); err != nil {
 				return fmt.Errorf("insert report: %w", err)
 			}
 		}
@@ -140,19 +148,27 @@ func (l *Lists) Reports(ctx context.Context, before int64, limit int) ([]Report,
 	if before <= 0 {
 		before = 1<<63 - 1
 	}
-	out, err := storage.All(ctx, l.env.DB, scanReport, sqlReports, before, limit)
+	out, err := storage.All(ctx, l.env.DB, l.scanReport, sqlReports, before, limit)
 	if err != nil {
 		return nil, fmt.Errorf("reports: %w", err)
 	}
 	return out, nil
 }
 
-func scanReport(row storage.Row) (r Report, err error) {
+// sealedReports is what of the reports is encrypted, when that is configured.
+var sealedReports = atrest.Table{Name: "block_report", Row: []string{"id"}, Content: "body", KeyID: "key_id"}
+
+func (l *Lists) scanReport(row storage.Row) (r Report, err error) {
 	var reporter, reported, stanzas string
-	var at int64
-	if err := row.Scan(&r.ID, &reporter, &reported, &r.Reason, &r.Text, &stanzas, &r.Origin, &r.ThirdParty, &at); err != nil {
+	var words []byte
+	var at, key int64
+	if err := row.Scan(&r.ID, &reporter, &reported, &r.Reason, &key, &words, &stanzas, &r.Origin, &r.ThirdParty, &at); err != nil {
 		return r, err
 	}
+	if words, err = l.env.AtRest.Open(&sealedReports, key, words, r.ID); err != nil {
+		return r, err
+	}
+	r.Text = string(words)
 	if stanzas != "" {
 		r.Stanzas = strings.Split(stanzas, "\n")
 	}

@@ -9,7 +9,7 @@
 //	Vault    seals and opens with the ring in force; goes into plugins.Env
 //	Table    a feature's declaration of what it seals
 //	book.go  which keys rows may need, kept in the database
-//	Rewriter brings rows of other keys to the one in force (rewrite.go)
+//	Rotation lets keys come and go, and rewrites rows of other keys (rotation.go)
 //	stream.go  the same for files, in chunks
 //
 // Each row says in a column which key it was written with, 0 for none. It is
@@ -23,15 +23,18 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 )
 
-// Errors of Open and of streams.
+// Errors that a caller can act on; what is returned wraps them.
 var (
 	// ErrNoKey: the key that a row was written with is not in the ring.
 	ErrNoKey = errors.New("encryption key is missing")
 	// ErrDamaged: changed, moved to another place, or of another key.
 	ErrDamaged = errors.New("encrypted content is damaged")
+	// ErrNeeded: a key is in use.
+	ErrNeeded = errors.New("encryption key is needed")
 )
 
 // Table says what of a feature's table is sealed. Features declare theirs once,
@@ -109,6 +112,18 @@ func (v *Vault) On() bool { return v.load().current() != nil }
 // Current is the id of the key that seals; 0: nothing is sealed.
 func (v *Vault) Current() int64 { return v.load().id() }
 
+// String names the keys: "off", "key 2 encrypts; keys [2 1]".
+func (v *Vault) String() string {
+	s := v.load()
+	switch {
+	case s == nil:
+		return "off"
+	case !s.on:
+		return "off; " + s.ring.String()
+	}
+	return fmt.Sprintf("key %d encrypts; %s", s.id(), s.ring)
+}
+
 // Seal returns what to store as the content of a row, and as its key id. What
 // is given is not changed; while the Vault is off it is returned as it is.
 func (v *Vault) Seal(t *Table, content []byte, row ...int64) (stored []byte, id int64) {
@@ -126,26 +141,27 @@ func (k *key) sealRow(t *Table, content []byte, row []int64) []byte {
 	return k.rows.aead(out).Seal(out, out[nonceSize-gcmNonce:nonceSize], content, t.bind(ad[:0], row))
 }
 
-// Open is the way back. Errors wrap ErrNoKey or ErrDamaged.
+// Open is the way back. Errors wrap ErrNoKey or ErrDamaged; they get a copy of
+// row, which itself stays off the heap.
 func (v *Vault) Open(t *Table, id int64, stored []byte, row ...int64) ([]byte, error) {
 	if id == 0 || stored == nil {
 		return stored, nil
 	}
 	k := v.load().find(id)
 	if k == nil {
-		return nil, fmt.Errorf("%s %v: %w: key %d", t.Name, row, ErrNoKey, id)
+		return nil, fmt.Errorf("%s %v: %w: key %d", t.Name, slices.Clone(row), ErrNoKey, id)
 	}
 	return k.openRow(t, stored, row)
 }
 
 func (k *key) openRow(t *Table, stored []byte, row []int64) ([]byte, error) {
 	if len(stored) < nonceSize+tagSize {
-		return nil, fmt.Errorf("%s %v: %w: too short", t.Name, row, ErrDamaged)
+		return nil, fmt.Errorf("%s %v: %w: too short", t.Name, slices.Clone(row), ErrDamaged)
 	}
 	var ad [maxBinding]byte
 	out, err := k.rows.aead(stored).Open(make([]byte, 0, len(stored)-nonceSize-tagSize), stored[nonceSize-gcmNonce:nonceSize], stored[nonceSize:], t.bind(ad[:0], row))
 	if err != nil {
-		return nil, fmt.Errorf("%s %v: %w: key %d does not open it", t.Name, row, ErrDamaged, k.id)
+		return nil, fmt.Errorf("%s %v: %w: key %d does not open it", t.Name, slices.Clone(row), ErrDamaged, k.id)
 	}
 	return out, nil
 }

@@ -15,11 +15,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"parley/plugins"
 	"parley/plugins/admin"
+	"parley/storage/atrest"
 )
 
 // ErrNotRunning: no server answers on the data directory's socket.
@@ -180,6 +182,16 @@ func (c *Client) Config(ctx context.Context) ([]plugins.ConfigEntry, error) {
 func (c *Client) Reload(ctx context.Context) (out []plugins.ConfigChange, err error) {
 	err = c.Do(ctx, http.MethodPost, Path("config", "reload"), nil, &out)
 	return out, err
+}
+
+// Keys tells which keys the database is encrypted with.
+func (c *Client) Keys(ctx context.Context) (atrest.Status, error) {
+	return get[atrest.Status](ctx, c, "keys")
+}
+
+// RetireKey returns nil when a key can be taken out of the keys file.
+func (c *Client) RetireKey(ctx context.Context, id int64) error {
+	return c.post(ctx, "keys", strconv.FormatInt(id, 10), "retire")
 }
 
 // Unset takes back what was set at run time at and below a path.
