@@ -57,27 +57,23 @@ func (s *Server) Attach(string, plugins.Component) (func(context.Context) error,
 
 // parse is the stage's channel.Handler.
 func (s *Server) parse(ctx context.Context, batch []*channel.Envelope) error {
+	p := stanza.NewParser(len(batch))
 	for i, e := range batch {
 		if e.Kind == channel.Stanza || e.Kind == channel.Undelivered {
-			batch[i] = s.stanza(e)
+			batch[i] = s.stanza(&p, e)
 		}
 	}
 	return s.links.Out("processor").Send(ctx, batch)
 }
 
 // stanza parses one envelope's bytes. What is no stanza ends its stream.
-func (s *Server) stanza(e *channel.Envelope) *channel.Envelope {
-	st, err := stanza.Parse(e.Raw, contentNS(e.Session.JID), s.jids)
-	var malformed *stanza.AddressError
-	var fatal *stanza.StreamError
-	switch {
-	case errors.As(err, &malformed): // RFC 6120 §8.3.3.8
-		e.Reason = string(stanza.JIDMalformed)
-	case errors.As(err, &fatal):
-		return &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Session}, Reason: string(fatal.Condition)}
-	case err != nil:
-		s.log.Error("element not parsed", "conn", e.Session.Conn, "err", err)
-		return &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Session}, Reason: string(stanza.StreamInternalServerError)}
+func (s *Server) stanza(p *stanza.Parser, e *channel.Envelope) *channel.Envelope {
+	st, err := p.Parse(e.Raw, contentNS(e.Session.JID), s.jids)
+	if err != nil {
+		if end := s.fault(e, err); end != "" {
+			return &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Session}, Reason: string(end)}
+		}
+		e.Reason = string(stanza.JIDMalformed) // RFC 6120 §8.3.3.8
 	}
 	st.Rebase() // a component's children follow into our namespace
 	if e.Kind == channel.Stanza && e.Session.JID.IsFull() {
@@ -88,6 +84,21 @@ func (s *Server) stanza(e *channel.Envelope) *channel.Envelope {
 	}
 	e.Stanza = st
 	return e
+}
+
+// fault tells what a stream that sent e has to end with; "": only the stanza's
+// addresses are wrong.
+func (s *Server) fault(e *channel.Envelope, err error) stanza.StreamCondition {
+	var malformed *stanza.AddressError
+	var fatal *stanza.StreamError
+	switch {
+	case errors.As(err, &malformed):
+		return ""
+	case errors.As(err, &fatal):
+		return fatal.Condition
+	}
+	s.log.Error("element not parsed", "conn", e.Session.Conn, "err", err)
+	return stanza.StreamInternalServerError
 }
 
 // contentNS is the namespace of a stream's stanzas: clients are bound to full

@@ -8,6 +8,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/router/channel"
 	"parley/router/sessions"
 )
 
@@ -84,7 +85,7 @@ type hooked[E any] struct {
 func On[E any](r *Registrar, h *Hook[E], b Band, f func(context.Context, E) (Verdict, error)) {
 	e := hooked[E]{band: b, component: r.name, f: f}
 	r.hooks = append(r.hooks, func(t *table) {
-		list, _ := t.hooks[h].([]hooked[E])
+		list := hooksOf(t, h)
 		at := len(list)
 		for at > 0 && (list[at-1].band > e.band || list[at-1].band == e.band && list[at-1].component > e.component) {
 			at--
@@ -104,7 +105,15 @@ func Fire[E any](ctx context.Context, r *Registrar, h *Hook[E], e E) (Verdict, e
 }
 
 func fire[E any](ctx context.Context, t *table, h *Hook[E], e E) (Verdict, error) {
+	return fireAll(ctx, hooksOf(t, h), e)
+}
+
+func hooksOf[E any](t *table, h *Hook[E]) []hooked[E] {
 	list, _ := t.hooks[h].([]hooked[E])
+	return list
+}
+
+func fireAll[E any](ctx context.Context, list []hooked[E], e E) (Verdict, error) {
 	for i := range list {
 		if v, err := list[i].f(ctx, e); err != nil || v == Stop {
 			return Stop, err
@@ -117,7 +126,7 @@ func fire[E any](ctx context.Context, t *table, h *Hook[E], e E) (Verdict, error
 // is logged, and a function that panics does not keep the others from being
 // told (reliability row 38).
 func tell[E any](ctx context.Context, r *run, h *Hook[E], about sessions.Ref, e E) {
-	list, _ := r.table.hooks[h].([]hooked[E])
+	list := hooksOf(r.table, h)
 	for i := range list {
 		v, err := told(ctx, r, &list[i], e)
 		if err != nil {
@@ -163,6 +172,7 @@ type Flow struct {
 	Hops    uint8
 	edits   stanza.Edits
 	edited  bool
+	came    *channel.Envelope // what brought it, to carry it on; nil: used up, or nothing has
 	marks   []byte
 	work    *work
 }

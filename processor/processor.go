@@ -84,6 +84,7 @@ type Server struct {
 
 type metrics struct {
 	stanzas *prometheus.CounterVec
+	byKind  [stanza.IQ + 1]prometheus.Counter // of stanzas
 	panics  prometheus.Counter
 	refused prometheus.Counter
 }
@@ -105,6 +106,9 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 		if err := env.Metrics.Register(m); err != nil {
 			return nil, fmt.Errorf("processor metrics: %w", err)
 		}
+	}
+	for k := stanza.Message; k <= stanza.IQ; k++ {
+		s.metrics.byKind[k] = s.metrics.stanzas.WithLabelValues(k.String())
 	}
 	return s, nil
 }
@@ -164,7 +168,7 @@ func (s *Server) detach(ctx context.Context, r *Registrar) error {
 func (s *Server) process(ctx context.Context, batch []*channel.Envelope) error {
 	t := s.acquire()
 	defer t.release()
-	run := &run{server: s, table: t}
+	run := newRun(s, t, len(batch))
 	for _, e := range batch {
 		if e.Kind == channel.Stanza && e.Stanza != nil && e.Stanza.Kind == stanza.Message {
 			run.receive(ctx, e)
@@ -186,7 +190,7 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 		s.bind(ctx, run, e)
 	case channel.Unbind:
 		s.unbind(ctx, run, e.Session)
-		run.handled(e)
+		run.handled(e.Session, e.Seq)
 	case channel.Change:
 		s.env.Sessions.Change(e.Session, func(st *sessions.State) { st.Hibernated = e.State.Hibernated })
 	case channel.Acked:

@@ -100,7 +100,7 @@ func (r *Registrar) Route(ctx context.Context, batch ...*channel.Envelope) {
 func (r *Registrar) Submit(ctx context.Context, in ...*stanza.Stanza) {
 	t := r.server.acquire()
 	defer t.release()
-	run := &run{server: r.server, table: t}
+	run := newRun(r.server, t, len(in))
 	for _, st := range in {
 		run.arrive(ctx, &Flow{Stanza: st})
 	}

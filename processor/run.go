@@ -17,10 +17,26 @@ import (
 // run is one batch on its way: what is stored at its end, and what goes out
 // after that.
 type run struct {
-	server *Server
-	table  *table
-	works  []*work
-	done   *channel.Envelope // the last stanza handled: one Handled covers those before it
+	server  *Server
+	table   *table
+	works   []*work
+	done    sessions.Ref // whose stanza was handled last: one Handled covers those before it
+	doneSeq uint64
+
+	few   [8]*work         // room for works
+	first [1]work          // room for the only one
+	room  []work           // room for more stanzas
+	ahead int              // how many are expected
+	ack   channel.Envelope // room for the first Handled
+}
+
+func newRun(s *Server, t *table, stanzas int) *run {
+	r := &run{server: s, table: t, ahead: stanzas}
+	r.works = r.few[:0]
+	if stanzas == 1 {
+		r.room = r.first[:]
+	}
+	return r
 }
 
 // work is one stanza's share of a run, so that a commit that fails can tell
@@ -30,6 +46,10 @@ type work struct {
 	writes  storage.WriteSet
 	out     []*channel.Envelope
 	settled []func(stored bool)
+
+	// Room for what nearly every stanza needs.
+	flow  Flow
+	three [3]*channel.Envelope
 }
 
 // settle tells, once, what became of the work's rows.
@@ -53,7 +73,12 @@ func (f *Flow) Settled(done func(stored bool)) { f.work.settled = append(f.work.
 func (f *Flow) Send(e *channel.Envelope) { f.work.out = append(f.work.out, e) }
 
 func (r *run) begin(cause *stanza.Stanza) *work {
-	w := &work{cause: cause}
+	if len(r.room) == 0 {
+		r.room = make([]work, max(r.ahead, 1))
+	}
+	w := &r.room[0]
+	r.room, r.ahead = r.room[1:], r.ahead-1
+	w.cause, w.out = cause, w.three[:0]
 	r.works = append(r.works, w)
 	return w
 }
@@ -63,38 +88,68 @@ func (r *run) pass(e *channel.Envelope) {
 	w.out = append(w.out, e)
 }
 
-func (r *run) handled(e *channel.Envelope) { r.done = e }
+func (r *run) handled(session sessions.Ref, seq uint64) { r.done, r.doneSeq = session, seq }
 
 // flush commits what the run has collected and hands everything to the router.
 // A set that cannot be committed costs its own stanza an error, nobody else.
 func (r *run) flush(ctx context.Context) {
-	if len(r.works) == 0 && r.done == nil {
+	if len(r.works) == 0 && r.done.IsZero() {
 		return
 	}
-	var all storage.WriteSet
-	for _, w := range r.works {
-		all.Merge(&w.writes)
-	}
-	if all.Len() > 0 {
-		if err := r.server.env.DB.Commit(ctx, &all); err != nil {
+	if all := r.writes(); all != nil {
+		if err := r.server.env.DB.Commit(ctx, all); err != nil {
 			r.commitEach(ctx, err)
 		}
 	}
-	n := 0
 	for _, w := range r.works {
 		w.settle(true) // but those that commitEach has told already
-		n += len(w.out)
 	}
-	out := make([]*channel.Envelope, 0, n+1)
-	for _, w := range r.works {
-		out = append(out, w.out...)
-	}
-	if r.done != nil {
-		out = append(out, &channel.Envelope{Kind: channel.Handled, Session: r.done.Session, Seq: r.done.Seq})
-		r.done = nil
-	}
+	out := r.out()
+	r.done = sessions.Ref{}
 	r.works = r.works[:0]
 	r.server.send(ctx, out)
+}
+
+// writes are all rows of the run; nil: there are none.
+func (r *run) writes() *storage.WriteSet {
+	var all *storage.WriteSet
+	merged := false
+	for _, w := range r.works {
+		switch {
+		case w.writes.Len() == 0:
+		case all == nil:
+			all = &w.writes
+		default:
+			if !merged {
+				first := all
+				all, merged = new(storage.WriteSet), true
+				all.Merge(first)
+			}
+			all.Merge(&w.writes)
+		}
+	}
+	return all
+}
+
+// out is everything that goes to the router.
+func (r *run) out() []*channel.Envelope {
+	var out []*channel.Envelope
+	for i, w := range r.works {
+		if i == 0 {
+			out = w.out
+			continue
+		}
+		out = append(out, w.out...)
+	}
+	if r.done.IsZero() {
+		return out
+	}
+	ack := &r.ack
+	if ack.Kind != 0 { // taken
+		ack = new(channel.Envelope)
+	}
+	ack.Kind, ack.Session, ack.Seq = channel.Handled, r.done, r.doneSeq
+	return append(out, ack)
 }
 
 // commitEach finds out whose fault it is that the batch was not committed. A
@@ -136,14 +191,15 @@ func (r *run) answer(st *stanza.Stanza, e *stanza.Error) []*channel.Envelope {
 // receive handles a stanza of a bound stream.
 func (r *run) receive(ctx context.Context, e *channel.Envelope) {
 	st := e.Stanza
-	r.server.metrics.stanzas.WithLabelValues(st.Kind.String()).Inc()
+	r.server.metrics.byKind[st.Kind].Inc()
 	entry, ok := r.server.env.Sessions.Find(e.Session.JID)
 	if !ok || entry.Ref != e.Session {
 		return // its session was replaced or ended meanwhile: not handled, so never acknowledged (D1)
 	}
 	w := r.begin(st)
-	defer r.handled(e)
-	f := &Flow{Stanza: st, Session: entry, work: w, Hops: e.Hops}
+	defer r.handled(e.Session, e.Seq)
+	f := &w.flow
+	*f = Flow{Stanza: st, Session: entry, work: w, Hops: e.Hops, came: e}
 	r.guard(f, func() error {
 		nobody := entry.Kind == sessions.Component && f.From.IsZero() // an error would find no way back
 		if e.Reason != "" && !nobody {
@@ -203,7 +259,7 @@ func (r *run) outgoing(ctx context.Context, f *Flow) error {
 	if f.To.IsZero() && f.Kind == stanza.Message { // RFC 6120 §10.3.1
 		f.Stanza.To = f.Session.JID.Bare()
 	}
-	if v, err := fire(ctx, r.table, Outgoing, f); err != nil || v == Stop {
+	if v, err := fireAll(ctx, r.table.outgoing, f); err != nil || v == Stop {
 		return err
 	}
 	if f.To.IsZero() { // RFC 6120 §10.3
@@ -296,7 +352,7 @@ func (r *run) incoming(ctx context.Context, f *Flow) error {
 		f.Fails = stanza.NewError(stanza.ServiceUnavailable, "")
 		f.Keep = action == delivery.Keep
 	}
-	if v, err := fire(ctx, r.table, Incoming, f); err != nil || v == Stop {
+	if v, err := fireAll(ctx, r.table.incoming, f); err != nil || v == Stop {
 		return err
 	}
 	switch {
@@ -310,7 +366,12 @@ func (r *run) incoming(ctx context.Context, f *Flow) error {
 }
 
 func (r *run) route(f *Flow) {
-	e := &channel.Envelope{Kind: channel.Route, Raw: f.Raw, Stanza: f.Stanza, Pending: f.Pending, Private: f.Private, Hops: f.Hops}
+	e := f.came // it belongs to this stage now
+	f.came = nil
+	if e == nil {
+		e = new(channel.Envelope)
+	}
+	*e = channel.Envelope{Kind: channel.Route, Seq: e.Seq, Raw: f.Raw, Stanza: f.Stanza, Pending: f.Pending, Private: f.Private, Hops: f.Hops}
 	if f.Session != nil {
 		e.Session = f.Session.Ref
 	}

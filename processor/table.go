@@ -14,6 +14,8 @@ type table struct {
 	features []string    // of the server
 	account  []string    // of each account
 
+	outgoing, incoming []hooked[*Flow] // of hooks: every message passes them
+
 	users   atomic.Int64
 	retired atomic.Bool
 	once    sync.Once
@@ -39,6 +41,7 @@ func newTable(parts []*Registrar) *table {
 		t.features = append(t.features, r.features...)
 		t.account = append(t.account, r.accountFeatures...)
 	}
+	t.outgoing, t.incoming = hooksOf(t, Outgoing), hooksOf(t, Incoming)
 	slices.Sort(t.features)
 	slices.Sort(t.account)
 	t.features = slices.Compact(t.features)

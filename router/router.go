@@ -99,7 +99,8 @@ type Server struct {
 	mu    sync.RWMutex // held for reading while a batch runs, so that Attach drains
 	parts atomic.Pointer[[]*Registrar]
 
-	routed *prometheus.CounterVec
+	routed    *prometheus.CounterVec
+	delivered prometheus.Counter // of routed
 }
 
 func newServer(env plugins.Env, _ plugins.Config, links plugins.Links) (plugins.Server, error) {
@@ -109,6 +110,7 @@ func newServer(env plugins.Env, _ plugins.Config, links plugins.Links) (plugins.
 	if err := env.Metrics.Register(s.routed); err != nil {
 		return nil, fmt.Errorf("router metrics: %w", err)
 	}
+	s.delivered = s.routed.WithLabelValues("delivered")
 	return s, nil
 }
 
@@ -250,15 +252,23 @@ func (b *bundle) account(ctx context.Context, e *channel.Envelope) {
 // chosen delivers to the sessions that pick takes, but keeps a stored message
 // back from a session whose older ones are still on their way.
 func (b *bundle) chosen(ctx context.Context, e *channel.Envelope, all []*sessions.Entry, pick func(*sessions.Entry) bool) {
-	to := make([]*sessions.Entry, 0, 1)
-	for _, x := range all {
+	takes := func(x *sessions.Entry) bool {
 		if !pick(x) {
-			continue
+			return false
 		}
-		if e.Pending != 0 && !e.Replay && (x.Had(e.Pending) || x.Replaying && b.server.env.Sessions.Holds(x.Ref, e.Pending)) {
-			continue
+		return e.Pending == 0 || e.Replay || !x.Had(e.Pending) && !(x.Replaying && b.server.env.Sessions.Holds(x.Ref, e.Pending))
+	}
+	to := all // nearly always: one session, and it takes it
+	switch {
+	case len(all) > 1:
+		to = make([]*sessions.Entry, 0, len(all))
+		for _, x := range all {
+			if takes(x) {
+				to = append(to, x)
+			}
 		}
-		to = append(to, x)
+	case len(all) == 1 && !takes(all[0]):
+		to = nil
 	}
 	b.deliver(e, to...)
 	if !e.Replay {
@@ -278,7 +288,7 @@ func (b *bundle) copies(ctx context.Context, e *channel.Envelope, chosen, all []
 	}
 }
 
-// deliver addresses one envelope to the sessions. Sessions with a negative
+// deliver turns the envelope into one that is addressed to the sessions. Sessions with a negative
 // priority get it without its row: they never consume (RFC 6121 §8.5.2.1.1).
 // One that has not sent presence gets only what is addressed to it alone, and
 // consumes that.
@@ -286,26 +296,24 @@ func (b *bundle) deliver(e *channel.Envelope, to ...*sessions.Entry) {
 	if len(to) == 0 {
 		return
 	}
-	d := *e
-	d.Kind, d.Class, d.To = channel.Deliver, classOf(e.Stanza), make([]sessions.Ref, 0, len(to))
-	d.Solicited = e.Solicited || e.Replay
+	e.Kind, e.Class, e.Solicited = channel.Deliver, classOf(e.Stanza), e.Solicited || e.Replay
 	var only []sessions.Ref
 	for _, x := range to {
 		if e.Pending != 0 && x.Available && x.Priority < 0 {
 			only = append(only, x.Ref)
 			continue
 		}
-		d.To = append(d.To, x.Ref)
+		e.Address(x.Ref, len(to))
 	}
-	if len(d.To) > 0 {
-		b.out = append(b.out, &d)
+	if len(e.To) > 0 {
+		b.out = append(b.out, e)
 	}
 	if len(only) > 0 {
-		n := d
+		n := *e
 		n.To, n.Pending = only, 0
 		b.out = append(b.out, &n)
 	}
-	b.server.routed.WithLabelValues("delivered").Add(float64(len(to)))
+	b.server.delivered.Add(float64(len(to)))
 }
 
 // fail answers with an error, unless the stanza is one that must not be

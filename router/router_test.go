@@ -25,7 +25,7 @@ func TestRule38NegativePriorityNeverConsumes(t *testing.T) {
 		{"negative", sessions.State{Available: true, Priority: -1}, 0},
 		{"no presence sent", sessions.State{}, 7},
 	} {
-		b := &bundle{server: &Server{routed: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "x"}, []string{"outcome"})}}
+		b := &bundle{server: &Server{delivered: prometheus.NewCounter(prometheus.CounterOpts{Name: "x"})}}
 		to := &sessions.Entry{Ref: sessions.Ref{Node: "n", Conn: 1, JID: st.To}, State: c.st}
 		b.deliver(&channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: st, Pending: 7}, to)
 		if len(b.out) != 1 || b.out[0].Pending != c.want {

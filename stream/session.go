@@ -57,7 +57,7 @@ type delivery struct {
 func (s *Server) newSession(c *Conn, ref sessions.Ref) *Session {
 	sess := &Session{srv: s, ref: ref, conn: c, opening: true, bindDone: make(chan string, 1)}
 	sess.heard()
-	s.sessions.Store(ref.Conn, sess)
+	s.sessions.add(ref.Conn, sess)
 	return sess
 }
 
@@ -359,7 +359,7 @@ func (s *Session) end(ctx context.Context) {
 	s.makeRoom()
 	back := s.leftovers()
 	s.mu.Unlock()
-	s.srv.sessions.Delete(s.ref.Conn)
+	s.srv.sessions.remove(s.ref.Conn)
 	s.srv.resumes.forget(s)
 	var batch []*channel.Envelope
 	if rows := s.srv.acks.takeOf(s.ref); len(rows) > 0 { // on detach at the latest (design: Pending)

@@ -61,7 +61,7 @@ type Server struct {
 	addresses map[string]string
 	open      chan struct{} // closed while the doors are open
 	table     atomic.Pointer[table]
-	sessions  sync.Map // Conn number → *Session
+	sessions  sessionTable
 	conns     connSet
 	lastID    atomic.Uint64
 
@@ -401,11 +401,7 @@ func (s *Server) hand(e *channel.Envelope, touched []*Session) []*Session {
 }
 
 func (s *Server) session(conn uint64) (*Session, bool) {
-	v, ok := s.sessions.Load(conn)
-	if !ok {
-		return nil, false
-	}
-	return v.(*Session), true
+	return s.sessions.find(conn)
 }
 
 // send puts control and stanzas on the road.

@@ -194,7 +194,7 @@ type tcp struct {
 	mu   sync.Mutex // guards out, conn and the order of writes
 	conn net.Conn   // sock, or the TLS connection on top of it
 	tls  *tls.Conn
-	out  []byte
+	out  *[]byte // nil: nothing is queued
 
 	held *[]byte // the buffer Fill returned last
 }
@@ -240,23 +240,29 @@ func (t *tcp) Release() { t.sock.release() }
 
 func (t *tcp) Queue(p []byte) {
 	t.mu.Lock()
-	t.out = append(t.out, p...)
+	if t.out == nil {
+		t.out = outs.Get().(*[]byte)
+	}
+	*t.out = append(*t.out, p...)
 	t.mu.Unlock()
 }
 
-// keptBuffer is the largest queue that is kept for the next stanza.
-const keptBuffer = 512
+// outs are what is queued between two flushes, shared by all connections.
+var outs = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+// keptOut is the largest of them that is kept.
+const keptOut = 32 << 10
 
 func (t *tcp) Flush() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.out) > 0 {
-		_, _ = t.conn.Write(t.out) // a dead peer is the reader's to find out
-		if cap(t.out) > keptBuffer {
-			t.out = nil
-		} else {
-			t.out = t.out[:0]
+	if t.out != nil {
+		_, _ = t.conn.Write(*t.out) // a dead peer is the reader's to find out
+		if cap(*t.out) <= keptOut {
+			*t.out = (*t.out)[:0]
+			outs.Put(t.out)
 		}
+		t.out = nil
 	}
 	if t.sock.dead() {
 		return -1
@@ -265,10 +271,13 @@ func (t *tcp) Flush() int {
 }
 
 func (t *tcp) Pending() int {
+	n := t.sock.pending()
 	t.mu.Lock()
-	n := len(t.out)
-	t.mu.Unlock()
-	return n + t.sock.pending()
+	defer t.mu.Unlock()
+	if t.out != nil {
+		n += len(*t.out)
+	}
+	return n
 }
 
 func (t *tcp) OnDrained(f func()) {

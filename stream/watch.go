@@ -37,10 +37,7 @@ func (s *Server) watchSessions(ctx context.Context) {
 		select {
 		case <-tick:
 			now := s.env.Clock.Now()
-			s.sessions.Range(func(_, v any) bool {
-				v.(*Session).check(ctx, now)
-				return true
-			})
+			s.sessions.each(func(sess *Session) { sess.check(ctx, now) })
 		case <-ctx.Done():
 			stop()
 			return

@@ -95,12 +95,36 @@ func (e *AddressError) Unwrap() []error {
 // Errors: *StreamError (bad-namespace-prefix, invalid-namespace, unsupported-stanza-type, not-well-formed) without a stanza,
 // or *AddressError with one that is good for an error reply.
 func Parse(raw []byte, contentNS string, jids *jid.Cache) (*Stanza, error) {
+	return new(Stanza).parse(raw, contentNS, jids)
+}
+
+// A Parser parses the stanzas of one batch into memory that they share, so each lives as long as any of them.
+type Parser struct {
+	room []Stanza
+	more int
+}
+
+// NewParser returns a Parser for about n stanzas.
+func NewParser(n int) Parser { return Parser{more: n} }
+
+// Parse is the package's Parse.
+func (p *Parser) Parse(raw []byte, contentNS string, jids *jid.Cache) (*Stanza, error) {
+	if len(p.room) == 0 {
+		p.room = make([]Stanza, max(p.more, 1))
+	}
+	s := &p.room[0]
+	p.room, p.more = p.room[1:], p.more-1
+	return s.parse(raw, contentNS, jids)
+}
+
+// parse fills a zero Stanza.
+func (s *Stanza) parse(raw []byte, contentNS string, jids *jid.Cache) (*Stanza, error) {
 	var t tag
 	c := cursor{b: raw}
 	if !c.startTag(&t) {
 		return nil, malformed()
 	}
-	s := &Stanza{Raw: raw, ns: contentNS}
+	s.Raw, s.ns = raw, contentNS
 	s.Children = s.few[:0]
 	bad, err := s.header(&t, jids)
 	if err != nil {

@@ -77,6 +77,20 @@ type Envelope struct {
 	Hops      uint8           // how often the house has re-routed it; bounded, so that loops end
 	Reason    string          // Close: stream error condition; Handled of a Bind: why it was refused
 	Stamp     int64           // Undelivered: when it was first handed over, unix microseconds
+
+	one [1]sessions.Ref // room for To, which mostly is one
+}
+
+// Address adds to To, which will have up to n.
+func (e *Envelope) Address(to sessions.Ref, n int) {
+	switch {
+	case e.To != nil:
+	case n == 1:
+		e.To = e.one[:0]
+	default:
+		e.To = make([]sessions.Ref, 0, n)
+	}
+	e.To = append(e.To, to)
 }
 
 // MaxHops bounds Envelope.Hops.

@@ -29,26 +29,35 @@ func NewInline() *Inline {
 
 // Send implements MessageChannel.
 func (c *Inline) Send(ctx context.Context, batch []*Envelope) error {
+	st, err := c.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.in.Done()
+	return st.h(ctx, batch)
+}
+
+// enter waits for a handler; the caller has to leave it.
+func (c *Inline) enter(ctx context.Context) (*inlineStage, error) {
 	for {
 		c.mu.Lock()
 		st, open := c.stage, c.open
 		if c.closed {
 			c.mu.Unlock()
-			return ErrClosed
+			return nil, ErrClosed
 		}
 		if st != nil {
 			st.in.Add(1)
 			c.mu.Unlock()
-			defer st.in.Done()
-			return st.h(ctx, batch)
+			return st, nil
 		}
 		c.mu.Unlock()
 		select {
 		case <-open:
 		case <-c.done:
-			return ErrClosed
+			return nil, ErrClosed
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }

@@ -35,34 +35,35 @@ const (
 	situations
 )
 
-type key struct {
-	kind stanza.Kind
-	typ  string
-}
-
 // table is RFC 6121 §8.5.4, Table 1, for accounts that exist; where the RFC
 // leaves a choice it is an error, never silence, and all non-negative sessions.
-var table = map[key][situations]Action{
-	// §8.5.2.1.1, §8.5.2.2.1, §8.5.3.1, §8.5.3.2.1        bareSome bareNone fullMatch fullSome fullNone
-	{stanza.Message, "normal"}:    {ToAll, Keep, ToOne, Refuse, Refuse},
-	{stanza.Message, "chat"}:      {ToAll, Keep, ToOne, ToAll, Keep},
-	{stanza.Message, "groupchat"}: {Refuse, Refuse, ToOne, Refuse, Refuse},
-	{stanza.Message, "headline"}:  {ToAll, Drop, ToOne, Refuse, Refuse},
-	{stanza.Message, "error"}:     {Drop, Drop, ToOne, Drop, Drop},
+var table = [...]map[string][situations]Action{
+	// §8.5.2.1.1, §8.5.2.2.1, §8.5.3.1, §8.5.3.2.1 bareSome bareNone fullMatch fullSome fullNone
+	stanza.Message: {
+		"normal":    {ToAll, Keep, ToOne, Refuse, Refuse},
+		"chat":      {ToAll, Keep, ToOne, ToAll, Keep},
+		"groupchat": {Refuse, Refuse, ToOne, Refuse, Refuse},
+		"headline":  {ToAll, Drop, ToOne, Refuse, Refuse},
+		"error":     {Drop, Drop, ToOne, Drop, Drop},
+	},
 	// §8.5.2.1.2, §8.5.2.2.2, §8.5.3.1, §8.5.3.2.2
-	{stanza.Presence, ""}:            {ToAvail, ToAvail, ToOne, Drop, Drop},
-	{stanza.Presence, "unavailable"}: {ToAvail, ToAvail, ToOne, Drop, Drop},
-	{stanza.Presence, "error"}:       {ToAvail, ToAvail, ToOne, Drop, Drop},
+	stanza.Presence: {
+		"":            {ToAvail, ToAvail, ToOne, Drop, Drop},
+		"unavailable": {ToAvail, ToAvail, ToOne, Drop, Drop},
+		"error":       {ToAvail, ToAvail, ToOne, Drop, Drop},
+	},
 	// §8.5.3.1, §8.5.3.2.3; to the bare JID the processor has answered already
-	{stanza.IQ, "get"}:    {Refuse, Refuse, ToOne, Refuse, Refuse},
-	{stanza.IQ, "set"}:    {Refuse, Refuse, ToOne, Refuse, Refuse},
-	{stanza.IQ, "result"}: {Drop, Drop, ToOne, Drop, Drop},
-	{stanza.IQ, "error"}:  {Drop, Drop, ToOne, Drop, Drop},
+	stanza.IQ: {
+		"get":    {Refuse, Refuse, ToOne, Refuse, Refuse},
+		"set":    {Refuse, Refuse, ToOne, Refuse, Refuse},
+		"result": {Drop, Drop, ToOne, Drop, Drop},
+		"error":  {Drop, Drop, ToOne, Drop, Drop},
+	},
 }
 
 // Decide looks the stanza up. all are the account's sessions.
 func Decide(st *stanza.Stanza, all []*sessions.Entry) Action {
-	row, ok := table[key{st.Kind, MessageType(st)}]
+	row, ok := table[st.Kind][MessageType(st)]
 	if !ok {
 		return Drop // subscription stanzas, to sessions that are not theirs
 	}

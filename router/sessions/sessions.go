@@ -9,6 +9,7 @@
 package sessions
 
 import (
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -74,37 +75,37 @@ const shardCount = 64
 
 type shard struct {
 	mu       sync.RWMutex
-	accounts map[jid.JID][]*Entry // by bare JID; slices are never changed in place
+	accounts map[string][]*Entry // by bare JID; slices are never changed in place
+	_        [64]byte            // shards are locked by different cores
 }
 
 // Registry is safe for concurrent use. What it returns is immutable.
-type Registry struct{ shards [shardCount]shard }
+type Registry struct {
+	seed   maphash.Seed
+	shards [shardCount]shard
+}
 
 // NewRegistry returns an empty registry.
 func NewRegistry() *Registry {
-	r := &Registry{}
+	r := &Registry{seed: maphash.MakeSeed()}
 	for i := range r.shards {
-		r.shards[i].accounts = make(map[jid.JID][]*Entry)
+		r.shards[i].accounts = make(map[string][]*Entry)
 	}
 	return r
 }
 
-func (r *Registry) shard(bare jid.JID) *shard {
-	h := uint32(2166136261)
-	s := bare.String()
-	for i := 0; i < len(s); i++ {
-		h = (h ^ uint32(s[i])) * 16777619
-	}
-	return &r.shards[h%shardCount]
+func (r *Registry) shard(bare string) *shard {
+	return &r.shards[maphash.String(r.seed, bare)%shardCount]
 }
 
 // Bind adds a session. An entry of the same full JID is replaced and returned:
 // never two sessions with one address (RFC 6120 §7.7.2.2).
 func (r *Registry) Bind(ref Ref, st State) (replaced *Entry) {
-	s := r.shard(ref.JID.Bare())
+	bare := ref.JID.Bare().String()
+	s := r.shard(bare)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.accounts[ref.JID.Bare()]
+	old := s.accounts[bare]
 	list := make([]*Entry, 0, len(old)+1)
 	for _, e := range old {
 		if e.JID == ref.JID {
@@ -113,14 +114,14 @@ func (r *Registry) Bind(ref Ref, st State) (replaced *Entry) {
 		}
 		list = append(list, e)
 	}
-	s.accounts[ref.JID.Bare()] = append(list, &Entry{Ref: ref, State: st})
+	s.accounts[bare] = append(list, &Entry{Ref: ref, State: st})
 	return replaced
 }
 
 // Unbind removes the session if it is still this very stream's and returns
 // its last state.
 func (r *Registry) Unbind(ref Ref) (*Entry, bool) {
-	bare := ref.JID.Bare()
+	bare := ref.JID.Bare().String()
 	s := r.shard(bare)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,7 +148,7 @@ func (r *Registry) Change(ref Ref, f func(*State)) (*Entry, bool) {
 }
 
 func (r *Registry) update(ref Ref, f func(*Entry)) (*Entry, bool) {
-	bare := ref.JID.Bare()
+	bare := ref.JID.Bare().String()
 	s := r.shard(bare)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,10 +169,11 @@ func (r *Registry) update(ref Ref, f func(*Entry)) (*Entry, bool) {
 // Account returns the sessions of a bare JID in the order of their binding.
 // The slice must not be changed.
 func (r *Registry) Account(bare jid.JID) []*Entry {
-	s := r.shard(bare)
+	key := bare.String()
+	s := r.shard(key)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.accounts[bare]
+	return s.accounts[key]
 }
 
 // Find returns the session that is bound to exactly this address.
