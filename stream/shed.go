@@ -119,8 +119,7 @@ type holder struct {
 
 // fullest returns the sessions that hold most, without and with a connection.
 func (s *Server) fullest() (away, slow []holder) {
-	s.sessions.Range(func(_, v any) bool {
-		sess := v.(*Session)
+	s.sessions.each(func(sess *Session) {
 		n, connected := sess.buffered()
 		switch {
 		case n < shedLeast:
@@ -129,7 +128,6 @@ func (s *Server) fullest() (away, slow []holder) {
 		default:
 			away = append(away, holder{sess, n})
 		}
-		return true
 	})
 	for _, l := range [][]holder{away, slow} {
 		slices.SortFunc(l, func(a, b holder) int { return cmp.Compare(b.bytes, a.bytes) })
@@ -186,10 +184,9 @@ func (s *Session) buffered() (n int64, connected bool) {
 
 // held is what all sessions hold.
 func (s *Server) held() (sum float64) {
-	s.sessions.Range(func(_, v any) bool {
-		n, _ := v.(*Session).buffered()
+	s.sessions.each(func(sess *Session) {
+		n, _ := sess.buffered()
 		sum += float64(n)
-		return true
 	})
 	return sum
 }
