@@ -109,7 +109,8 @@ func (r *Registrar) Submit(ctx context.Context, in ...*stanza.Stanza) {
 
 // Ask sends a request of the server's own and calls done exactly once: with
 // the answer, or with an error when the recipient is gone, answers with an
-// error, or says nothing for AskTimeout. It does not wait. The answer counts
+// error, or says nothing for AskTimeout. It does not wait, but done may be called
+// before it returns, when there is nobody at the address. The answer counts
 // only when it comes from where the request went (RFC 6120 §8.1.2.2).
 func (r *Registrar) Ask(ctx context.Context, q *stanza.Stanza, done func(*stanza.Stanza, error)) {
 	r.server.asks.add(q, done)

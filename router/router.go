@@ -152,6 +152,11 @@ func (s *Server) route(ctx context.Context, batch []*channel.Envelope) error {
 		b.add(ctx, e)
 	}
 	s.mu.RUnlock()
+	if len(b.back) > 0 { // with no lock held: whoever asked may ask somebody else
+		if err := s.links.Out("processor").Send(ctx, b.back); err != nil && ctx.Err() == nil && !errors.Is(err, channel.ErrClosed) {
+			s.log.Error("processor does not take what was not delivered", "err", err, "count", len(b.back))
+		}
+	}
 	if len(b.out) == 0 {
 		return nil
 	}
@@ -167,6 +172,7 @@ type bundle struct {
 	server *Server
 	parts  []*Registrar
 	out    []*channel.Envelope
+	back   []*channel.Envelope // requests of the server's own that reach nobody
 }
 
 func (b *bundle) add(ctx context.Context, e *channel.Envelope) {
@@ -325,6 +331,10 @@ func (b *bundle) fail(ctx context.Context, e *channel.Envelope, c stanza.Conditi
 func (b *bundle) refuse(ctx context.Context, e *channel.Envelope, why *stanza.Error) {
 	b.server.routed.WithLabelValues("refused").Inc()
 	if e.Hops >= channel.MaxHops || e.Stanza.Kind == stanza.Presence && !subscription(e.Stanza.Type) {
+		return
+	}
+	if st := e.Stanza; e.Session.IsZero() && st.Kind == stanza.IQ && (st.Type == stanza.TypeGet || st.Type == stanza.TypeSet) {
+		b.back = append(b.back, &channel.Envelope{Kind: channel.Undelivered, Session: sessions.Ref{JID: st.To}, Raw: e.Raw, Stanza: st, Hops: e.Hops})
 		return
 	}
 	reply := e.Stanza.ErrorReply(why)

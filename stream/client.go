@@ -112,8 +112,18 @@ func (c *Conn) early(ctx context.Context, t stanza.Token) error {
 		if h := c.srv.table.Load().preAuth[q.Name]; h != nil {
 			return c.answerEarly(ctx, st, h)
 		}
+		if q.Name == register { // clients ask without having been offered it
+			return c.answerEarly(ctx, st, noRegistration)
+		}
 	}
 	return &stanza.StreamError{Condition: stanza.StreamNotAuthorized}
+}
+
+var register = stanza.Name{Space: "jabber:iq:register", Local: "query"}
+
+// noRegistration answers when no component takes registrations (XEP-0077 §3.1.1).
+func noRegistration(context.Context, *Conn, *stanza.Stanza) (*stanza.Element, error) {
+	return nil, stanza.NewError(stanza.ServiceUnavailable, "")
 }
 
 func (c *Conn) answerEarly(ctx context.Context, st *stanza.Stanza, h PreAuthIQ) error {

@@ -13,7 +13,7 @@ import (
 
 // Limits of what a client says about itself (XEP-0388 §2.3).
 const (
-	maxClientID = 128 // bytes; a UUID has 36
+	MaxClientID = 128 // bytes; a UUID has 36
 	maxAgent    = 100 // runes of each text
 )
 
@@ -101,7 +101,7 @@ func sasl2Authenticate(ctx context.Context, c *Conn, el *stanza.Element) error {
 func (r *sasl2Request) parse(el *stanza.Element, offer sasl.Offer) error {
 	if ua := el.Child(stanza.NSSASL2, "user-agent"); ua != nil {
 		r.clientID = ua.Get("id")
-		if len(r.clientID) > maxClientID || !utf8.ValidString(r.clientID) {
+		if len(r.clientID) > MaxClientID || !utf8.ValidString(r.clientID) {
 			return &sasl.Failure{Condition: sasl.MalformedRequest, Text: "user-agent id is too long"}
 		}
 		r.agent = agentName(ua)

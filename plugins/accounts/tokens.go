@@ -10,6 +10,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/storage"
+	"parley/stream"
 	"parley/stream/sasl"
 )
 
@@ -23,8 +24,6 @@ const (
 	// maxClients is how many clients of one account may hold tokens; beyond it
 	// the one whose token ends first has to use its password again.
 	maxClients = 100
-	// maxClientID bounds a user-agent id; XEP-0388 §2.3 wants a UUID.
-	maxClientID = 256
 )
 
 const (
@@ -44,7 +43,7 @@ const (
 // issue makes a token and puts it into the client's new slot; one that was
 // issued before and never used is gone (XEP-0484 §3.5).
 func (a *Accounts) issue(ctx context.Context, j jid.JID, clientID, mechanism string, ttl time.Duration) (sasl.Token, error) {
-	if clientID == "" || len(clientID) > maxClientID {
+	if clientID == "" || len(clientID) > stream.MaxClientID {
 		return sasl.Token{}, ErrClient
 	}
 	now := a.env.Clock.Now()
