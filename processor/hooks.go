@@ -28,7 +28,11 @@ var (
 	ToServer = NewHook[*Flow]("to-server")
 	// Bound fires when a stream got its address, before its client knows.
 	Bound = NewHook[*sessions.Entry]("bound")
-	// Unbound fires when a session has ended for good and receives no more.
+	// Resumed fires when a session that had lost its connection has one again
+	// (XEP-0198 §5).
+	Resumed = NewHook[*sessions.Entry]("resumed")
+	// Unbound fires when a session has ended and receives no more. Paused: it
+	// goes on in the next process, and nobody is to be told.
 	Unbound = NewHook[*sessions.Entry]("unbound")
 	// Acked fires when a recipient has taken pending rows (design: D2).
 	Acked = NewHook[Rows]("acked")

@@ -3,8 +3,9 @@
 // A batch is what one read of one session brought. Its stanzas are handled in
 // order; messages collect what has to be stored and are committed together,
 // any other stanza behind them is a barrier: commit, route, then run it.
-// Control envelopes (Bind, Unbind, Acked, Undelivered) travel the same road and
-// become hooks.
+// Control envelopes (Bind, Unbind, Change, Acked, Undelivered) travel the same
+// road and become hooks. How far a session has come is committed with its rows
+// (Keeper), so that a restart forgets neither.
 //
 //	client's stanza   → Outgoing hooks → addressed to
 //	  a domain of ours  → IQ table, ToServer hooks
@@ -189,10 +190,10 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 	case channel.Bind:
 		s.bind(ctx, run, e)
 	case channel.Unbind:
-		s.unbind(ctx, run, e.Session)
+		s.unbind(ctx, run, e)
 		run.handled(e.Session, e.Seq)
 	case channel.Change:
-		s.env.Sessions.Change(e.Session, func(st *sessions.State) { st.Hibernated = e.State.Hibernated })
+		s.change(ctx, run, e)
 	case channel.Acked:
 		tell(ctx, run, Acked, e.Session, Rows{Session: e.Session, IDs: e.Rows})
 	case channel.Undelivered:
@@ -243,12 +244,26 @@ func (s *Server) bindReason(e *channel.Envelope) string {
 	return ""
 }
 
-func (s *Server) unbind(ctx context.Context, run *run, ref sessions.Ref) {
-	entry, ok := s.env.Sessions.Unbind(ref)
+func (s *Server) unbind(ctx context.Context, run *run, e *channel.Envelope) {
+	entry, ok := s.env.Sessions.Unbind(e.Session)
 	if !ok {
 		return // replaced by a newer session: it has been said
 	}
-	tell(ctx, run, Unbound, ref, entry)
+	last := *entry
+	last.Paused = e.Reason == string(stanza.StreamSystemShutdown)
+	tell(ctx, run, Unbound, e.Session, &last)
+}
+
+// change notes whether a session has a connection.
+func (s *Server) change(ctx context.Context, run *run, e *channel.Envelope) {
+	entry, ok := s.env.Sessions.Change(e.Session, func(st *sessions.State) { st.Hibernated = e.State.Hibernated })
+	if !ok || entry.Hibernated {
+		return
+	}
+	tell(ctx, run, Resumed, e.Session, entry)
+	if entry.Paused {
+		s.env.Sessions.Change(e.Session, func(st *sessions.State) { st.Paused = false })
+	}
 }
 
 func (s *Server) send(ctx context.Context, batch []*channel.Envelope) {

@@ -7,6 +7,7 @@ import (
 	"parley/parser/stanza"
 	"parley/router/channel"
 	"parley/router/sessions"
+	"parley/storage"
 )
 
 // Target tells whom an IQ request may address for a handler to see it.
@@ -48,6 +49,7 @@ type Registrar struct {
 	iqs             []registeredIQ
 	features        []string
 	accountFeatures []string
+	keeper          Keeper
 }
 
 type registeredIQ struct {
@@ -59,6 +61,20 @@ type registeredIQ struct {
 func (r *Registrar) IQ(ns, local string, to Target, h IQHandler) {
 	r.iqs = append(r.iqs, registeredIQ{iqKey{ns, local}, iqEntry{to, h}})
 }
+
+// Keeper writes down how far sessions have come, with the rows of their
+// stanzas: after a restart the one is never without the other.
+type Keeper interface {
+	// Keep adds to w what says that everything of the session up to seq is done,
+	// or remembers to do so soon: rows tells whether stanzas have added any. It
+	// is called for one batch of a session at a time.
+	Keep(ref sessions.Ref, seq uint64, rows bool, w *storage.WriteSet) (added bool)
+	// Kept tells what became of what Keep has added.
+	Kept(ref sessions.Ref, seq uint64, stored bool)
+}
+
+// Keep sets who writes down how far sessions have come. One component does.
+func (r *Registrar) Keep(k Keeper) { r.keeper = k }
 
 // Feature announces namespaces in the server's disco#info (XEP-0030 §3).
 func (r *Registrar) Feature(ns ...string) { r.features = append(r.features, ns...) }

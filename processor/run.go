@@ -96,15 +96,22 @@ func (r *run) flush(ctx context.Context) {
 	if len(r.works) == 0 && r.done.IsZero() {
 		return
 	}
-	if all := r.writes(); all != nil {
-		if err := r.server.env.DB.Commit(ctx, all); err != nil {
+	all := r.writes()
+	kept := r.keep(r.done, r.doneSeq, all)
+	if all != nil {
+		err := r.server.env.DB.Commit(ctx, all)
+		if kept {
+			r.kept(r.done, r.doneSeq, err == nil)
+		}
+		if err != nil {
+			kept = false
 			r.commitEach(ctx, err)
 		}
 	}
 	for _, w := range r.works {
 		w.settle(true) // but those that commitEach has told already
 	}
-	out := r.out()
+	out := r.out(kept)
 	r.done = sessions.Ref{}
 	r.works = r.works[:0]
 	r.server.send(ctx, out)
@@ -132,7 +139,7 @@ func (r *run) writes() *storage.WriteSet {
 }
 
 // out is everything that goes to the router.
-func (r *run) out() []*channel.Envelope {
+func (r *run) out(kept bool) []*channel.Envelope {
 	var out []*channel.Envelope
 	for i, w := range r.works {
 		if i == 0 {
@@ -148,7 +155,7 @@ func (r *run) out() []*channel.Envelope {
 	if ack.Kind != 0 { // taken
 		ack = new(channel.Envelope)
 	}
-	ack.Kind, ack.Session, ack.Seq = channel.Handled, r.done, r.doneSeq
+	ack.Kind, ack.Session, ack.Seq, ack.Stored = channel.Handled, r.done, r.doneSeq, kept
 	return append(out, ack)
 }
 
@@ -161,7 +168,16 @@ func (r *run) commitEach(ctx context.Context, err error) {
 			continue
 		}
 		if !errors.Is(err, storage.ErrUnavailable) {
+			var by sessions.Ref
+			var seq uint64
+			if came := w.flow.came; came != nil {
+				by, seq = came.Session, came.Seq
+			}
+			kept := r.keep(by, seq, &w.writes)
 			err = r.server.env.DB.Commit(ctx, &w.writes)
+			if kept {
+				r.kept(by, seq, err == nil)
+			}
 		}
 		if err == nil {
 			continue
@@ -172,6 +188,14 @@ func (r *run) commitEach(ctx context.Context, err error) {
 		w.out = r.answer(w.cause, storeError(err))
 	}
 }
+
+// keep lets what says how far the session has come be committed along.
+// w nil: there is nothing to commit.
+func (r *run) keep(by sessions.Ref, seq uint64, w *storage.WriteSet) bool {
+	return !by.IsZero() && r.table.keeper != nil && r.table.keeper.Keep(by, seq, w != nil, w)
+}
+
+func (r *run) kept(by sessions.Ref, seq uint64, stored bool) { r.table.keeper.Kept(by, seq, stored) }
 
 func storeError(err error) *stanza.Error {
 	if errors.Is(err, storage.ErrUnavailable) {

@@ -13,6 +13,7 @@ type table struct {
 	hooks    map[any]any // *Hook[E] → []hooked[E]
 	features []string    // of the server
 	account  []string    // of each account
+	keeper   Keeper      // nil: a restart ends every session
 
 	outgoing, incoming []hooked[*Flow] // of hooks: every message passes them
 
@@ -37,6 +38,9 @@ func newTable(parts []*Registrar) *table {
 		}
 		for _, q := range r.iqs {
 			t.iq[q.key] = append(t.iq[q.key], q.entry)
+		}
+		if r.keeper != nil {
+			t.keeper = r.keeper
 		}
 		t.features = append(t.features, r.features...)
 		t.account = append(t.account, r.accountFeatures...)

@@ -70,6 +70,7 @@ type Conn struct {
 
 	closeOnce sync.Once
 	closing   atomic.Bool   // shared: our end of the stream is closed
+	pausing   atomic.Bool   // shared: because the server stops; the session need not end with it
 	left      chan struct{} // shared: closed when the session gets nothing more from this connection
 	detached  bool
 }
@@ -453,6 +454,7 @@ func (c *Conn) fail(err error) {
 // goes on until the peer closes its end or the time for that is over.
 func (c *Conn) abort(se *stanza.StreamError) {
 	c.closeOnce.Do(func() {
+		c.pausing.Store(se.Condition == stanza.StreamSystemShutdown)
 		c.closing.Store(true)
 		c.log.Debug("stream closed with an error", "condition", string(se.Condition), "text", se.Text)
 		c.srv.metrics.streamErrors.WithLabelValues(string(se.Condition)).Inc()

@@ -72,10 +72,14 @@ type Registrar struct {
 	preAuth     map[stanza.Name]PreAuthIQ
 	routes      map[string]http.Handler
 	credentials Credentials
+	resumptions Resumptions
 }
 
 // Credentials sets who knows the keys. One component does.
 func (r *Registrar) Credentials(c Credentials) { r.credentials = c }
+
+// Resumptions sets who keeps sessions across a restart. One component does.
+func (r *Registrar) Resumptions(k Resumptions) { r.resumptions = k }
 
 // StreamFeature adds a feature.
 func (r *Registrar) StreamFeature(f Feature) { r.features = append(r.features, f) }
@@ -143,6 +147,7 @@ type table struct {
 	preAuth     map[stanza.Name]PreAuthIQ
 	http        *http.ServeMux
 	credentials Credentials
+	resumptions Resumptions // nil: a restart ends every session
 }
 
 type boundElement struct {
@@ -164,6 +169,9 @@ func newTable(parts []*Registrar) *table {
 		}
 		if p.credentials != nil {
 			t.credentials = p.credentials
+		}
+		if p.resumptions != nil {
+			t.resumptions = p.resumptions
 		}
 	}
 	slices.SortStableFunc(t.features, func(a, b Feature) int { return a.Order - b.Order })

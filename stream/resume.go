@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"crypto/sha256"
 	"strconv"
 	"sync"
 	"time"
@@ -20,14 +21,18 @@ const takeoverWait = 10 * time.Second
 // that comes too late learns how much of what it sent had arrived (XEP-0198 §5).
 const pastSessions = 4096
 
-// resumeTable knows the sessions that may be resumed, by id. It lives as long
-// as the server: after a restart every id is unknown, and what was pending
-// comes out of the archive.
+// Key stands for the id that a client resumes its session by: nobody who sees
+// it can.
+type Key [sha256.Size]byte
+
+func keyOf(id string) Key { return sha256.Sum256([]byte(id)) }
+
+// resumeTable knows the sessions that may be resumed.
 type resumeTable struct {
 	mu   sync.Mutex
-	live map[string]*Session
-	past map[string]pastSession
-	ring []string // ids in past, the oldest at next
+	live map[Key]*Session
+	past map[Key]pastSession
+	ring []Key // of past, the oldest at next
 	next int
 }
 
@@ -36,24 +41,25 @@ type pastSession struct {
 	h       uint32
 }
 
-func (t *resumeTable) add(id string, s *Session) {
+func (t *resumeTable) add(k Key, s *Session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.live == nil {
-		t.live, t.past = map[string]*Session{}, map[string]pastSession{}
+		t.live = map[Key]*Session{}
 	}
-	t.live[id] = s
+	t.live[k] = s
 }
 
 // find returns the account's session, or how far it had come before it ended.
 // Other accounts' ids are as unknown as made-up ones (reliability row 27).
 func (t *resumeTable) find(id string, account jid.JID) (s *Session, h uint32, known bool) {
+	k := keyOf(id)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s := t.live[id]; s != nil && s.ref.JID.Bare() == account {
+	if s := t.live[k]; s != nil && s.ref.JID.Bare() == account {
 		return s, 0, true
 	}
-	p, ok := t.past[id]
+	p, ok := t.past[k]
 	if !ok || p.account != account {
 		return nil, 0, false
 	}
@@ -65,19 +71,33 @@ func (t *resumeTable) forget(s *Session) {
 	s.mu.Lock()
 	m := s.sm
 	s.mu.Unlock()
-	if m == nil || m.id == "" {
+	if m == nil || m.key == (Key{}) {
 		return
 	}
+	t.remember(m.key, pastSession{account: s.ref.JID.Bare(), h: m.counted(s.durable.Load())})
+}
+
+func (t *resumeTable) remove(k Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.live, m.id)
-	t.past[m.id] = pastSession{account: s.ref.JID.Bare(), h: m.counted(s.durable.Load())}
+	delete(t.live, k)
+}
+
+// remember is remove for a session that has ended for good.
+func (t *resumeTable) remember(k Key, p pastSession) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.live, k)
+	if t.past == nil {
+		t.past = map[Key]pastSession{}
+	}
+	t.past[k] = p
 	if len(t.ring) < pastSessions {
-		t.ring = append(t.ring, m.id)
+		t.ring = append(t.ring, k)
 		return
 	}
 	delete(t.past, t.ring[t.next])
-	t.ring[t.next] = m.id
+	t.ring[t.next] = k
 	t.next = (t.next + 1) % pastSessions
 }
 
@@ -121,25 +141,30 @@ func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element,
 	s.takeover.Lock() // of several streams each takes over from the one before; the last one keeps it
 	defer s.takeover.Unlock()
 	if !s.surrender(ctx) {
-		return smFailed(stanza.ItemNotFound), nil
+		return notFound(s.sm.counted(s.durable.Load()), true), nil
 	}
 	s.mu.Lock()
 	if s.ended || s.broken {
-		last := s.sm.counted(s.durable.Load())
 		s.mu.Unlock()
-		return notFound(last, true), nil
+		return notFound(s.sm.counted(s.durable.Load()), true), nil
 	}
-	if err := s.acknowledged(h); err != nil {
+	rows, err := s.regain(h)
+	if err == nil {
+		err = s.acknowledged(h)
+	}
+	if err != nil {
 		s.mu.Unlock()
 		s.tellHibernated(ctx)
 		return nil, err
 	}
+	s.lasting(func(k Resumptions) { k.Away(s.ref, time.Time{}) })
 	s.conn, s.opening, s.resending = c, true, true
 	s.sm.owed, s.sm.asked, s.pinged, s.away = false, time.Time{}, time.Time{}, time.Time{}
 	answer := stanza.El(stanza.NSSM, "resumed").With("previd", previd).
 		With("h", strconv.FormatUint(uint64(s.sm.counted(s.durable.Load())), 10))
 	s.mu.Unlock()
 	s.heard()
+	s.had(ctx, rows)
 	c.established(s)
 	c.log.Info("resumed", "transport", c.tr.Name())
 	s.tellHibernated(ctx)
@@ -180,7 +205,7 @@ func (s *Session) surrender(ctx context.Context) bool {
 		s.tellHibernated(ctx)
 		return false
 	}
-	if !waitFor(ctx, limit, s.settled()) {
+	if !waitFor(ctx, limit, s.settled()) || !s.settle(ctx) {
 		s.tellHibernated(ctx)
 		return false
 	}
@@ -217,6 +242,9 @@ func (s *Session) settled() <-chan struct{} {
 func (s *Session) hibernate() {
 	s.conn, s.left = nil, s.conn
 	s.away = s.srv.env.Clock.Now()
+	if !s.left.pausing.Load() { // it is not the client that has gone
+		s.lasting(func(k Resumptions) { k.Away(s.ref, s.away) })
+	}
 	s.sm.asked = time.Time{}
 	s.opening, s.resending = false, false
 	s.makeRoom()
@@ -238,12 +266,5 @@ func (s *Session) tellHibernated(ctx context.Context) {
 	e := &channel.Envelope{Kind: channel.Change, Session: s.ref, State: &sessions.State{Hibernated: is}}
 	if err := s.srv.send(ctx, e); err != nil {
 		s.srv.log.Error("hibernation not told", "jid", s.ref.JID.String(), "err", err)
-	}
-}
-
-// endHibernated ends what has no connection when the server stops.
-func (s *Server) endHibernated() {
-	for _, sess := range s.resumes.all() {
-		sess.end(context.Background())
 	}
 }

@@ -18,7 +18,8 @@ type Session struct {
 	srv       *Server
 	ref       sessions.Ref
 	received  atomic.Uint64 // stanzas read; the Seq of the last one
-	durable   atomic.Uint64 // stanzas that are done and stored: the h of XEP-0198
+	durable   atomic.Uint64 // stanzas that are done, their rows stored
+	stored    atomic.Uint64 // those that a restart does not forget to have been done
 	lastHeard atomic.Int64  // unix nanoseconds, for the idle check
 	bindDone  chan string   // the answer to Bind
 
@@ -98,14 +99,12 @@ func (s *Session) handled(e *channel.Envelope) bool {
 		}
 		return false
 	}
-	for {
-		old := s.durable.Load()
-		if e.Seq <= old {
-			return false
-		}
-		if s.durable.CompareAndSwap(old, e.Seq) {
-			break
-		}
+	news := raise(&s.durable, e.Seq)
+	if e.Stored {
+		news = raise(&s.stored, e.Seq) || news
+	}
+	if !news {
+		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,6 +113,35 @@ func (s *Session) handled(e *channel.Envelope) bool {
 		s.caughtUp = nil
 	}
 	return s.ackOwed()
+}
+
+// raise reports whether n is more than what was counted.
+func raise(count *atomic.Uint64, n uint64) bool {
+	for {
+		old := count.Load()
+		if n <= old {
+			return false
+		}
+		if count.CompareAndSwap(old, n) {
+			return true
+		}
+	}
+}
+
+// safe is how many stanzas the client may be told are done, because no restart
+// takes that back (promise D1; design: h never goes back).
+func (s *Session) safe() uint64 {
+	if k := s.srv.table.Load().resumptions; k != nil && s.sm.key != (Key{}) && k.Keeps(s.ref) {
+		return s.stored.Load()
+	}
+	return s.durable.Load()
+}
+
+// lasting calls f with who keeps sessions across a restart, if somebody does.
+func (s *Session) lasting(f func(Resumptions)) {
+	if k := s.srv.table.Load().resumptions; k != nil {
+		f(k)
+	}
 }
 
 // open lets deliveries out: the client has been told that it has a session.
@@ -334,8 +362,9 @@ func (s *Session) lost(ctx context.Context, c *Conn) {
 		s.mu.Unlock()
 		return
 	}
-	// What was closed by </stream:stream> or an error is over (XEP-0198 §7).
-	if s.sm.resumable() && !s.broken && !c.closing.Load() {
+	// What was closed by </stream:stream> or an error is over (XEP-0198 §7), but
+	// for the error that says that the server stops.
+	if s.sm.resumable() && !s.broken && (!c.closing.Load() || c.pausing.Load()) {
 		s.hibernate()
 		s.left = nil
 		s.mu.Unlock()

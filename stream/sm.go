@@ -14,7 +14,7 @@ import (
 // guards it. Both directions count with 64 bits and show 32 of them, which is
 // the wrap at 2^32 that §4 asks for.
 type management struct {
-	id     string        // names the session for resumption; "": it cannot be resumed
+	key    Key           // names the session for resumption; zero: it cannot be resumed
 	window time.Duration // how long it may be resumed
 	base   uint64        // Session.received when it was enabled
 
@@ -28,7 +28,9 @@ type management struct {
 	fresh  int       // sent since the last <r/>
 	stored bool      // a row is among them
 	owed   bool      // an <r/> was answered with less than had been received
-	told   uint64    // the durable count of the last <a/>
+	told   uint64    // the count of the last <a/>
+
+	before *Outbound // what the process before this one had sent; until it is resumed
 }
 
 // Limits of stream management that are nobody's choice.
@@ -97,9 +99,13 @@ func (s *Session) enable(el *stanza.Element) *stanza.Element {
 	if secs, err := strconv.ParseUint(el.Get("max"), 10, 31); err == nil && secs > 0 {
 		s.sm.window = min(s.sm.window, time.Duration(secs)*time.Second)
 	}
-	s.sm.id = rand.Text()
-	s.srv.resumes.add(s.sm.id, s)
-	return enabled.With("id", s.sm.id).With("resume", "true").
+	id := rand.Text()
+	s.sm.key = keyOf(id)
+	s.srv.resumes.add(s.sm.key, s)
+	s.lasting(func(k Resumptions) {
+		k.Begin(Lasting{Ref: s.ref, Key: s.sm.key, Base: s.sm.base, Window: s.sm.window})
+	})
+	return enabled.With("id", id).With("resume", "true").
 		With("max", strconv.Itoa(int((s.sm.window+time.Second-1)/time.Second)))
 }
 
@@ -111,12 +117,11 @@ func parseH(v string) (uint32, bool) {
 	return uint32(h), err == nil
 }
 
-// counted is the h for the client: what is durable, since stream management
-// was enabled (promise D1). durable may lag behind the base.
-func (m *management) counted(durable uint64) uint32 { return uint32(max(durable, m.base) - m.base) }
+// counted is the h for the client: what is done, since stream management was
+// enabled. done may lag behind the base.
+func (m *management) counted(done uint64) uint32 { return uint32(max(done, m.base) - m.base) }
 
-// smRequested answers <r/> at once with what is durable; what is still on its
-// way is acknowledged when it has arrived (see ackOwed).
+// smRequested answers <r/> at once with what is safe; what is still on its way is acknowledged when it has arrived (see ackOwed).
 func smRequested(_ context.Context, c *Conn, _ *stanza.Element) error {
 	s, err := c.managedSession()
 	if err != nil {
@@ -144,17 +149,17 @@ func (c *Conn) managedSession() (*Session, error) {
 
 // acknowledge queues an <a/>; s.mu is held.
 func (s *Session) acknowledge() {
-	durable := s.durable.Load()
-	s.sm.told = durable
-	s.sm.owed = durable < s.received.Load()
-	s.conn.Send(stanza.El(stanza.NSSM, "a").With("h", strconv.FormatUint(uint64(s.sm.counted(durable)), 10)))
+	m := s.sm
+	m.told = s.safe()
+	m.owed = m.told < s.received.Load()
+	s.conn.Send(stanza.El(stanza.NSSM, "a").With("h", strconv.FormatUint(uint64(m.counted(m.told)), 10)))
 }
 
 // ackOwed tells the client unasked that what its <r/> asked about has become
 // durable; true: something was queued. s.mu is held.
 func (s *Session) ackOwed() bool {
 	m := s.sm
-	if m == nil || !m.owed || s.conn == nil || s.opening || s.conn.closing.Load() || s.durable.Load() <= m.told {
+	if m == nil || !m.owed || s.conn == nil || s.opening || s.conn.closing.Load() || s.safe() <= m.told {
 		return false
 	}
 	s.acknowledge()
@@ -184,14 +189,8 @@ func smAcknowledged(_ context.Context, c *Conn, el *stanza.Element) error {
 func (s *Session) acknowledged(h uint32) error {
 	m := s.sm
 	at := m.position(h)
-	if at > m.sent { // XEP-0198 §6
-		count := strconv.FormatUint(uint64(uint32(m.sent)), 10)
-		given := strconv.FormatUint(uint64(h), 10)
-		return &stanza.StreamError{
-			Condition: stanza.StreamUndefinedCondition,
-			Text:      "You acknowledged " + given + " stanzas, but I only sent you " + count + " so far.",
-			App:       stanza.El(stanza.NSSM, "handled-count-too-high").With("h", given).With("send-count", count),
-		}
+	if at > m.sent {
+		return m.tooHigh(h)
 	}
 	m.asked = time.Time{}
 	if at <= m.acked {
@@ -219,6 +218,17 @@ func (s *Session) acknowledged(h uint32) error {
 		s.srv.acks.add(s.ref, rows...)
 	}
 	return nil
+}
+
+// tooHigh is XEP-0198 §6.
+func (m *management) tooHigh(h uint32) error {
+	count := strconv.FormatUint(uint64(uint32(m.sent)), 10)
+	given := strconv.FormatUint(uint64(h), 10)
+	return &stanza.StreamError{
+		Condition: stanza.StreamUndefinedCondition,
+		Text:      "You acknowledged " + given + " stanzas, but I only sent you " + count + " so far.",
+		App:       stanza.El(stanza.NSSM, "handled-count-too-high").With("h", given).With("send-count", count),
+	}
 }
 
 // position is the count that h stands for: the one nearest to what is known.
@@ -333,7 +343,7 @@ func (m *management) push(d delivery) {
 }
 
 // resumable reports whether the session may outlive its connection.
-func (m *management) resumable() bool { return m != nil && m.id != "" && m.gaps == 0 }
+func (m *management) resumable() bool { return m != nil && m.key != Key{} && m.gaps == 0 }
 
 // resend writes everything that is not acknowledged; s.mu is held.
 func (s *Session) resend() {

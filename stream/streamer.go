@@ -4,7 +4,8 @@
 // A Conn is one transport with one reader goroutine; it walks through the
 // phases of RFC 6120 (header, STARTTLS, SASL, bind) with SASL2 and Bind 2 as
 // the shorter road through the same code. A Session is what was bound: it
-// survives the Conn when stream management lets it (XEP-0198 §5). What one
+// survives the Conn when stream management lets it (XEP-0198 §5), and the
+// process when somebody keeps it meanwhile (restart.go). What one
 // read brings is one batch into the pipeline; what comes back is appended to
 // the recipients' transports, and each touched one is flushed once per batch.
 package stream
@@ -184,10 +185,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	back.Go(func() { s.watchSessions(receiving) })
 	back.Go(func() { s.watchMemory(receiving) })
 
+	s.revive(ctx)
 	err := s.listen(ctx, sv)
 	s.conns.shutdown(s.cfg.Timeouts.Drain)
 	sv.tasks.Wait()
-	s.endHibernated()
+	s.pauseAll()
 	s.errands.wait()
 	stopReceiving()
 	back.Wait()

@@ -129,6 +129,9 @@ func (g *guard) bound(ctx context.Context, e *sessions.Entry) (processor.Verdict
 		g.accounts.close(context.WithoutCancel(ctx), e.Ref)
 		return processor.Continue, nil
 	}
+	if e.Paused { // goes on after a restart: nobody has logged in
+		return processor.Continue, nil
+	}
 	if g.noteLogin(account) {
 		g.logFailure("logins not written", g.writeLogins(ctx))
 	}

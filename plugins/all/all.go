@@ -22,6 +22,7 @@ import (
 	"parley/plugins/presence"
 	"parley/plugins/private"
 	"parley/plugins/register"
+	"parley/plugins/resumption"
 	"parley/plugins/roster"
 	"parley/plugins/session"
 	"parley/plugins/vcard"
@@ -59,6 +60,7 @@ func Plugins() []plugins.Plugin {
 		presence.Plugin,
 		private.Plugin,
 		register.Plugin,
+		resumption.Plugin,
 		roster.Plugin,
 		session.Plugin,
 		vcard.Plugin,

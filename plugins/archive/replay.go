@@ -43,6 +43,7 @@ type replays struct {
 // does, because it is woken only while it waits.
 type replay struct {
 	ref   sessions.Ref
+	alone bool               // only what was sent to exactly this session
 	owner *owner             // nil: not looked up yet
 	from  int64              // everything up to here was looked at
 	floor int64              // where a second look begins: commits come out of order
@@ -54,6 +55,8 @@ type replay struct {
 // counts the session is marked, so that nothing newer gets in between.
 func (r *replays) register(reg *processor.Registrar) {
 	r.busy = make(chan struct{}, replayAtOnce)
+	processor.On(reg, processor.Bound, processor.Normal, r.restored)
+	processor.On(reg, processor.Resumed, processor.Normal, r.resumed)
 	processor.On(reg, processor.Outgoing, processor.Early, r.expect)
 	processor.On(reg, processor.Outgoing, processor.Last, r.available)
 }
@@ -93,16 +96,42 @@ func (r *replays) available(ctx context.Context, f *processor.Flow) (processor.V
 		r.live(now.Ref)
 		return processor.Continue, nil
 	}
-	r.begin(ctx, now.Ref)
+	r.begin(ctx, now.Ref, false)
 	return processor.Continue, nil
 }
 
-func (r *replays) begin(ctx context.Context, ref sessions.Ref) {
-	re := &replay{ref: ref, sent: map[int64]struct{}{}, floor: idAt(r.part.env.Clock.Now().Add(-commitLimit))}
+// consumes reports whether a session of before the start gets what is pending:
+// one with a negative priority never does, one without presence gets what was
+// sent to it alone.
+func consumes(e *sessions.Entry) bool {
+	return e.Paused && e.Kind == sessions.Client && (!e.Available || e.Receives())
+}
+
+// restored holds messages back from a session of before the start until its
+// client comes: what that was sent and has not got comes first (D3).
+func (r *replays) restored(_ context.Context, e *sessions.Entry) (processor.Verdict, error) {
+	if consumes(e) {
+		r.part.reg.Change(e.Ref, func(st *sessions.State) { st.Replaying = true })
+	}
+	return processor.Continue, nil
+}
+
+// resumed brings what is pending to a client that has come back after a
+// restart (XEP-0198 §5): what it had been sent is among that.
+func (r *replays) resumed(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
+	if consumes(e) && e.Replaying {
+		r.begin(ctx, e.Ref, !e.Available)
+	}
+	return processor.Continue, nil
+}
+
+// begin starts a replay; alone: of what was sent to this very session.
+func (r *replays) begin(ctx context.Context, ref sessions.Ref, alone bool) {
+	re := &replay{ref: ref, alone: alone, sent: map[int64]struct{}{}, floor: idAt(r.part.env.Clock.Now().Add(-commitLimit))}
 	r.mu.Lock()
 	re.from = r.left[ref]
 	delete(r.left, ref)
-	if r.open[ref] != nil {
+	if old := r.open[ref]; old != nil && !old.alone {
 		r.mu.Unlock()
 		return
 	}
@@ -135,7 +164,9 @@ func (r *replays) run(ctx context.Context, re *replay) {
 			r.part.env.Clock.AfterFunc(commitLimit, func() { r.part.env.Sessions.Settle(re.ref) })
 			r.mu.Lock()
 			delete(r.open, re.ref)
-			r.left[re.ref] = re.from
+			if !re.alone {
+				r.left[re.ref] = re.from
+			}
 			r.mu.Unlock()
 			return
 		}
@@ -297,6 +328,9 @@ func (p *part) delayed(re *replay, row row, added []byte) (*channel.Envelope, []
 	if err != nil { // removed from the archive, or damaged: it can never be delivered
 		p.env.Log.Error("pending message is lost", "owner", re.owner.jid.String(), "id", row.id, "err", err)
 		p.acks.add(re.owner, row.id)
+		return nil, added
+	}
+	if re.alone && st.To != re.ref.JID {
 		return nil, added
 	}
 	from := len(added)

@@ -69,6 +69,7 @@ type House struct {
 var (
 	_ script.Target     = (*House)(nil)
 	_ script.Configurer = (*House)(nil)
+	_ script.Killer     = (*House)(nil)
 )
 
 // Start starts a house that ends with the test.
@@ -264,6 +265,20 @@ func (h *House) Restart(ctx context.Context) error {
 	if err := h.Stop(ctx); err != nil {
 		return err
 	}
+	return h.start(ctx)
+}
+
+// Kill implements script.Killer: the database is cut off first, so that the
+// house ends with what is committed at that moment.
+func (h *House) Kill(ctx context.Context) error {
+	h.mu.Lock()
+	host, db := h.host, h.db
+	h.host, h.db = nil, nil
+	h.mu.Unlock()
+	if err := db.Close(); err != nil {
+		return err
+	}
+	_ = host.Stop(ctx) // it complains of the database
 	return h.start(ctx)
 }
 

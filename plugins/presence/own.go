@@ -109,6 +109,10 @@ func (c *component) unbound(ctx context.Context, e *sessions.Entry) (processor.V
 	if e.Kind != sessions.Client {
 		return processor.Continue, nil
 	}
+	if e.Paused { // its contacts learn of no end that it has not come to
+		c.directed.take(e.JID)
+		return processor.Continue, nil
+	}
 	gone := *e
 	withdraw(&gone.State)
 	st := stanza.Make(stanza.Presence, stanza.TypeUnavailable, e.JID, jid.JID{}, "")

@@ -126,6 +126,7 @@ func (c *component) Register(r *processor.Registrar) {
 	processor.On(r, processor.Outgoing, processor.Normal, c.outgoing)
 	processor.On(r, processor.Incoming, processor.Normal, c.incoming)
 	processor.On(r, processor.Unbound, processor.Normal, c.unbound)
+	processor.On(r, processor.Resumed, processor.Normal, c.resumed)
 	processor.On(r, processor.AccountRemoved, processor.Normal, c.accountRemoved)
 	processor.On(r, roster.Removed, processor.Normal, c.removed)
 }

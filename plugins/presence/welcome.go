@@ -7,6 +7,7 @@ import (
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins/roster"
+	"parley/processor"
 	"parley/router/channel"
 	"parley/router/sessions"
 )
@@ -39,6 +40,30 @@ func (c *component) welcome(ctx context.Context, s *sessions.Entry, contacts *ro
 	c.house.Route(ctx, probes...)
 	c.askAgain(ctx, own, contacts)
 	return c.repeatRequests(ctx, s, contacts)
+}
+
+// resumed brings a session that goes on after a restart what it may have
+// missed: who is there now, and who is not any more. Its own presence need not
+// be told: it was never taken back.
+func (c *component) resumed(ctx context.Context, s *sessions.Entry) (processor.Verdict, error) {
+	if !s.Paused || !s.Available {
+		return processor.Continue, nil
+	}
+	contacts, err := c.rosters.Contacts(ctx, s.JID.Bare())
+	if err != nil {
+		return processor.Continue, err
+	}
+	var gone []*channel.Envelope
+	for _, contact := range contacts.Subscriptions() {
+		if c.env.Local(contact.Domain()) && len(c.sessionsOf(contact, isAvailable)) == 0 { // as a probe is answered (§4.3.2)
+			st := stanza.Make(stanza.Presence, stanza.TypeUnavailable, contact, s.JID, newID())
+			e := roster.For(s, st)
+			e.Class, e.Solicited = channel.Presence, true
+			gone = append(gone, e)
+		}
+	}
+	c.house.Route(ctx, gone...)
+	return processor.Continue, c.welcome(ctx, s, contacts)
 }
 
 // askAgain repeats to other servers what they have not answered: the first

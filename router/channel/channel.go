@@ -74,8 +74,9 @@ type Envelope struct {
 	Private   bool            // Route: no copies to other devices (XEP-0280 §9)
 	Replay    bool            // Route: goes to exactly this full JID, pending replay included
 	Solicited bool            // Route, Deliver: the recipient has asked for it, so it waits for room instead of being cut off
+	Stored    bool            // Handled: a restart does not forget Seq
 	Hops      uint8           // how often the house has re-routed it; bounded, so that loops end
-	Reason    string          // Close: stream error condition; Handled of a Bind: why it was refused
+	Reason    string          // Close: stream error condition; Unbind: why it ended, when by ours; Handled of a Bind: why it was refused
 	Stamp     int64           // Undelivered: when it was first handed over, unix microseconds
 
 	one [1]sessions.Ref // room for To, which mostly is one

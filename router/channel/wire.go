@@ -22,7 +22,7 @@ var ErrWire = errors.New("not an envelope")
 // addresses and the language.
 func Encode(dst []byte, e *Envelope) []byte {
 	w := writer{append(dst, WireVersion, byte(e.Kind), byte(e.Class))}
-	w.flags(e.Private, e.Replay, e.Solicited, e.Stanza != nil, e.State != nil)
+	w.flags(e.Private, e.Replay, e.Solicited, e.Stanza != nil, e.State != nil, e.Stored)
 	w.ref(e.Session)
 	w.uint(e.Seq)
 	w.str(e.Lang)
@@ -60,7 +60,7 @@ func Decode(b []byte, jids *jid.Cache) (*Envelope, error) {
 	e := &Envelope{Kind: Kind(b[1]), Class: Class(b[2])}
 	r := reader{b: b[3:]}
 	var hasStanza, hasState bool
-	r.flags(&e.Private, &e.Replay, &e.Solicited, &hasStanza, &hasState)
+	r.flags(&e.Private, &e.Replay, &e.Solicited, &hasStanza, &hasState, &e.Stored)
 	e.Session = r.ref()
 	e.Seq = r.uint()
 	e.Lang = r.str()
@@ -161,7 +161,7 @@ func (w *writer) time(t time.Time) {
 
 func (w *writer) state(s *sessions.State) {
 	w.b = append(w.b, byte(s.Kind), byte(s.Priority))
-	w.flags(s.Available, s.Interested, s.Carbons, s.Blocking, s.Hibernated, s.Replaying, s.Secure)
+	w.flags(s.Available, s.Interested, s.Carbons, s.Blocking, s.Hibernated, s.Replaying, s.Secure, s.Paused)
 	w.bytes(s.Presence)
 	w.time(s.PresenceAt)
 	for _, v := range [...]string{s.CapsNode, s.CapsHash, s.Device, s.Remote, s.Transport} {
@@ -273,7 +273,7 @@ func (r *reader) time() time.Time {
 
 func (r *reader) state() *sessions.State {
 	s := &sessions.State{Kind: sessions.Kind(r.byte()), Priority: int8(r.byte())}
-	r.flags(&s.Available, &s.Interested, &s.Carbons, &s.Blocking, &s.Hibernated, &s.Replaying, &s.Secure)
+	r.flags(&s.Available, &s.Interested, &s.Carbons, &s.Blocking, &s.Hibernated, &s.Replaying, &s.Secure, &s.Paused)
 	s.Presence = r.bytes()
 	s.PresenceAt = r.time()
 	for _, v := range [...]*string{&s.CapsNode, &s.CapsHash, &s.Device, &s.Remote, &s.Transport} {

@@ -41,6 +41,12 @@ type Configurer interface {
 	Configure(ctx context.Context, overlay []byte) error
 }
 
+// Killer is a Target that can end as kill -9 ends a program. Against a Target without it scripts with kill are skipped.
+type Killer interface {
+	// Kill ends the server so that nothing is written any more, and starts it again with the same data.
+	Kill(ctx context.Context) error
+}
+
 // Via is the way clients log in unless their script says otherwise.
 type Via uint8
 

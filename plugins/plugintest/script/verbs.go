@@ -89,6 +89,12 @@ func (x *run) directive(ctx context.Context, st step) error {
 		return nil
 	case "restart":
 		return x.Target.Restart(ctx)
+	case "kill":
+		k, ok := x.Target.(Killer)
+		if !ok {
+			return fmt.Errorf("kill: %w", ErrUnsupported)
+		}
+		return k.Kill(ctx)
 	case "reload":
 		return x.Target.Reload(ctx)
 	}

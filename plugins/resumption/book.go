@@ -1,0 +1,447 @@
+package resumption
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"parley/parser/jid"
+	"parley/plugins"
+	"parley/processor"
+	"parley/router/channel"
+	"parley/router/sessions"
+	"parley/storage"
+	"parley/stream"
+)
+
+// book is what the components of one Host share: a record of each session
+// that is kept, and which of them are to be written. Locks: flushing,
+// record.mu, mu.
+type book struct {
+	env     plugins.Env
+	house   atomic.Pointer[processor.Registrar]
+	seed    maphash.Seed
+	keepers atomic.Int32 // components at work; two while one replaces the other
+	fronts  atomic.Int32
+	limit   atomic.Int64
+	every   atomic.Int64 // a time.Duration
+
+	records  sync.Map // Conn number → *record
+	count    atomic.Int64
+	restored map[stream.Key]left // between Restore and Adopt, which the streamer calls one after the other
+	wake     chan struct{}
+	flushing sync.Mutex // one flush at a time
+
+	mu    sync.Mutex
+	dirty []*record
+	timer bool
+}
+
+// record is one session.
+type record struct {
+	ref   sessions.Ref
+	key   stream.Key
+	id    int64
+	base  uint64
+	span  time.Duration
+	epoch int64
+
+	mu     sync.Mutex
+	seq    uint64 // what the house has handled
+	stored uint64 // what the row says, as far as is known
+	there  bool   // the row is in the table
+	stale  bool   // the state may differ from the row's
+	state  uint64 // hash of the row's state; 0: unknown
+	trying uint64 // of the one that a batch is committing
+	busy   int    // commits of batches under way
+	queued bool   // in book.dirty
+	away   time.Time
+	last   *sessions.Entry  // Paused: what it was
+	sent   *stream.Outbound // Paused: what goes into the row
+	gone   bool             // ended: the row goes
+}
+
+func newBook(env plugins.Env) *book {
+	b := &book{env: env, seed: maphash.MakeSeed(), restored: map[stream.Key]left{}, wake: make(chan struct{}, 1)}
+	b.limit.Store(int64(defaults().Sessions))
+	b.every.Store(int64(defaults().Every))
+	return b
+}
+
+func (b *book) find(ref sessions.Ref) *record {
+	v, ok := b.records.Load(ref.Conn)
+	if !ok || v.(*record).ref != ref {
+		return nil
+	}
+	return v.(*record)
+}
+
+// Begin implements stream.Resumptions.
+func (b *book) Begin(l stream.Lasting) {
+	if b.count.Load() >= b.limit.Load() || b.keepers.Load() == 0 {
+		return
+	}
+	r := &record{ref: l.Ref, key: l.Key, id: idOf(l.Key), base: l.Base, span: l.Window, seq: l.Base, stored: l.Base, stale: true}
+	b.add(r)
+	r.mu.Lock()
+	b.mark(r)
+	r.mu.Unlock()
+}
+
+func (b *book) add(r *record) {
+	b.records.Store(r.ref.Conn, r)
+	b.count.Add(1)
+}
+
+func (b *book) remove(r *record) {
+	if _, had := b.records.LoadAndDelete(r.ref.Conn); had {
+		b.count.Add(-1)
+	}
+}
+
+// Keeps implements stream.Resumptions.
+func (b *book) Keeps(ref sessions.Ref) bool { return b.find(ref) != nil }
+
+// Away implements stream.Resumptions.
+func (b *book) Away(ref sessions.Ref, since time.Time) {
+	b.with(ref, func(r *record) { r.away, r.state = since, 0 })
+}
+
+// End implements stream.Resumptions.
+func (b *book) End(ref sessions.Ref) { b.with(ref, func(r *record) { r.gone = true }) }
+
+// Pause implements stream.Resumptions.
+func (b *book) Pause(ref sessions.Ref, sent *stream.Outbound) {
+	b.with(ref, func(r *record) { r.sent, r.state = sent, 0 })
+}
+
+// ended is the end of a session's entry in the house.
+func (b *book) ended(e *sessions.Entry) {
+	b.with(e.Ref, func(r *record) {
+		if r.gone = !e.Paused; e.Paused {
+			r.last, r.state = e, 0
+		}
+	})
+}
+
+// with changes a record that has to be written after that.
+func (b *book) with(ref sessions.Ref, f func(*record)) {
+	r := b.find(ref)
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(r)
+	r.stale = true
+	b.mark(r)
+}
+
+// Keep implements processor.Keeper.
+func (b *book) Keep(ref sessions.Ref, seq uint64, rows bool, w *storage.WriteSet) bool {
+	r := b.find(ref)
+	if r == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seq = max(r.seq, seq)
+	if r.gone {
+		return false
+	}
+	if !rows { // an IQ or presence: what may have changed the state
+		r.stale = true
+		b.mark(r)
+		return false
+	}
+	state, added := b.write(r, w)
+	if added {
+		r.trying = state
+		r.busy++
+	}
+	return added
+}
+
+// Kept implements processor.Keeper.
+func (b *book) Kept(ref sessions.Ref, seq uint64, stored bool) {
+	r := b.find(ref)
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busy--
+	if !stored {
+		b.mark(r)
+		return
+	}
+	b.written(r, seq, r.trying)
+}
+
+// write adds the record to w as far as it has changed, unless the session is
+// ending. state is the hash of the state that goes along, 0: none does. r.mu is
+// held.
+func (b *book) write(r *record, w *storage.WriteSet) (state uint64, added bool) {
+	h := int64(r.seq - r.base)
+	if r.there && !r.stale {
+		w.Add(&writeCount, r.id, r.epoch, h)
+		return 0, true
+	}
+	e := r.last
+	if e == nil {
+		now, ok := b.env.Sessions.Find(r.ref.JID)
+		if !ok || now.Ref != r.ref {
+			return 0, false
+		}
+		e = now
+	}
+	blob := encodeState(e)
+	state = maphash.Bytes(b.seed, blob) | 1
+	r.stale = false
+	if r.there && state == r.state {
+		w.Add(&writeCount, r.id, r.epoch, h)
+		return 0, true
+	}
+	var away int64
+	if !r.away.IsZero() {
+		away = r.away.UnixMicro()
+	}
+	var acked, queue any
+	if r.sent != nil {
+		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent.Rows)
+	}
+	w.Add(&writeRow, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, acked, queue)
+	return state, true
+}
+
+// written notes what is in the table now. r.mu is held.
+func (b *book) written(r *record, seq, state uint64) {
+	r.stored = max(r.stored, seq)
+	if state != 0 {
+		r.there, r.state = true, state
+	}
+}
+
+// mark puts the record on the list of those to be written soon. r.mu is held.
+func (b *book) mark(r *record) {
+	if r.queued {
+		return
+	}
+	r.queued = true
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dirty = append(b.dirty, r)
+	if !b.timer {
+		b.timer = true
+		b.env.Clock.AfterFunc(time.Duration(b.every.Load()), b.kick)
+	}
+}
+
+func (b *book) kick() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run writes until ctx is done.
+func (b *book) run(ctx context.Context) {
+	b.kick() // what nobody was there to write
+	for {
+		select {
+		case <-b.wake:
+		case <-ctx.Done():
+			return
+		}
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
+		if err := b.flush(limited); err != nil {
+			b.env.Log.Warn("sessions not written down; nothing of what they did since is acknowledged", "err", err)
+		}
+		cancel()
+	}
+}
+
+const (
+	writeLimit = 30 * time.Second
+	writeBatch = 500 // rows of one commit, so that messages do not wait for long
+)
+
+// flush writes every record that is on the list.
+func (b *book) flush(ctx context.Context) error {
+	b.flushing.Lock()
+	defer b.flushing.Unlock()
+	b.mu.Lock()
+	list := b.dirty
+	b.dirty, b.timer = nil, false
+	b.mu.Unlock()
+	for len(list) > 0 {
+		n := min(len(list), writeBatch)
+		if err := b.flushSome(ctx, list[:n]); err != nil {
+			for _, r := range list {
+				r.mu.Lock()
+				r.queued, r.stale = false, true
+				b.mark(r)
+				r.mu.Unlock()
+			}
+			return err
+		}
+		list = list[n:]
+	}
+	return nil
+}
+
+// attempt is a record as a flush has found it.
+type attempt struct {
+	seq, state    uint64
+	written, gone bool
+}
+
+func (b *book) flushSome(ctx context.Context, list []*record) error {
+	var w storage.WriteSet
+	tries := make([]attempt, len(list))
+	for i, r := range list {
+		r.mu.Lock()
+		r.queued = false
+		tries[i] = attempt{seq: r.seq, gone: r.gone && r.busy == 0}
+		switch {
+		case tries[i].gone:
+			w.Add(&deleteRow, r.id, r.epoch)
+		case r.gone: // a batch is still committing the row
+			b.mark(r)
+		default:
+			tries[i].state, tries[i].written = b.write(r, &w)
+		}
+		r.mu.Unlock()
+	}
+	if err := b.env.DB.Commit(ctx, &w); err != nil {
+		return fmt.Errorf("%d sessions: %w", len(list), err)
+	}
+	var news []*channel.Envelope
+	for i, r := range list {
+		r.mu.Lock()
+		t := tries[i]
+		if t.written && !r.gone && t.seq > r.stored {
+			news = append(news, &channel.Envelope{Kind: channel.Handled, Session: r.ref, Seq: t.seq, Stored: true})
+		}
+		if t.written {
+			b.written(r, t.seq, t.state)
+		}
+		over := t.gone || r.last != nil && r.there && !r.queued
+		r.mu.Unlock()
+		if over {
+			b.remove(r)
+		}
+	}
+	if house := b.house.Load(); house != nil && len(news) > 0 {
+		house.Route(ctx, news...)
+	}
+	return nil
+}
+
+var errEnding = errors.New("the session is ending")
+
+// Sync implements stream.Resumptions.
+func (b *book) Sync(ctx context.Context, ref sessions.Ref) error {
+	r := b.find(ref)
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	seq := r.seq
+	if r.stored >= seq || r.gone {
+		r.mu.Unlock()
+		return nil
+	}
+	var w storage.WriteSet
+	state, added := b.write(r, &w)
+	if !added {
+		r.mu.Unlock()
+		return errEnding
+	}
+	r.busy++
+	r.mu.Unlock()
+	err := b.env.DB.Commit(ctx, &w)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busy--
+	if err != nil {
+		r.stale = true
+		b.mark(r)
+		return fmt.Errorf("session %s: %w", ref.JID, err)
+	}
+	b.written(r, seq, state)
+	return nil
+}
+
+// Restore implements stream.Resumptions.
+func (b *book) Restore(ctx context.Context) ([]stream.Lasting, error) {
+	if err := b.flush(ctx); err != nil { // what the streamer has left when it stopped alone
+		return nil, err
+	}
+	rows, err := takeAll(ctx, b.env.DB)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]stream.Lasting, 0, len(rows))
+	for _, l := range rows {
+		if l.err != nil {
+			b.env.Log.Warn("a session of before the start cannot be resumed", "err", l.err)
+			b.drop(l)
+			continue
+		}
+		b.restored[l.Key] = l
+		list = append(list, l.Lasting)
+	}
+	return list, nil
+}
+
+// Adopt implements stream.Resumptions.
+func (b *book) Adopt(k stream.Key, ref sessions.Ref) {
+	l, ok := b.restored[k]
+	if !ok {
+		return
+	}
+	delete(b.restored, k)
+	b.add(&record{ref: ref, key: k, id: idOf(k), span: l.Window, epoch: l.epoch, seq: l.H, stored: l.H, there: true, away: l.Away})
+}
+
+// drop lets a row of an earlier process go.
+func (b *book) drop(l left) {
+	r := &record{id: l.id, epoch: l.epoch, there: true, gone: true}
+	r.mu.Lock()
+	b.mark(r)
+	r.mu.Unlock()
+}
+
+// forget lets the rows of an account go before it returns.
+func (b *book) forget(ctx context.Context, account jid.JID) error {
+	if err := b.flush(ctx); err != nil {
+		return err
+	}
+	return deleteAccount(ctx, b.env.DB, account)
+}
+
+// leave is the end of a component. With the last one of its kind nobody keeps
+// the rows up to date any more: those of sessions that go on would tell an h
+// that is too low.
+func (b *book) leave(ctx context.Context, of *atomic.Int32) error {
+	if of.Add(-1) == 0 {
+		b.records.Range(func(_, v any) bool {
+			r := v.(*record)
+			r.mu.Lock()
+			if r.last == nil {
+				r.gone = true
+				b.mark(r)
+			}
+			r.mu.Unlock()
+			return true
+		})
+	}
+	limited, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
+	return b.flush(limited)
+}
