@@ -46,8 +46,14 @@ func newIDs(ctx context.Context, db storage.DB, now func() time.Time) (*ids, err
 // take returns an id for a row that is stored with the flow.
 func (g *ids) take(f *processor.Flow) int64 {
 	id := g.Next()
+	g.cover(f, id)
+	return id
+}
+
+// cover raises the mark beyond an id that is stored with the flow.
+func (g *ids) cover(f *processor.Flow, id int64) {
 	if id <= g.durable.Load() {
-		return id
+		return
 	}
 	mark := id + markAhead
 	f.Store(&raiseMark, 1, mark)
@@ -56,7 +62,6 @@ func (g *ids) take(f *processor.Flow) int64 {
 			old = g.durable.Load()
 		}
 	})
-	return id
 }
 
 // timeOf is the moment an id was given (storage.IDs).

@@ -44,11 +44,11 @@ func (p *part) outgoing(ctx context.Context, f *processor.Flow) (processor.Verdi
 	if keep, err := p.keeps(ctx, o, f.To); err != nil || !keep {
 		return processor.Continue, err
 	}
-	id, known, err := p.identify(ctx, o, f)
+	id, s, err := p.identify(ctx, o, f)
 	if err != nil {
 		return processor.Stop, err
 	}
-	if !known {
+	if s == fresh {
 		p.keep(o, id, f.To, f)
 		p.metrics.stored.WithLabelValues("sent").Inc()
 	}
@@ -73,11 +73,11 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 	if err != nil {
 		return processor.Stop, err
 	}
-	id, known, err := p.identify(ctx, o, f)
+	id, s, err := p.identify(ctx, o, f)
 	if err != nil {
 		return processor.Stop, err
 	}
-	if !known {
+	if s == fresh {
 		if p.full(o) { // RFC 6121 §8.5.2.2.1, XEP-0160 §2 step 3
 			p.metrics.full.Inc()
 			return processor.Stop, stanza.NewError(stanza.ServiceUnavailable, "")
@@ -96,6 +96,12 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 		}
 		p.waits(o, f)
 		p.metrics.stored.WithLabelValues("received").Inc()
+	}
+	// What has been on its way is not sent again: somebody has it, or it is
+	// pending, and then a replay has brought it or will. Here it would come
+	// behind what is newer (D3).
+	if s == sent {
+		return processor.Stop, nil
 	}
 	f.Pending = id
 	f.Append(p.stanzaID(o, id))

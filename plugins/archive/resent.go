@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -13,28 +14,52 @@ import (
 	"parley/storage"
 )
 
-// identify gives the message its id in the owner's archive; known tells that
-// it is there already, because the client sends it a second time: after a
-// failed resumption it cannot know what arrived (rule: duplicate detection).
-func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id int64, known bool, err error) {
+// standing is what the archive knows of a message.
+type standing uint8
+
+const (
+	fresh standing = iota // nothing: its rows have to be stored
+	there                 // it is stored, though its sender was told that it is not: the database could not say
+	sent                  // it is stored and has been on its way
+)
+
+// identify gives the message its id in the owner's archive, the one it has if
+// the client sends it a second time: after a failed resumption it cannot know
+// what arrived (rule: duplicate detection).
+//
+// One whose first commit is still under way gets the same id, and the same rows
+// once more: whichever commit comes through, it is stored once, and when one
+// fails its sender's error is true of that one alone.
+func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id int64, s standing, err error) {
 	key, ok := p.resent.key(o, f.Stanza)
 	if !ok {
-		return p.ids.take(f), false, nil
+		return p.ids.take(f), fresh, nil
 	}
 	if err := p.recall(ctx, o); err != nil {
-		return 0, false, err
+		return 0, fresh, err
+	}
+	if id, ok := p.resent.underWay(key); ok {
+		p.metrics.resent.Inc()
+		p.ids.cover(f, id)
+		f.Settled(func(stored bool) { p.resent.landed(key, stored) })
+		return id, fresh, nil
 	}
 	if id, ok := p.resent.seen.GetIfPresent(key); ok {
 		// What was noted may not have been committed, or be delivered and gone.
+		s := sent
+		if id < 0 {
+			id, s = -id, there
+		}
 		stored, err := p.stored(ctx, o, id)
 		if err != nil || stored {
 			p.metrics.resent.Inc()
-			return id, stored, err
+			return id, s, err
 		}
 	}
 	id = p.ids.take(f)
-	p.resent.seen.Set(key, id)
-	return id, false, nil
+	id = p.resent.begin(key, id)
+	f.Settled(func(stored bool) { p.resent.landed(key, stored) })
+	return id, fresh, nil
 }
 
 func (p *part) stored(ctx context.Context, o *owner, id int64) (bool, error) {
@@ -51,6 +76,31 @@ const (
 	recallSpan = 5 * time.Minute // longer than any acknowledgement is late
 )
 
+// recalled is a table that recall looks into.
+type recalled struct {
+	sql  string
+	scan func(storage.Row) (row, error)
+}
+
+// recallFrom is what the archive holds, and what it must not hold and only
+// waits.
+func (p *part) recallFrom(o *owner) [2]recalled {
+	return [...]recalled{{
+		`SELECT id, peer, key_id, stanza FROM archive WHERE owner = $1 AND id < $2 AND id > (SELECT MAX(id) FROM archive WHERE owner = $1 AND id < $2) - $3 ORDER BY id DESC LIMIT $4`,
+		func(s storage.Row) (row, error) { return p.message(o, s) },
+	}, {
+		`SELECT id, key_id, stanza FROM archive_pending WHERE owner = $1 AND id < $2 AND id > (SELECT MAX(id) FROM archive_pending WHERE owner = $1 AND id < $2) - $3 AND stanza IS NOT NULL ORDER BY id DESC LIMIT $4`,
+		func(s storage.Row) (r row, err error) {
+			var key int64
+			if err := s.Scan(&r.id, &key, &r.raw); err != nil {
+				return r, err
+			}
+			r.raw, err = p.opened(&sealedPending, key, r.raw, o.id, r.id)
+			return r, err
+		},
+	}}
+}
+
 // recall fills, once for each archive, the memory of what was stored before
 // this process began: clients cannot know what of that arrived, and send it
 // again (D2: what comes twice has the same stanza-id).
@@ -63,11 +113,13 @@ func (p *part) recall(ctx context.Context, o *owner) error {
 	if o.recalled.Load() {
 		return nil
 	}
-	rows, err := storage.All(ctx, p.env.DB, func(s storage.Row) (row, error) { return p.message(o, s) },
-		`SELECT id, peer, key_id, stanza FROM archive WHERE owner = $1 AND id < $2 AND id > (SELECT MAX(id) FROM archive WHERE owner = $1 AND id < $2) - $3 ORDER BY id DESC LIMIT $4`,
-		o.id, p.began, recallSpan.Microseconds(), recallRows)
-	if err != nil {
-		return fmt.Errorf("archive of %s: %w", o.jid, err)
+	var rows []row
+	for _, from := range p.recallFrom(o) {
+		some, err := storage.All(ctx, p.env.DB, from.scan, from.sql, o.id, p.began, recallSpan.Microseconds(), recallRows)
+		if err != nil {
+			return fmt.Errorf("archive of %s: %w", o.jid, err)
+		}
+		rows = append(rows, some...)
 	}
 	for _, r := range rows {
 		st, err := stanza.Parse(r.raw, stanza.NSClient, nil)
@@ -83,11 +135,65 @@ func (p *part) recall(ctx context.Context, o *owner) error {
 }
 
 // resent remembers, for a day, under which id a message with an origin-id was
-// stored. An origin-id counts for its sender only (XEP-0359 §6). It is bounded;
+// stored; negative: its sender was told that it was not. An origin-id counts for its sender only (XEP-0359 §6). It is bounded;
 // what this process did not store itself it finds by recall.
 type resent struct {
 	seen *otter.Cache[resentKey, int64]
 	seed [2]maphash.Seed
+
+	mu     sync.Mutex
+	flying map[resentKey]flight // bounded by the commits under way
+}
+
+// flight is a message that is being stored.
+type flight struct {
+	id     int64
+	n      int  // by so many
+	stored bool // by one of them
+}
+
+// underWay returns the id of a message that is being stored, and joins in.
+func (r *resent) underWay(k resentKey) (id int64, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f, ok := r.flying[k]
+	if ok {
+		f.n++
+		r.flying[k] = f
+	}
+	return f.id, ok
+}
+
+// begin notes a message that will be stored. Of two that begin at once the
+// first one's id counts.
+func (r *resent) begin(k resentKey, id int64) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f, ok := r.flying[k]
+	if !ok {
+		f.id = id
+	}
+	f.n++
+	r.flying[k] = f
+	return f.id
+}
+
+// landed is the end of what underWay or begin has begun.
+func (r *resent) landed(k resentKey, stored bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := r.flying[k]
+	f.stored = f.stored || stored
+	if f.n--; f.n > 0 {
+		r.flying[k] = f
+		return
+	}
+	delete(r.flying, k)
+	if f.stored {
+		r.seen.Set(k, f.id)
+	} else {
+		r.seen.Set(k, -f.id)
+	}
 }
 
 type resentKey [2]uint64
@@ -105,7 +211,7 @@ func newResent() (*resent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &resent{seen: c, seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}, nil
+	return &resent{seen: c, flying: map[resentKey]flight{}, seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}, nil
 }
 
 func (r *resent) key(o *owner, st *stanza.Stanza) (k resentKey, ok bool) {
@@ -116,7 +222,7 @@ func (r *resent) key(o *owner, st *stanza.Stanza) (k resentKey, ok bool) {
 	for i := range k {
 		var h maphash.Hash
 		h.SetSeed(r.seed[i])
-		for _, s := range [...]string{o.jid.String(), st.From.Bare().String(), st.To.Bare().String(), el.Get("id")} {
+		for _, s := range [...]string{o.jid.String(), st.From.Bare().String(), st.To.Bare().String(), st.ID, el.Get("id")} {
 			_, _ = h.WriteString(s)
 			_ = h.WriteByte(0)
 		}

@@ -1,0 +1,58 @@
+package archive
+
+import "testing"
+
+// What is sent again while the first commit is under way shares its id: it is
+// stored once, whichever of the commits comes through.
+func TestSentAgainWhileItIsBeingStored(t *testing.T) {
+	k := resentKey{1, 2}
+	for name, c := range map[string]struct {
+		first, second bool
+		want          int64
+	}{
+		"both":   {true, true, 7},
+		"first":  {true, false, 7},
+		"second": {false, true, 7},
+		"none":   {false, false, -7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := newResent()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := r.underWay(k); ok {
+				t.Fatal("under way before it has begun")
+			}
+			if id := r.begin(k, 7); id != 7 {
+				t.Fatalf("id %d", id)
+			}
+			if id, ok := r.underWay(k); !ok || id != 7 {
+				t.Fatalf("the second one gets %d, %v", id, ok)
+			}
+			r.landed(k, c.first)
+			if _, ok := r.underWay(k); !ok {
+				t.Fatal("landed with one still under way")
+			}
+			r.landed(k, c.second)
+			r.landed(k, false) // of the look just now
+			if id, _ := r.seen.GetIfPresent(k); id != c.want {
+				t.Errorf("remembers %d, want %d", id, c.want)
+			}
+			if len(r.flying) > 0 {
+				t.Error("kept for ever")
+			}
+		})
+	}
+}
+
+// Two that begin at the same moment share the first one's id.
+func TestTwoBeginAtOnce(t *testing.T) {
+	r, err := newResent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := resentKey{1, 2}
+	if a, b := r.begin(k, 7), r.begin(k, 8); a != 7 || b != 7 {
+		t.Errorf("%d and %d", a, b)
+	}
+}
