@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -98,6 +99,20 @@ func (a *acks) has(o *owner, id int64) bool {
 		}
 	}
 	return false
+}
+
+// of returns the rows of an owner that has reports. What is asked before the
+// table is read and again after covers what is deleted in between.
+func (a *acks) of(o *owner) map[int64]struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ids := map[int64]struct{}{}
+	for _, all := range [...]map[int64]*ackSet{a.taken, a.busy} {
+		if set := all[o.id]; set != nil {
+			maps.Copy(ids, set.ids)
+		}
+	}
+	return ids
 }
 
 // run writes until ctx is done, and what is left then.

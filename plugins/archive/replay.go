@@ -266,6 +266,7 @@ func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err e
 			return false, false, err
 		}
 	}
+	taken := r.part.acks.of(re.owner)
 	rows, err := r.part.pendingAfter(ctx, re.owner, re.from, replayRows)
 	if err != nil {
 		return false, false, err
@@ -278,7 +279,9 @@ func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err e
 			break
 		}
 		re.from = row.id
-		if _, twice := re.sent[row.id]; twice || r.part.acks.has(re.owner, row.id) {
+		_, twice := re.sent[row.id]
+		_, gone := taken[row.id]
+		if twice || gone || r.part.acks.has(re.owner, row.id) {
 			continue
 		}
 		var e *channel.Envelope
