@@ -43,6 +43,7 @@ func newRun(s *Server, t *table, stanzas int) *run {
 // whose fault it was.
 type work struct {
 	cause   *stanza.Stanza
+	seq     uint64 // its place among what its session has sent
 	writes  storage.WriteSet
 	out     []*channel.Envelope
 	settled []func(stored bool)
@@ -170,8 +171,8 @@ func (r *run) commitEach(ctx context.Context, err error) {
 		if !errors.Is(err, storage.ErrUnavailable) {
 			var by sessions.Ref
 			var seq uint64
-			if came := w.flow.came; came != nil {
-				by, seq = came.Session, came.Seq
+			if w.seq != 0 {
+				by, seq = w.flow.Session.Ref, w.seq
 			}
 			kept := r.keep(by, seq, &w.writes)
 			err = r.server.env.DB.Commit(ctx, &w.writes)
@@ -222,6 +223,7 @@ func (r *run) receive(ctx context.Context, e *channel.Envelope) {
 	}
 	w := r.begin(st)
 	defer r.handled(e.Session, e.Seq)
+	w.seq = e.Seq
 	f := &w.flow
 	*f = Flow{Stanza: st, Session: entry, work: w, Hops: e.Hops, came: e}
 	r.guard(f, func() error {
