@@ -32,6 +32,7 @@ type book struct {
 	counts   map[pair]int
 	acks     int
 	refusals int
+	resumed  int                   // sessions, by who never leaves: only a fault has parted them
 	got      map[string][]sighting // by device, in the order of arrival
 	archives map[string][]sighting // by account, in archive order
 	strange  []string              // what needs no audit to be wrong
@@ -124,6 +125,12 @@ func (b *book) archived(account string, s sighting) {
 		return
 	}
 	b.archives[account] = append(b.archives[account], s)
+}
+
+func (b *book) resumptions() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.resumed
 }
 
 // mark is a point in the book.

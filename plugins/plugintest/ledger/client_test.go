@@ -22,6 +22,7 @@ type client struct {
 	conn     *plugintest.Client
 	elements chan *stanza.Element // of conn; closed when it ends
 	previd   string               // "": there is nothing to resume
+	resumed  bool                 // the last login went on with the session before it
 	in       uint32               // stanzas received in this session
 	out      uint32               // stanzas the server has acknowledged in it
 	waiting  []outgoing           // sent, not acknowledged
@@ -58,6 +59,7 @@ func (c *client) connect(ctx context.Context, addr string) error {
 }
 
 func (c *client) begin(ctx context.Context) error {
+	c.resumed = false
 	if c.previd != "" {
 		resumed, err := c.resume(ctx)
 		if err != nil {
@@ -112,6 +114,7 @@ func (c *client) resume(ctx context.Context) (bool, error) {
 		c.previd = ""
 		return false, nil
 	}
+	c.resumed = true
 	return true, nil
 }
 

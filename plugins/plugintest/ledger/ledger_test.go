@@ -65,6 +65,7 @@ func play(t *testing.T, o *outcome, s *server, seed uint64, f fault) {
 	random := mrand.New(mrand.NewPCG(seed, 0))
 	for range o.rounds {
 		pid := s.pid()
+		resumed := w.book.resumptions()
 		began := f(w, random)
 		if o.fault != serverKilled && s.pid() != pid {
 			t.Error("the server was started again")
@@ -73,9 +74,12 @@ func play(t *testing.T, o *outcome, s *server, seed uint64, f fault) {
 		w.progress("recovery", m, 1)
 		o.recovery = append(o.recovery, time.Since(began))
 		w.progress("life after the fault", m, len(cast)*10)
+		if o.fault == serverKilled && w.book.resumptions() == resumed {
+			t.Error("nobody has resumed a session of before the kill")
+		}
 	}
 	o.verdict = w.settle()
-	t.Logf("%s, %s: %d rounds, %d sent, %d acked, %d refused, %d repeated, %d late, recovery median %v", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused, o.duplicates, o.late, median(o.recovery))
+	t.Logf("%s, %s: %d rounds, %d sent, %d acked, %d refused, %d repeated, %d late, %d resumed, recovery median %v", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused, o.duplicates, o.late, w.book.resumptions(), median(o.recovery))
 	if o.bad() {
 		t.Errorf("lost %s\nreordered %s\nwrong %s", some(o.lost), some(o.reordered), some(o.wrong))
 	}

@@ -134,6 +134,11 @@ func (d *device) live(ctx context.Context) {
 			wait(ctx, retry)
 			continue
 		}
+		if d.resumed && d.habit == always {
+			d.book.mu.Lock()
+			d.book.resumed++
+			d.book.mu.Unlock()
+		}
 		err = d.stay(ctx)
 		d.drop()
 		if errors.Is(err, errAway) {
