@@ -41,3 +41,17 @@ func TestReliability34MemoryLimit(t *testing.T) {
 		})
 	}
 }
+
+func TestCollectionsLeaveRoom(t *testing.T) {
+	for _, c := range []struct{ room, alive, want float64 }{
+		{64 << 20, 8 << 20, 800},   // small: at 72 MiB
+		{64 << 20, 64 << 20, 100},  // from here on as the runtime does it
+		{64 << 20, 512 << 20, 100}, //
+		{8 << 20, 16 << 20, 100},   // a small limit
+		{64 << 20, 0, 5000},        // nothing known yet
+	} {
+		if got := gcPercent(c.room, c.alive); got != c.want {
+			t.Errorf("room for %.0f on top of %.0f: GOGC %.0f, want %.0f", c.room, c.alive, got, c.want)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -63,6 +64,9 @@ func (s *setup) serve(ctx context.Context, terminal, logs io.Writer, demo bool, 
 	defer cancel()
 	limit, from := plugins.LimitMemory(int64(s.settings.Memory))
 	log.Info("memory limit", "bytes", limit, "from", from)
+	var pace sync.WaitGroup
+	pace.Go(func() { plugins.PaceCollections(ctx, limit) })
+	defer func() { cancel(); pace.Wait() }()
 	if profile != "" {
 		if err := profiles(ctx, profile, log); err != nil {
 			return err
