@@ -117,18 +117,23 @@ func (d *sqliteDB) quickCheck(ctx context.Context) error {
 // Dialect implements DB.
 func (d *sqliteDB) Dialect() Dialect { return SQLite }
 
-var dollar = regexp.MustCompile(`\$(\d+)`)
+var (
+	dollar = regexp.MustCompile(`\$(\d+)`)
+	// SQLite plans by the value of a bare LIMIT ?n, and so compiles the
+	// statement again whenever that is bound; an expression it does not look into.
+	bareLimit = regexp.MustCompile(`(?i)\b(LIMIT|OFFSET) (\?\d+)`)
+)
 
 // maxTexts bounds the translated statements; what is built at run time beyond
 // it is translated each time.
 const maxTexts = 4096
 
-// text translates placeholders: SQLite takes $1 for a name, ?1 for a number.
+// text translates a statement: SQLite takes $1 for a name, ?1 for a number.
 func (d *sqliteDB) text(s string) string {
 	if t, ok := d.texts.Load(s); ok {
 		return t.(string)
 	}
-	t := dollar.ReplaceAllString(s, "?$1")
+	t := bareLimit.ReplaceAllString(dollar.ReplaceAllString(s, "?$1"), "$1 $2+0")
 	n := 0
 	d.texts.Range(func(any, any) bool { n++; return n < maxTexts })
 	if n < maxTexts {
