@@ -142,12 +142,13 @@ func (r *run) writes() *storage.WriteSet {
 // out is everything that goes to the router.
 func (r *run) out(kept bool) []*channel.Envelope {
 	var out []*channel.Envelope
-	for i, w := range r.works {
-		if i == 0 {
-			out = w.out
-			continue
+	if len(r.works) == 1 {
+		out = r.works[0].out
+	} else {
+		out = make([]*channel.Envelope, 0, 2*len(r.works)+1)
+		for _, w := range r.works {
+			out = append(out, w.out...)
 		}
-		out = append(out, w.out...)
 	}
 	if r.done.IsZero() {
 		return out

@@ -61,6 +61,7 @@ type Conn struct {
 
 	session *Session
 	batch   []*channel.Envelope
+	room    []channel.Envelope // for more of batch
 	inFrame int // elements of the message that is being read (framed transports)
 
 	// After our end is closed reading goes on, until the peer closes its own or
@@ -391,10 +392,23 @@ func (c *Conn) header(ctx context.Context, h *stanza.Element) error {
 	return c.profile.Header(ctx, c, h)
 }
 
+// maxRoom is for how many stanzas of one read memory is taken at once.
+const maxRoom = 64
+
 // accept takes a stanza of a bound stream into the batch.
 func (c *Conn) accept(t stanza.Token) {
 	s := c.session
-	e := &channel.Envelope{Kind: channel.Stanza, Session: s.ref, Seq: s.received.Add(1), Raw: t.Raw}
+	if c.batch == nil {
+		// What is left of the read may hold as many more of its size.
+		n := min(c.rd.Buffered()/max(len(t.Raw), 1)+1, maxRoom)
+		c.batch, c.room = make([]*channel.Envelope, 0, n), make([]channel.Envelope, n)
+	}
+	if len(c.room) == 0 {
+		c.room = make([]channel.Envelope, 1)
+	}
+	e := &c.room[0]
+	c.room = c.room[1:]
+	e.Kind, e.Session, e.Seq, e.Raw = channel.Stanza, s.ref, s.received.Add(1), t.Raw
 	if c.lang != streamLang { // recipients inherit ours (RFC 6120 §8.1.5)
 		e.Lang = c.lang
 	}
@@ -408,7 +422,7 @@ func (c *Conn) sendBatch(ctx context.Context) {
 		return
 	}
 	batch := c.batch
-	c.batch = nil
+	c.batch, c.room = nil, nil
 	c.limiter.wait(ctx, 0, len(batch))
 	c.srv.metrics.received.Add(float64(len(batch)))
 	if err := c.srv.send(context.WithoutCancel(ctx), batch...); err != nil {

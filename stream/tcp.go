@@ -163,11 +163,14 @@ func (s *socket) pending() int {
 	return len(s.waiting) + s.writing
 }
 
-// dead reports whether what was written since may be lost.
-func (s *socket) dead() bool {
+// left is pending, or -1 when what was written since may be lost.
+func (s *socket) left() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.failed != nil
+	if s.failed != nil {
+		return -1
+	}
+	return len(s.waiting) + s.writing
 }
 
 // settle waits until nothing is pending, at most for d.
@@ -264,10 +267,7 @@ func (t *tcp) Flush() int {
 		}
 		t.out = nil
 	}
-	if t.sock.dead() {
-		return -1
-	}
-	return t.sock.pending()
+	return t.sock.left()
 }
 
 func (t *tcp) Pending() int {

@@ -26,6 +26,7 @@ type Lists struct {
 	env   plugins.Env
 	cache *otter.Cache[jid.JID, *list]
 	seed  maphash.Seed
+	none  list // what nearly everybody has
 	// Loading and changing an account's list exclude each other, so that the
 	// cache cannot end up with what was true before.
 	locks [64]sync.Mutex
@@ -35,6 +36,13 @@ type Lists struct {
 type list struct {
 	has    map[jid.JID]struct{}
 	sorted []jid.JID
+}
+
+func (l *Lists) list(jids []jid.JID) *list {
+	if len(jids) == 0 {
+		return &l.none
+	}
+	return newList(jids)
 }
 
 func newList(jids []jid.JID) *list {
@@ -132,7 +140,7 @@ func (l *Lists) load(ctx context.Context, owner jid.JID) (*list, error) {
 	if err != nil {
 		return nil, fmt.Errorf("block list: %w", err)
 	}
-	own := newList(jids)
+	own := l.list(jids)
 	l.cache.Set(owner, own)
 	return own, nil
 }
