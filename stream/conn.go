@@ -425,6 +425,7 @@ func (c *Conn) sendBatch(ctx context.Context) {
 	c.batch, c.room = nil, nil
 	c.limiter.wait(ctx, 0, len(batch))
 	c.srv.metrics.received.Add(float64(len(batch)))
+	defer c.session.gather()()
 	if err := c.srv.send(context.WithoutCancel(ctx), batch...); err != nil {
 		c.log.Error("pipeline does not take stanzas", "err", err)
 		c.fail(&stanza.StreamError{Condition: stanza.StreamInternalServerError})
@@ -525,9 +526,10 @@ func (c *Conn) authority() string {
 // end takes the stream down after the reader has left.
 func (c *Conn) end(ctx context.Context) {
 	c.detach(ctx)
-	c.tr.Close(c.srv.cfg.Timeouts.Close)
 	if t, ok := c.tr.(watchable); ok {
-		t.Release()
+		t.Release(c.srv.cfg.Timeouts.Close)
+	} else {
+		c.tr.Close(c.srv.cfg.Timeouts.Close)
 	}
 	c.srv.conns.remove(c)
 	c.srv.metrics.connections.Dec()

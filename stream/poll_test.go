@@ -52,7 +52,7 @@ func (w *watched) read() {
 			return
 		case err != nil:
 			w.err <- err
-			w.Release()
+			w.Release(0)
 			return
 		}
 		w.got <- bytes.Clone(b)

@@ -22,6 +22,7 @@ type Session struct {
 	stored    atomic.Uint64 // those that a restart does not forget to have been done
 	lastHeard atomic.Int64  // unix nanoseconds, for the idle check
 	bindDone  chan string   // the answer to Bind
+	gathering atomic.Uint32 // whether a batch of its own is on the road
 
 	takeover sync.Mutex // held by the one stream that resumes the session
 	telling  sync.Mutex // keeps what the house is told about hibernation in order
@@ -308,6 +309,35 @@ func (s *Session) flush() {
 	if s.conn.tr.Flush() == 0 {
 		s.written()
 	}
+}
+
+// The states of gathering.
+const (
+	apart    uint32 = iota // what comes is flushed by who brings it
+	together               // the reader flushes after its batch
+	owed                   // and there is something
+)
+
+// gather lets the session's own presence, which comes back to it, wait for what
+// else is answered in the batch, at the latest until its reader calls the
+// result: one write for both.
+func (s *Session) gather() (flush func()) {
+	if !s.gathering.CompareAndSwap(apart, together) {
+		return func() {} // two connections of a session that is being taken over
+	}
+	return func() {
+		if s.gathering.Swap(apart) == owed {
+			s.flush()
+		}
+	}
+}
+
+// gathers reports whether the session's reader will flush what e has brought.
+func (s *Session) gathers(e *channel.Envelope) bool {
+	if e.Class != channel.Presence || e.Session != s.ref {
+		return false
+	}
+	return s.gathering.CompareAndSwap(together, owed) || s.gathering.Load() == owed
 }
 
 // written frees the rows of what the socket has taken; s.mu is held.

@@ -160,13 +160,19 @@ func (s *socket) Close() error {
 	return nil
 }
 
-// release gives a watched socket's descriptor back; the reader has left.
-func (s *socket) release() {
+// leave is Close for the reader: nothing uses a watched socket's descriptor any
+// more.
+func (s *socket) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.conn != nil {
+		_ = s.conn.Close()
+		return
+	}
 	if s.watch == nil {
 		return
 	}
+	s.waiting = nil
 	if s.alarm != nil {
 		s.alarm.Stop()
 	}

@@ -395,7 +395,7 @@ func (s *Server) hand(e *channel.Envelope, touched []*Session) []*Session {
 			touched = touched[:0]
 			sess.await(len(d.raw))
 		}
-		if sess.take(d) && !slices.Contains(touched, sess) {
+		if sess.take(d) && !sess.gathers(e) && !slices.Contains(touched, sess) {
 			touched = append(touched, sess)
 		}
 	}

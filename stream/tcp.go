@@ -209,10 +209,7 @@ func NewTCP(c net.Conn) Transport {
 }
 
 func (t *tcp) Fill() ([]byte, error) {
-	if t.held != nil {
-		buffers.Put(t.held)
-		t.held = nil
-	}
+	t.giveBack()
 	if t.tls == nil && t.sock.conn != nil && t.sock.raw != nil {
 		buf, n, err := t.sock.readPooled()
 		t.held = buf
@@ -238,8 +235,20 @@ func (t *tcp) Fill() ([]byte, error) {
 // Watch implements watchable.
 func (t *tcp) Watch(p *poller, turn func()) bool { return t.sock.watchBy(p, turn) }
 
+// giveBack ends the use of what Fill returned last; the reader calls it.
+func (t *tcp) giveBack() {
+	if t.held != nil {
+		buffers.Put(t.held)
+		t.held = nil
+	}
+}
+
 // Release implements watchable.
-func (t *tcp) Release() { t.sock.release() }
+func (t *tcp) Release(grace time.Duration) {
+	t.finish(grace)
+	t.giveBack()
+	t.sock.leave()
+}
 
 func (t *tcp) Queue(p []byte) {
 	t.mu.Lock()
@@ -289,6 +298,12 @@ func (t *tcp) OnDrained(f func()) {
 func (t *tcp) SetReadDeadline(d time.Time) { _ = t.sock.SetReadDeadline(d) }
 
 func (t *tcp) Close(grace time.Duration) {
+	t.finish(grace)
+	_ = t.sock.Close()
+}
+
+// finish waits until what is pending has been written, and ends TLS.
+func (t *tcp) finish(grace time.Duration) {
 	t.Flush()
 	t.sock.settle(grace)
 	t.mu.Lock()
@@ -298,7 +313,6 @@ func (t *tcp) Close(grace time.Duration) {
 	}
 	t.mu.Unlock()
 	t.sock.settle(grace)
-	_ = t.sock.Close()
 }
 
 func (t *tcp) RemoteAddr() net.Addr { return t.sock.RemoteAddr() }
@@ -314,10 +328,7 @@ func (t *tcp) TLS() *tls.ConnectionState {
 }
 
 func (t *tcp) StartTLS(cfg *tls.Config, limit time.Duration) error {
-	if t.held != nil { // plaintext that was pipelined behind <starttls/> ends here
-		buffers.Put(t.held)
-		t.held = nil
-	}
+	t.giveBack() // plaintext that was pipelined behind <starttls/> ends here
 	t.Flush()
 	conn := tls.Server(t.sock, cfg)
 	ctx, cancel := context.WithTimeout(context.Background(), limit)

@@ -57,8 +57,9 @@ type watchable interface {
 	// not wait any more, it returns errQuiet. False: it has to wait itself. The
 	// reader calls it.
 	Watch(p *poller, turn func()) bool
-	// Release gives the socket back after Close; the last turn calls it.
-	Release()
+	// Release is Close for the reader, which gives the socket back with it:
+	// nobody has to be told.
+	Release(grace time.Duration)
 }
 
 var _ watchable = (*tcp)(nil)
