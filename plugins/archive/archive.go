@@ -101,13 +101,14 @@ type Archive struct {
 	mask   *storage.Mask
 	resent *resent
 	days   *days
+	quiet  *quiet
 	began  int64        // the first id of this process
 	open   atomic.Int32 // components that answer queries; two while one replaces the other
 	will   will
 }
 
 func newArchive(env plugins.Env) (any, error) {
-	a := &Archive{env: env}
+	a := &Archive{env: env, quiet: newQuiet(env.DB)}
 	var err error
 	if a.owners, err = newOwners(env.DB); err != nil {
 		return nil, err

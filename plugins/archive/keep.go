@@ -173,7 +173,9 @@ const quotaSlack = 1000
 // a batch does not exceed the bound, and not if there is none.
 func (p *part) waits(o *owner, f *processor.Flow) {
 	o.pending.Add(1)
+	settled := p.quiet.stores(o.id)
 	f.Settled(func(stored bool) {
+		settled()
 		if !stored {
 			o.pending.Add(-1)
 		}

@@ -47,7 +47,7 @@ type replay struct {
 	owner *owner             // nil: not looked up yet
 	from  int64              // everything up to here was looked at
 	floor int64              // where a second look begins: commits come out of order
-	sent  map[int64]struct{} // bounded by what may be pending
+	sent  map[int64]struct{} // bounded by what may be pending; nil: nothing
 	wait  int64              // guarded by replays.mu: continue when this row is taken; 0: at work
 }
 
@@ -127,7 +127,7 @@ func (r *replays) resumed(ctx context.Context, e *sessions.Entry) (processor.Ver
 
 // begin starts a replay; alone: of what was sent to this very session.
 func (r *replays) begin(ctx context.Context, ref sessions.Ref, alone bool) {
-	re := &replay{ref: ref, alone: alone, sent: map[int64]struct{}{}, floor: idAt(r.part.env.Clock.Now().Add(-commitLimit))}
+	re := &replay{ref: ref, alone: alone, floor: idAt(r.part.env.Clock.Now().Add(-commitLimit))}
 	r.mu.Lock()
 	re.from = r.left[ref]
 	delete(r.left, ref)
@@ -160,8 +160,11 @@ func (r *replays) run(ctx context.Context, re *replay) {
 		if more {
 			continue
 		}
-		if r.part.env.Sessions.GoLive(re.ref, re.recent()) {
-			r.part.env.Clock.AfterFunc(commitLimit, func() { r.part.env.Sessions.Settle(re.ref) })
+		recent := re.recent()
+		if r.part.env.Sessions.GoLive(re.ref, recent) {
+			if ref := re.ref; recent != nil {
+				r.part.env.Clock.AfterFunc(commitLimit, func() { r.part.env.Sessions.Settle(ref) })
+			}
 			r.mu.Lock()
 			delete(r.open, re.ref)
 			if !re.alone {
@@ -266,10 +269,18 @@ func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err e
 			return false, false, err
 		}
 	}
+	nothing, look := r.part.quiet.ask(re.owner.id)
+	if nothing {
+		return false, false, nil
+	}
 	taken := r.part.acks.of(re.owner)
 	rows, err := r.part.pendingAfter(ctx, re.owner, re.from, replayRows)
-	if err != nil {
+	r.part.quiet.found(re.owner.id, look, err == nil && len(rows) == 0 && re.from == 0)
+	if err != nil || len(rows) == 0 {
 		return false, false, err
+	}
+	if re.sent == nil {
+		re.sent = make(map[int64]struct{}, len(rows))
 	}
 	batch := make([]*channel.Envelope, 0, len(rows))
 	added := make([]byte, 0, len(rows)*replayAdds)
