@@ -84,7 +84,7 @@ func (r *Rosters) decide(s *Snapshot, e Event) (Outcome, change, error) {
 		ch.request = r.kept(e.Request)
 	}
 	if now := o.Now &^ in; now != it.State || approved != it.Approved {
-		if !here && len(s.items) >= r.limits.Load().Items {
+		if !here && !r.limits.Load().room(s, it, it, here) {
 			return o, ch, errFull
 		}
 		ch.item.State, ch.item.Approved, ch.item.ver = now, approved, r.next(s)

@@ -62,6 +62,7 @@ type Config struct {
 // Limits bound what an account may keep.
 type Limits struct {
 	Items       int         `yaml:"max_items" min:"1" doc:"Contacts in one roster."`
+	Size        config.Size `yaml:"max_size" min:"65536" doc:"Addresses, names and groups of one roster together."`
 	Groups      int         `yaml:"max_groups" min:"1" doc:"Groups of one contact."`
 	Name        config.Size `yaml:"max_name" min:"64" doc:"Length of a contact's or a group's name."`
 	Requests    int         `yaml:"max_requests" min:"1" doc:"Subscription requests that may wait for an account's answer; further ones are ignored."`
@@ -69,7 +70,7 @@ type Limits struct {
 }
 
 func defaults() *Config {
-	return &Config{Limits{Items: 5000, Groups: 32, Name: 1 << 10, Requests: 500, RequestSize: 8 << 10}}
+	return &Config{Limits{Items: 5000, Size: 2 << 20, Groups: 32, Name: 1 << 10, Requests: 500, RequestSize: 8 << 10}}
 }
 
 // component works in the processor.

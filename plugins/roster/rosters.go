@@ -41,8 +41,8 @@ type Rosters struct {
 	locks  [256]sync.Mutex // by account
 }
 
-// cachedItems bounds the cache: items of all rosters in it together.
-const cachedItems = 4 << 20
+// cachedBytes bounds the cache: what all rosters in it hold.
+const cachedBytes = 512 << 20
 
 // staleTries is how often a change is tried when other nodes change the same
 // roster.
@@ -50,7 +50,7 @@ const staleTries = 5
 
 func newRosters(env plugins.Env) (*Rosters, error) {
 	c, err := otter.New(&otter.Options[jid.JID, *Snapshot]{
-		MaximumWeight: cachedItems,
+		MaximumWeight: cachedBytes,
 		Weigher:       func(_ jid.JID, s *Snapshot) uint32 { return s.weight() },
 	})
 	if err != nil {
@@ -175,7 +175,7 @@ func (r *Rosters) Set(ctx context.Context, to Router, owner jid.JID, want Item) 
 	}
 	return r.update(ctx, to, owner, func(s *Snapshot) (change, error) {
 		it, here := s.Item(want.JID)
-		if !here && len(s.items) >= r.limits.Load().Items {
+		if !r.limits.Load().room(s, it, want, here) {
 			return change{}, errFull
 		}
 		it.Name, it.Groups, it.ver = want.Name, want.Groups, r.next(s)

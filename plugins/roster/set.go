@@ -33,6 +33,16 @@ func (l *Limits) check(owner jid.JID, it Item) error {
 	return nil
 }
 
+// room reports whether the roster may have want in the place of was, which is
+// in it if here. What makes a roster smaller always may.
+func (l *Limits) room(s *Snapshot, was, want Item, here bool) bool {
+	if !here {
+		return len(s.items) < l.Items && s.size+want.size() <= int(l.Size)
+	}
+	more := want.size() - was.size()
+	return more <= 0 || s.size+more <= int(l.Size)
+}
+
 // setRequest is a roster set, taken apart (RFC 6121 §2.1.5).
 type setRequest struct {
 	item   Item

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"unsafe"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -18,6 +19,15 @@ type Item struct {
 	Approved bool     // a request will be granted unasked (§3.4)
 	ver      int64    // the roster's version that this change made
 	removed  bool     // a tombstone
+}
+
+// size is what the contact says about itself: addresses and names, in bytes.
+func (it Item) size() int {
+	n := len(it.JID.String()) + len(it.Name)
+	for _, g := range it.Groups {
+		n += len(g)
+	}
+	return n
 }
 
 // Element is the <item/> for results and pushes.
@@ -46,6 +56,7 @@ type Snapshot struct {
 	ver           int64 // of the last modification; 0: never modified
 	floor         int64 // tombstones older than this are gone
 	items         []Item
+	size          int       // of the items
 	asked         []jid.JID // who waits for an answer
 	subscribers   []jid.JID
 	subscriptions []jid.JID
@@ -104,8 +115,9 @@ func (s *Snapshot) sort() {
 
 // index derives what is asked for often.
 func (s *Snapshot) index() *Snapshot {
-	s.subscribers, s.subscriptions, s.requested = nil, nil, nil
+	s.subscribers, s.subscriptions, s.requested, s.size = nil, nil, nil, 0
 	for i := range s.items {
+		s.size += s.items[i].size()
 		if s.items[i].State.From() {
 			s.subscribers = append(s.subscribers, s.items[i].JID)
 		}
@@ -150,4 +162,6 @@ func (s *Snapshot) with(ch change) *Snapshot {
 }
 
 // weight is what the snapshot costs in the cache.
-func (s *Snapshot) weight() uint32 { return uint32(1 + len(s.items) + len(s.asked)) }
+func (s *Snapshot) weight() uint32 {
+	return uint32(256 + s.size + (len(s.items)+len(s.asked))*int(unsafe.Sizeof(Item{})))
+}
