@@ -15,7 +15,7 @@ import (
 // A log that counts payload alone grows with every page that a small row
 // touches, until there is no room for the checkpoint that would end it
 // (reliability row 30).
-func TestRow30LogStaysSmall(t *testing.T) {
+func TestReliability30LogStaysSmall(t *testing.T) {
 	const (
 		bound = 8 << 20
 		most  = bound + 4<<20 // one transaction more than the bound is a few hundred KiB

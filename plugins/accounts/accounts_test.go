@@ -427,7 +427,7 @@ func TestSkeleton(t *testing.T) {
 	}
 }
 
-func TestRow25LooksTaken(t *testing.T) {
+func TestReliability25LooksTaken(t *testing.T) {
 	each(t, func(b *bench) {
 		b.must(b.Create(b.ctx, jid.MustParse("paul@capulet.example"), "secret-123"))
 		for name, want := range map[string]bool{"pau1": true, "раul": true, "paul": false, "saul": false} {

@@ -115,7 +115,7 @@ func TestRule35LoginsLookAlike(t *testing.T) {
 
 // Reliability row 8: an unknown user's salt is the same at every try, also
 // after a restart and on every node, and as long as a real one.
-func TestRow8UnknownSaltIsStable(t *testing.T) {
+func TestReliability08UnknownSaltIsStable(t *testing.T) {
 	each(t, func(b *bench) {
 		b.must(b.Create(b.ctx, juliet, "secret-123"))
 		first := func(s *credentials, name string) string {
@@ -144,7 +144,7 @@ func TestRow8UnknownSaltIsStable(t *testing.T) {
 }
 
 // Reliability row 8: an event with account and address, without a secret.
-func TestRow8LockoutIsLogged(t *testing.T) {
+func TestReliability08LockoutIsLogged(t *testing.T) {
 	each(t, func(b *bench) {
 		s := b.credentials(func(c *Config) { c.Throttle.Alert = 3 })
 		for range 5 {
@@ -313,7 +313,7 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 // Keys come with temporary errors when the database is gone, never as unknown.
-func TestRow31DatabaseDown(t *testing.T) {
+func TestReliability31DatabaseDown(t *testing.T) {
 	each(t, func(b *bench) {
 		b.must(b.Create(b.ctx, juliet, "secret-123"))
 		s := b.credentials(nil)

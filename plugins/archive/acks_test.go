@@ -12,7 +12,7 @@ import (
 
 // While the database takes nothing it is asked now and then, not again and
 // again: it may be the disk that is full, and each try is a line in the log.
-func TestRow31AcksSpareTheDatabase(t *testing.T) {
+func TestReliability31AcksSpareTheDatabase(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db storage.DB) {
 		f := newFixture(t, db, *defaults())
 		o, err := f.owners.get(context.Background(), juliet)

@@ -10,9 +10,9 @@ import (
 	"parley/storage/storagetest"
 )
 
-// TestRow31ReplayOutlivesTheDatabase: a client that comes while the database
+// TestReliability31ReplayOutlivesTheDatabase: a client that comes while the database
 // does not answer gets what waits as soon as it does, before anything newer.
-func TestRow31ReplayOutlivesTheDatabase(t *testing.T) {
+func TestReliability31ReplayOutlivesTheDatabase(t *testing.T) {
 	storagetest.EachConfig(t, func(t *testing.T, c storage.Config) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()

@@ -11,7 +11,7 @@ import (
 	"parley/router/sessions"
 )
 
-func TestRow25MixedScripts(t *testing.T) {
+func TestReliability25MixedScripts(t *testing.T) {
 	for name, want := range map[string]bool{
 		"romeo":      false,
 		"romeo-42_x": false,
@@ -40,7 +40,7 @@ type clock struct {
 
 func (c *clock) Now() time.Time { return c.now }
 
-func TestRow11Limit(t *testing.T) {
+func TestReliability11PerAddress(t *testing.T) {
 	c := &clock{now: time.Unix(1e9, 0)}
 	l := newLimiter(2, c)
 	tries := func(addr string) (n int) {

@@ -47,7 +47,7 @@ func pair(t *testing.T) (*transport, *websocket.Conn) {
 
 // Reliability row 5: a peer that does not read holds nobody up; what waits is
 // counted, kept in order, and its end is reported.
-func TestRow5SlowReader(t *testing.T) {
+func TestReliability05SlowReader(t *testing.T) {
 	tr, c := pair(t)
 	drained := make(chan struct{}, 1)
 	tr.OnDrained(func() {
@@ -81,7 +81,7 @@ func TestRow5SlowReader(t *testing.T) {
 
 // A peer that does not read does not keep Close waiting for longer than the
 // grace.
-func TestRow5CloseCutsSlowReader(t *testing.T) {
+func TestReliability05CloseCutsSlowReader(t *testing.T) {
 	tr, _ := pair(t)
 	for range 64 {
 		tr.Queue([]byte("<m>" + strings.Repeat("x", 256<<10) + "</m>"))

@@ -157,7 +157,7 @@ func TestRule25EmptyMessage(t *testing.T) {
 
 // A message in many fragments is one message; the limit for elements before
 // login holds while it comes (reliability row 28), so that it need not end.
-func TestRow28Fragments(t *testing.T) {
+func TestReliability28Fragments(t *testing.T) {
 	h := plugintest.Start(t, plugintest.Options{Plugins: house()})
 	c, _ := dial(t, h, handshake{protocol: xmpp})
 	w, err := c.Writer(limit(t), websocket.MessageText)
@@ -199,7 +199,7 @@ func TestLoginDeadline(t *testing.T) {
 }
 
 // Reliability row 28: pages of strangers may not connect.
-func TestRow28Origin(t *testing.T) {
+func TestReliability28Origin(t *testing.T) {
 	h := plugintest.Start(t, plugintest.Options{Plugins: house()})
 	listed := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: `
 servers: {streamer: {components: {websocket: {origins: ["https://web.example.org:8443", app.example.org, "*.apps.example.org"]}}}}`})

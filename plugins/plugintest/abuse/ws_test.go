@@ -91,6 +91,10 @@ func enterWebSocket(_ *world, p *peer) (*peer, error) {
 
 // enterBoundWebSocket logs in first.
 func enterBoundWebSocket(w *world, p *peer) (*peer, error) {
+	return enterBoundWebSocketAs(w, p, "fuzz")
+}
+
+func enterBoundWebSocketAs(w *world, p *peer, resource string) (*peer, error) {
 	if _, err := enterWebSocket(w, p); err != nil {
 		return p, err
 	}
@@ -106,7 +110,7 @@ func enterBoundWebSocket(w *world, p *peer) (*peer, error) {
 	if err := p.exchange(frame(open), "</stream:features>"); err != nil {
 		return p, err
 	}
-	return p, p.exchange(frame("<iq xmlns='jabber:client' type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>fuzz</resource></bind></iq>"), "</jid></bind></iq>")
+	return p, p.exchange(frame("<iq xmlns='jabber:client' type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>"+resource+"</resource></bind></iq>"), "</jid></bind></iq>")
 }
 
 // enterFrames sends what comes as it is, which is seldom a frame.
