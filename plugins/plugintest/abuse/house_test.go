@@ -164,8 +164,8 @@ func (w *world) exchange() (time.Duration, error) {
 // house that goes on from one that stands still.
 const (
 	calmRounds = 60
-	slower     = 60                     // times the median of before
-	floor      = 500 * time.Microsecond // before, at least
+	slower     = 60               // times the median of before
+	floor      = time.Millisecond // before, at least
 )
 
 // during runs attack and asserts that the bystanders go on meanwhile, at a
