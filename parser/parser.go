@@ -9,7 +9,9 @@ package parser
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -68,7 +70,7 @@ func (s *Server) parse(ctx context.Context, batch []*channel.Envelope) error {
 
 // stanza parses one envelope's bytes. What is no stanza ends its stream.
 func (s *Server) stanza(p *stanza.Parser, e *channel.Envelope) *channel.Envelope {
-	st, err := p.Parse(e.Raw, contentNS(e.Session.JID), s.jids)
+	st, err := s.parsed(p, e)
 	if err != nil {
 		if end := s.fault(e, err); end != "" {
 			return &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Session}, Reason: string(end)}
@@ -85,6 +87,20 @@ func (s *Server) stanza(p *stanza.Parser, e *channel.Envelope) *channel.Envelope
 	e.Stanza = st
 	return e
 }
+
+// parsed survives a panic (reliability row 38): it ends the stream, which is
+// what bytes that are no stanza do.
+func (s *Server) parsed(p *stanza.Parser, e *channel.Envelope) (st *stanza.Stanza, err error) {
+	defer func() {
+		if x := recover(); x != nil {
+			s.log.Error("parsing panicked", "panic", fmt.Sprint(x), "conn", e.Session.Conn, "stack", string(debug.Stack()))
+			*p, err = stanza.NewParser(1), errPanic
+		}
+	}()
+	return p.Parse(e.Raw, contentNS(e.Session.JID), s.jids)
+}
+
+var errPanic = errors.New("parsing panicked")
 
 // fault tells what a stream that sent e has to end with; "": only the stanza's
 // addresses are wrong.

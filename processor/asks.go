@@ -28,8 +28,12 @@ var (
 // by the asker and must be unguessable.
 type asks struct {
 	clock plugins.Clock
-	mu    sync.Mutex
-	open  map[askKey]*ask
+	// protect keeps an asker that panics from taking others with it: answers
+	// come on goroutines of clocks, too (reliability row 38).
+	protect func(func() error) error
+
+	mu   sync.Mutex
+	open map[askKey]*ask
 }
 
 type askKey struct {
@@ -42,7 +46,9 @@ type ask struct {
 	stop func() bool
 }
 
-func newAsks(c plugins.Clock) *asks { return &asks{clock: c, open: map[askKey]*ask{}} }
+func newAsks(c plugins.Clock, protect func(func() error) error) *asks {
+	return &asks{clock: c, protect: protect, open: map[askKey]*ask{}}
+}
 
 func (a *asks) add(q *stanza.Stanza, done func(*stanza.Stanza, error)) {
 	key := askKey{q.ID, q.To}
@@ -67,7 +73,7 @@ func (a *asks) finish(key askKey, st *stanza.Stanza, err error) bool {
 		return false
 	}
 	w.stop()
-	w.done(st, err)
+	_ = a.protect(func() error { w.done(st, err); return nil }) // it is logged
 	return true
 }
 

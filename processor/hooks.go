@@ -2,9 +2,6 @@ package processor
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"runtime/debug"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -43,6 +40,10 @@ var (
 	// AccountRemoved fires when an account is deleted; features forget what
 	// they keep of it.
 	AccountRemoved = NewHook[jid.JID]("account-removed")
+	// Poisoned fires when a stanza has made handlers panic for the third time.
+	// Normal keeps it in a safe place and says so in Kept; Late forgets what is
+	// kept. An error: it is not set aside yet.
+	Poisoned = NewHook[*Poison]("poisoned")
 )
 
 // Rows are archive rows of one account that one of its sessions has taken.
@@ -154,15 +155,6 @@ func told[E any](ctx context.Context, r *run, f *hooked[E], e E) (v Verdict, err
 	return v, err
 }
 
-// errPanic wraps what a handler panicked with.
-var errPanic = errors.New("handler panicked")
-
-func (s *Server) panicked(p any) error {
-	s.metrics.panics.Inc()
-	s.log.Error("handler panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-	return fmt.Errorf("%w: %v", errPanic, p)
-}
-
 // Flow is one stanza on its way through the processor.
 type Flow struct {
 	*stanza.Stanza
@@ -178,6 +170,7 @@ type Flow struct {
 	edited  bool
 	came    *channel.Envelope // what brought it, to carry it on; nil: used up, or nothing has
 	marks   []byte
+	row     int64 // Undelivered: Pending as it came, which is in the database
 	work    *work
 }
 

@@ -80,6 +80,7 @@ type Server struct {
 	mu    sync.Mutex // guards parts and the replacing of table
 	parts []*Registrar
 
+	poison  poison
 	metrics metrics
 }
 
@@ -96,7 +97,7 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}
-	s.asks = newAsks(env.Clock)
+	s.asks = newAsks(env.Clock, s.protect)
 	s.table.Store(newTable(nil))
 	s.metrics = metrics{
 		stanzas: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_stanzas_total", Help: "Stanzas that entered the processor."}, []string{"kind"}),
@@ -198,6 +199,8 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 		tell(ctx, run, Acked, e.Session, Rows{Session: e.Session, IDs: e.Rows})
 	case channel.Undelivered:
 		run.undelivered(ctx, e)
+	case channel.Poisoned:
+		run.poisoned(ctx, e)
 	case channel.Close, channel.Handled:
 		run.pass(e)
 	default:
@@ -270,7 +273,8 @@ func (s *Server) send(ctx context.Context, batch []*channel.Envelope) {
 	if len(batch) == 0 {
 		return
 	}
-	if err := s.links.Out("router").Send(ctx, batch); err != nil && !errors.Is(err, context.Canceled) {
+	err := s.protect(func() error { return s.links.Out("router").Send(ctx, batch) })
+	if err != nil && !errors.Is(err, context.Canceled) {
 		s.log.Error("router does not take stanzas", "err", err, "count", len(batch))
 	}
 }

@@ -3,8 +3,6 @@ package processor
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -54,9 +52,11 @@ type work struct {
 }
 
 // settle tells, once, what became of the work's rows.
-func (w *work) settle(stored bool) {
+func (w *work) settle(s *Server, stored bool) {
 	for _, f := range w.settled {
-		f(stored)
+		if err := s.protect(func() error { f(stored); return nil }); err != nil && w.cause != nil {
+			s.log.Error("what waited for the rows of a stanza failed", "from", w.cause.From.String(), "id", w.cause.ID, "err", err)
+		}
 	}
 	w.settled = nil
 }
@@ -100,7 +100,7 @@ func (r *run) flush(ctx context.Context) {
 	all := r.writes()
 	kept := r.keep(r.done, r.doneSeq, all)
 	if all != nil {
-		err := r.server.env.DB.Commit(ctx, all)
+		err := r.commit(ctx, all)
 		if kept {
 			r.kept(r.done, r.doneSeq, err == nil)
 		}
@@ -110,12 +110,17 @@ func (r *run) flush(ctx context.Context) {
 		}
 	}
 	for _, w := range r.works {
-		w.settle(true) // but those that commitEach has told already
+		w.settle(r.server, true) // but those that commitEach has told already
 	}
 	out := r.out(kept)
 	r.done = sessions.Ref{}
 	r.works = r.works[:0]
 	r.server.send(ctx, out)
+}
+
+// commit survives rows that the database's driver panics at.
+func (r *run) commit(ctx context.Context, rows *storage.WriteSet) error {
+	return r.server.protect(func() error { return r.server.env.DB.Commit(ctx, rows) })
 }
 
 // writes are all rows of the run; nil: there are none.
@@ -176,7 +181,7 @@ func (r *run) commitEach(ctx context.Context, err error) {
 				by, seq = w.flow.Session.Ref, w.seq
 			}
 			kept := r.keep(by, seq, &w.writes)
-			err = r.server.env.DB.Commit(ctx, &w.writes)
+			err = r.commit(ctx, &w.writes)
 			if kept {
 				r.kept(by, seq, err == nil)
 			}
@@ -184,20 +189,29 @@ func (r *run) commitEach(ctx context.Context, err error) {
 		if err == nil {
 			continue
 		}
+		if errors.Is(err, errPanic) {
+			r.server.struck(ctx, r.table, &Poison{Raw: w.cause.Raw, Sender: w.cause.From.Bare()}, err)
+		}
 		r.server.metrics.refused.Inc()
 		r.server.log.Error("message not stored", "from", w.cause.From.String(), "id", w.cause.ID, "err", err)
-		w.settle(false)
+		w.settle(r.server, false)
 		w.out = r.answer(w.cause, storeError(err))
 	}
 }
 
 // keep lets what says how far the session has come be committed along.
 // w nil: there is nothing to commit.
-func (r *run) keep(by sessions.Ref, seq uint64, w *storage.WriteSet) bool {
-	return !by.IsZero() && r.table.keeper != nil && r.table.keeper.Keep(by, seq, w != nil, w)
+func (r *run) keep(by sessions.Ref, seq uint64, w *storage.WriteSet) (kept bool) {
+	if by.IsZero() || r.table.keeper == nil {
+		return false
+	}
+	_ = r.server.protect(func() error { kept = r.table.keeper.Keep(by, seq, w != nil, w); return nil }) // it is logged
+	return kept
 }
 
-func (r *run) kept(by sessions.Ref, seq uint64, stored bool) { r.table.keeper.Kept(by, seq, stored) }
+func (r *run) kept(by sessions.Ref, seq uint64, stored bool) {
+	_ = r.server.protect(func() error { r.table.keeper.Kept(by, seq, stored); return nil })
+}
 
 func storeError(err error) *stanza.Error {
 	if errors.Is(err, storage.ErrUnavailable) {
@@ -227,7 +241,7 @@ func (r *run) receive(ctx context.Context, e *channel.Envelope) {
 	w.seq = e.Seq
 	f := &w.flow
 	*f = Flow{Stanza: st, Session: entry, work: w, Hops: e.Hops, came: e}
-	r.guard(f, func() error {
+	r.guard(ctx, f, func() error {
 		nobody := entry.Kind == sessions.Component && f.From.IsZero() // an error would find no way back
 		if e.Reason != "" && !nobody {
 			return stanza.NewError(stanza.Condition(e.Reason), "")
@@ -241,17 +255,8 @@ func (r *run) receive(ctx context.Context, e *channel.Envelope) {
 
 // guard is the one recover per stanza, and the one place where a handler's
 // error becomes the answer.
-func (r *run) guard(f *Flow, do func() error) {
-	err := func() (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				r.server.metrics.panics.Inc()
-				r.server.log.Error("handler panicked", "panic", fmt.Sprint(p), "from", f.From.String(), "id", f.ID, "stack", string(debug.Stack()))
-				err = stanza.NewError(stanza.InternalServerError, "")
-			}
-		}()
-		return do()
-	}()
+func (r *run) guard(ctx context.Context, f *Flow, do func() error) {
+	err := r.harmless(ctx, f, do)
 	if err == nil {
 		return
 	}
@@ -263,16 +268,32 @@ func (r *run) guard(f *Flow, do func() error) {
 			se = stanza.NewError(stanza.ResourceConstraint, "")
 		}
 	}
-	f.work.abandon()
+	f.work.abandon(r.server)
 	f.work.out = append(f.work.out, r.answer(f.Stanza, se)...)
+}
+
+// harmless runs do, unless the stanza was set aside.
+func (r *run) harmless(ctx context.Context, f *Flow, do func() error) error {
+	if s := r.server; s.poison.n.Load() > 0 && s.poison.isAside(poisonOf(f)) {
+		return stanza.NewError(stanza.InternalServerError, "")
+	}
+	err := r.server.protect(do)
+	if !errors.Is(err, errPanic) {
+		return err
+	}
+	if !r.server.struck(ctx, r.table, poisonOf(f), err) && f.row != 0 { // the row is there to be delivered again
+		f.work.abandon(r.server)
+		return nil
+	}
+	return err
 }
 
 // abandon takes back what hooks have collected for a stanza that is refused in
 // the end: what is refused is not archived (XEP-0313 §6.1), and nothing that
 // would name its rows goes out.
-func (w *work) abandon() {
+func (w *work) abandon(s *Server) {
 	w.writes.Reset()
-	w.settle(false)
+	w.settle(s, false)
 	if w.cause != nil && w.cause.Kind == stanza.Message {
 		w.out = nil
 	}
@@ -342,7 +363,7 @@ func (r *run) refuse(f *Flow, c stanza.StreamCondition) {
 // arrive is the road of a stanza that no local client sent.
 func (r *run) arrive(ctx context.Context, f *Flow) {
 	f.work = r.begin(f.Stanza)
-	r.guard(f, func() error { return r.address(ctx, f) })
+	r.guard(ctx, f, func() error { return r.address(ctx, f) })
 }
 
 // address finds out whose business the stanza is (RFC 6120 §10.5).
@@ -413,11 +434,11 @@ func (r *run) route(f *Flow) {
 // undelivered deals with what a dead session left behind (XEP-0198 §5): IQ
 // requests get an error, presence is dropped, messages are the archive's.
 func (r *run) undelivered(ctx context.Context, e *channel.Envelope) {
-	f := &Flow{Stanza: e.Stanza, Account: e.Session.JID.Bare(), Pending: e.Pending, Since: e.Stamp, Hops: e.Hops + 1, work: r.begin(e.Stanza)}
+	f := &Flow{Stanza: e.Stanza, Account: e.Session.JID.Bare(), Pending: e.Pending, row: e.Pending, Since: e.Stamp, Hops: e.Hops + 1, work: r.begin(e.Stanza)}
 	if f.Hops > channel.MaxHops {
 		return
 	}
-	r.guard(f, func() error {
+	r.guard(ctx, f, func() error {
 		if r.server.asks.fail(f.Stanza) {
 			return nil
 		}

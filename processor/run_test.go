@@ -67,7 +67,7 @@ func TestRefusedMessagesLeaveNothing(t *testing.T) {
 			st := stanza.Make(stanza.Message, "chat", jid.MustParse("romeo@b/x"), jid.MustParse("juliet@b"), "1")
 			f := &Flow{Stanza: st, work: r.begin(st)}
 			var told []bool
-			r.guard(f, func() error {
+			r.guard(context.Background(), f, func() error {
 				f.Store(row)
 				f.Settled(func(stored bool) { told = append(told, stored) })
 				f.Send(&channel.Envelope{Kind: channel.Route, Stanza: st, Raw: st.Raw})

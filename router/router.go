@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -149,7 +150,7 @@ func (s *Server) route(ctx context.Context, batch []*channel.Envelope) error {
 	s.mu.RLock()
 	b := &bundle{server: s, parts: *s.parts.Load(), out: make([]*channel.Envelope, 0, len(batch)+2)}
 	for _, e := range batch {
-		b.add(ctx, e)
+		b.guard(ctx, e)
 	}
 	s.mu.RUnlock()
 	if len(b.back) > 0 { // with no lock held: whoever asked may ask somebody else
@@ -172,7 +173,31 @@ type bundle struct {
 	server *Server
 	parts  []*Registrar
 	out    []*channel.Envelope
-	back   []*channel.Envelope // requests of the server's own that reach nobody
+	back   []*channel.Envelope // requests of the server's own that reach nobody, and what somebody panicked at
+}
+
+// guard lets an envelope that somebody panics at cost nothing else
+// (reliability row 38): the processor answers, or sets it aside.
+func (b *bundle) guard(ctx context.Context, e *channel.Envelope) {
+	before := len(b.out)
+	why := b.server.protect(e, func() { b.add(ctx, e) })
+	if why == "" || e.Stanza == nil || len(b.out) > before { // what is on its way is delivered
+		return
+	}
+	b.back = append(b.back, &channel.Envelope{Kind: channel.Poisoned, Session: e.Session, Raw: e.Raw, Stanza: e.Stanza, Pending: e.Pending, Hops: e.Hops + 1, Reason: why})
+}
+
+// protect runs what others have written and returns what it panicked with.
+func (s *Server) protect(e *channel.Envelope, do func()) (why string) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.routed.WithLabelValues("panicked").Inc()
+			s.log.Error("routing panicked", "panic", fmt.Sprint(p), "kind", e.Kind.String(), "pending", e.Pending, "stack", string(debug.Stack()))
+			why = fmt.Sprintf("%v (in the router)", p)
+		}
+	}()
+	do()
+	return ""
 }
 
 func (b *bundle) add(ctx context.Context, e *channel.Envelope) {
@@ -289,7 +314,9 @@ func (b *bundle) copies(ctx context.Context, e *channel.Envelope, chosen, all []
 	c := &Copied{Stanza: e.Stanza, Account: e.Stanza.To.Bare(), Session: e.Session, Private: e.Private, Raw: e.Raw, Edits: e.Edits, Chosen: chosen, All: all}
 	for _, p := range b.parts {
 		for _, f := range p.copiers {
-			b.out = append(b.out, f(ctx, c)...)
+			var more []*channel.Envelope
+			b.server.protect(e, func() { more = f(ctx, c) }) // the message itself is delivered without
+			b.out = append(b.out, more...)
 		}
 	}
 }

@@ -426,7 +426,8 @@ func (c *Conn) sendBatch(ctx context.Context) {
 	c.limiter.wait(ctx, 0, len(batch))
 	c.srv.metrics.received.Add(float64(len(batch)))
 	defer c.session.gather()()
-	if err := c.srv.send(context.WithoutCancel(ctx), batch...); err != nil {
+	// What panics outside of the guards of the stages costs this stream only.
+	if err := c.guard(func() error { return c.srv.send(context.WithoutCancel(ctx), batch...) }); err != nil {
 		c.log.Error("pipeline does not take stanzas", "err", err)
 		c.fail(&stanza.StreamError{Condition: stanza.StreamInternalServerError})
 	}

@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -361,27 +362,52 @@ func (s *Server) handleHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) deliver(ctx context.Context, batch []*channel.Envelope) error {
 	touched := make([]*Session, 0, 8)
 	for _, e := range batch {
-		switch e.Kind {
-		case channel.Deliver:
-			touched = s.hand(e, touched)
-		case channel.Handled:
-			if sess, ok := s.session(e.Session.Conn); ok && sess.handled(e) {
-				touched = append(touched, sess)
-			}
-		case channel.Close:
-			for _, ref := range e.To {
-				if sess, ok := s.session(ref.Conn); ok {
-					sess.closeWith(&stanza.StreamError{Condition: stanza.StreamCondition(e.Reason)})
-				}
-			}
-		default:
-			s.log.Error("envelope of a kind that does not belong here", "kind", e.Kind.String())
-		}
+		touched = s.deliverOne(e, touched)
 	}
 	for _, sess := range touched {
 		sess.flush()
 	}
 	return nil
+}
+
+// deliverOne survives a panic (reliability row 38): a stored message stays
+// pending and is counted against.
+func (s *Server) deliverOne(e *channel.Envelope, touched []*Session) (out []*Session) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		out = touched
+		s.metrics.panics.Inc()
+		s.log.Error("delivery panicked", "panic", fmt.Sprint(p), "kind", e.Kind.String(), "pending", e.Pending, "stack", string(debug.Stack()))
+		if e.Kind != channel.Deliver || e.Stanza == nil {
+			return
+		}
+		came := &channel.Envelope{Kind: channel.Poisoned, Session: e.Session, Raw: e.Raw, Stanza: e.Stanza, Pending: e.Pending, Hops: e.Hops + 1, Reason: fmt.Sprintf("%v (in the streamer)", p)}
+		s.later(func(ctx context.Context) {
+			if err := s.send(ctx, came); err != nil {
+				s.log.Error("poisoned stanza not reported", "err", err)
+			}
+		})
+	}()
+	switch e.Kind {
+	case channel.Deliver:
+		return s.hand(e, touched)
+	case channel.Handled:
+		if sess, ok := s.session(e.Session.Conn); ok && sess.handled(e) {
+			touched = append(touched, sess)
+		}
+	case channel.Close:
+		for _, ref := range e.To {
+			if sess, ok := s.session(ref.Conn); ok {
+				sess.closeWith(&stanza.StreamError{Condition: stanza.StreamCondition(e.Reason)})
+			}
+		}
+	default:
+		s.log.Error("envelope of a kind that does not belong here", "kind", e.Kind.String())
+	}
+	return touched
 }
 
 // hand appends one delivery to each of its recipients. What a client has asked

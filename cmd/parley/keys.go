@@ -189,7 +189,7 @@ Needs free space for the database twice.`,
 			}
 			c := s.settings.StorageConfig()
 			if c.Driver == "postgres" {
-				return errors.New("this installation is on Postgres: VACUUM FULL archive, archive_pending, block_report")
+				return errors.New("this installation is on Postgres: VACUUM FULL archive, archive_pending, block_report, quarantine")
 			}
 			if err := becomeOwner(s.settings.Data); err != nil {
 				return err

@@ -45,7 +45,7 @@ func root() *cobra.Command {
 	cmd.AddCommand(
 		serveCommand(),
 		quickstartCommand(), checkCommand(),
-		backupCommand(), restoreCommand(), migrateCommand(), keysCommand(),
+		backupCommand(), restoreCommand(), migrateCommand(), keysCommand(), quarantineCommand(),
 		accountCommand(), componentCommand(), serverCommand(), pluginCommand(), configCommand(),
 		versionCommand(),
 	)

@@ -21,6 +21,7 @@ import (
 	"parley/plugins/ping"
 	"parley/plugins/presence"
 	"parley/plugins/private"
+	"parley/plugins/quarantine"
 	"parley/plugins/register"
 	"parley/plugins/resumption"
 	"parley/plugins/roster"
@@ -59,6 +60,7 @@ func Plugins() []plugins.Plugin {
 		ping.Plugin,
 		presence.Plugin,
 		private.Plugin,
+		quarantine.Plugin,
 		register.Plugin,
 		resumption.Plugin,
 		roster.Plugin,

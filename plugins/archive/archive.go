@@ -185,6 +185,7 @@ func (p *part) Register(r *processor.Registrar) {
 	processor.On(r, processor.Acked, processor.Normal, p.acked)
 	processor.On(r, processor.Unbound, processor.Normal, p.unbound)
 	processor.On(r, processor.AccountRemoved, processor.Normal, p.removed)
+	processor.On(r, processor.Poisoned, processor.Late, p.poisoned)
 	p.replays.register(r)
 	p.env.Clock.AfterFunc(ackLinger, func() { p.will.open(p) }) // when acknowledgements come here
 	r.Feature("msgoffline")                                     // XEP-0160 §4

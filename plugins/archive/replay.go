@@ -296,10 +296,14 @@ func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err e
 			continue
 		}
 		var e *channel.Envelope
-		e, added = r.part.delayed(re, row, added)
-		if e == nil {
+		room := added
+		whole := r.part.reg.Guard(ctx, &processor.Poison{Raw: row.raw, Account: re.owner.jid, Pending: row.id}, func() {
+			e, room = r.part.delayed(re, row, room)
+		})
+		if !whole || e == nil {
 			continue
 		}
+		added = room
 		re.sent[row.id] = struct{}{}
 		batch = append(batch, e)
 		bytes += len(row.raw)

@@ -86,6 +86,20 @@ func (p *part) rescue(ctx context.Context, f *processor.Flow) error {
 	return nil
 }
 
+// poisoned lets go of a row that nobody can be given: somebody else keeps it
+// (reliability row 38).
+func (p *part) poisoned(ctx context.Context, x *processor.Poison) (processor.Verdict, error) {
+	if !x.Kept || x.Pending == 0 {
+		return processor.Continue, nil
+	}
+	o, err := p.owners.get(ctx, x.Account)
+	if err != nil {
+		return processor.Continue, err
+	}
+	p.acks.add(o, x.Pending)
+	return processor.Continue, nil
+}
+
 // someone reports whether a device of the account takes messages now.
 func (p *part) someone(f *processor.Flow) bool {
 	return slices.ContainsFunc(p.env.Sessions.Account(f.Account), (*sessions.Entry).Receives)

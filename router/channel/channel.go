@@ -35,9 +35,10 @@ const (
 	Deliver                     // router → streamer: write Raw with Edits to every one of To
 	Handled                     // router → streamer: everything of Session up to Seq is done and durable
 	Close                       // router → streamer: end the streams To with the stream error Reason
+	Poisoned                    // router, streamer → processor: handling it panicked with Reason (reliability row 38)
 )
 
-var kindNames = [...]string{"none", "stanza", "bind", "unbind", "acked", "undelivered", "change", "route", "deliver", "handled", "close"}
+var kindNames = [...]string{"none", "stanza", "bind", "unbind", "acked", "undelivered", "change", "route", "deliver", "handled", "close", "poisoned"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
