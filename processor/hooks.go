@@ -105,7 +105,7 @@ func On[E any](r *Registrar, h *Hook[E], b Band, f func(context.Context, E) (Ver
 // Fire runs the hook's functions in their order until one stops or fails.
 func Fire[E any](ctx context.Context, r *Registrar, h *Hook[E], e E) (Verdict, error) {
 	t := r.server.acquire()
-	defer t.release()
+	defer t.Leave()
 	return fire(ctx, t, h, e)
 }
 

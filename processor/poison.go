@@ -189,7 +189,7 @@ func (r *Registrar) Guard(ctx context.Context, x *Poison, do func()) bool {
 		return true
 	}
 	t := s.acquire()
-	defer t.release()
+	defer t.Leave()
 	s.struck(ctx, t, x, err)
 	return false
 }

@@ -80,6 +80,7 @@ type Server struct {
 	mu    sync.Mutex // guards parts and the replacing of table
 	parts []*Registrar
 
+	retired plugins.Retired // tables that may still be run in
 	poison  poison
 	metrics metrics
 }
@@ -126,17 +127,15 @@ func (s *Server) Attach(name string, c plugins.Component) (func(context.Context)
 	}
 	r := &Registrar{server: s, name: name}
 	pc.Register(r)
-	s.swap(name, r)
+	s.replace(name, r)
+	if err := s.retired.Wait(context.Background()); err != nil {
+		return nil, err
+	}
 	return func(ctx context.Context) error { return s.detach(ctx, r) }, nil
 }
 
-// swap puts r in the place of the component called name (r nil: takes it away)
-// and waits until nobody runs in the old table.
-func (s *Server) swap(name string, r *Registrar) {
-	<-s.replace(name, r).drained
-}
-
-func (s *Server) replace(name string, r *Registrar) *table {
+// replace puts r in the place of the component called name; r nil: takes it away.
+func (s *Server) replace(name string, r *Registrar) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	parts := slices.DeleteFunc(slices.Clone(s.parts), func(p *Registrar) bool { return p.name == name })
@@ -145,31 +144,28 @@ func (s *Server) replace(name string, r *Registrar) *table {
 	}
 	slices.SortFunc(parts, func(a, b *Registrar) int { return strings.Compare(a.name, b.name) })
 	s.parts = parts
-	old := s.table.Swap(newTable(parts))
-	old.retire()
-	return old
+	s.retired.Add(s.table.Swap(newTable(parts)).Usage)
 }
 
+// detach takes r away, unless a newer one of its name has replaced it. When ctx
+// ends too early it can be called again: it still waits for everybody.
 func (s *Server) detach(ctx context.Context, r *Registrar) error {
 	s.mu.Lock()
 	here := slices.Contains(s.parts, r)
 	s.mu.Unlock()
-	if !here { // replaced by a newer one of its name
-		return nil
+	if here {
+		s.replace(r.name, nil)
 	}
-	old := s.replace(r.name, nil)
-	select {
-	case <-old.drained:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%s is still at work: %w", r.name, ctx.Err())
+	if err := s.retired.Wait(ctx); err != nil {
+		return fmt.Errorf("%s is still at work: %w", r.name, err)
 	}
+	return nil
 }
 
 // process is the stage's channel.Handler.
 func (s *Server) process(ctx context.Context, batch []*channel.Envelope) error {
 	t := s.acquire()
-	defer t.release()
+	defer t.Leave()
 	run := newRun(s, t, len(batch))
 	for _, e := range batch {
 		if e.Kind == channel.Stanza && e.Stanza != nil && e.Stanza.Kind == stanza.Message {
@@ -212,10 +208,12 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 // Handled, whose Reason tells why not.
 func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 	answer := *e
-	answer.Kind, answer.Reason = channel.Handled, s.bindReason(e)
+	answer.Kind = channel.Handled
+	e.State.BoundAt = s.env.Clock.Now()
+	var old *sessions.Entry
+	old, answer.Reason = s.env.Sessions.BindIf(e.Session, *e.State, func(all []*sessions.Entry) string { return s.bindReason(e, all) })
 	if answer.Reason == "" {
-		e.State.BoundAt = s.env.Clock.Now()
-		if old := s.env.Sessions.Bind(e.Session, *e.State); old != nil {
+		if old != nil {
 			run.pass(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{old.Ref}, Reason: string(stanza.StreamConflict)})
 			tell(ctx, run, Unbound, old.Ref, old)
 		}
@@ -227,8 +225,7 @@ func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 	run.pass(&answer)
 }
 
-func (s *Server) bindReason(e *channel.Envelope) string {
-	all := s.env.Sessions.Account(e.Session.JID.Bare())
+func (s *Server) bindReason(e *channel.Envelope, all []*sessions.Entry) string {
 	if e.State.Kind == sessions.Component { // its listener has a policy of its own
 		return ""
 	}

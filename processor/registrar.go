@@ -87,7 +87,7 @@ func (r *Registrar) AccountFeature(ns ...string) {
 // Features returns what is announced now, for the server or for accounts.
 func (r *Registrar) Features(of Target) []string {
 	t := r.server.acquire()
-	defer t.release()
+	defer t.Leave()
 	if of == Host {
 		return t.features
 	}
@@ -115,7 +115,7 @@ func (r *Registrar) Route(ctx context.Context, batch ...*channel.Envelope) {
 // they pass the Incoming hooks, messages are stored before they are routed.
 func (r *Registrar) Submit(ctx context.Context, in ...*stanza.Stanza) {
 	t := r.server.acquire()
-	defer t.release()
+	defer t.Leave()
 	run := newRun(r.server, t, len(in))
 	for _, st := range in {
 		run.arrive(ctx, &Flow{Stanza: st})

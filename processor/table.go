@@ -2,8 +2,8 @@ package processor
 
 import (
 	"slices"
-	"sync"
-	"sync/atomic"
+
+	"parley/plugins"
 )
 
 // table is what the attached components have registered: immutable, replaced
@@ -17,10 +17,7 @@ type table struct {
 
 	outgoing, incoming []hooked[*Flow] // of hooks: every message passes them
 
-	users   atomic.Int64
-	retired atomic.Bool
-	once    sync.Once
-	drained chan struct{}
+	*plugins.Usage
 }
 
 type iqKey struct{ ns, local string }
@@ -31,7 +28,7 @@ type iqEntry struct {
 }
 
 func newTable(parts []*Registrar) *table {
-	t := &table{iq: map[iqKey][]iqEntry{}, hooks: map[any]any{}, drained: make(chan struct{})}
+	t := &table{iq: map[iqKey][]iqEntry{}, hooks: map[any]any{}, Usage: plugins.NewUsage()}
 	for _, r := range parts {
 		for _, add := range r.hooks {
 			add(t)
@@ -57,23 +54,10 @@ func newTable(parts []*Registrar) *table {
 func (s *Server) acquire() *table {
 	for {
 		t := s.table.Load()
-		t.users.Add(1)
+		t.Enter()
 		if s.table.Load() == t {
 			return t
 		}
-		t.release()
+		t.Leave()
 	}
-}
-
-func (t *table) release() {
-	if t.users.Add(-1) == 0 && t.retired.Load() {
-		t.once.Do(func() { close(t.drained) })
-	}
-}
-
-// retire marks the table as replaced; drained closes when it is empty.
-func (t *table) retire() {
-	t.users.Add(1)
-	t.retired.Store(true)
-	t.release()
 }

@@ -63,14 +63,17 @@ func startTLS(_ context.Context, c *Conn, _ *stanza.Element) error {
 	}
 	c.Send(stanza.El(stanza.NSTLS, "proceed"))
 	c.tr.Flush()
-	if err := c.tr.StartTLS(c.srv.certs.client(false), c.srv.cfg.Timeouts.Handshake); err != nil {
+	var err error
+	c.outside(func() { err = c.tr.StartTLS(c.srv.certs.client(false), c.srv.cfg.Timeouts.Handshake) })
+	if err != nil {
 		c.log.Debug("STARTTLS failed", "err", err)
 		return errEnd
 	}
 	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Login))
 	// RFC 6120 §5.4.3.3: nothing from before the handshake counts.
 	c.restart((*stanza.Reader).Reset)
-	c.claimed, c.domain, c.lang, c.auth, c.offered = jid.JID{}, "", "", nil, nil
+	c.addressed(jid.JID{}, "")
+	c.lang, c.auth, c.offered = "", nil, nil
 	c.binding = c.srv.certs.binding(c.tr.TLS())
 	c.phase = Secured
 	return nil
@@ -325,8 +328,10 @@ func (c *Conn) pause(ctx context.Context, d time.Duration) {
 	done := make(chan struct{})
 	stop := c.srv.env.Clock.AfterFunc(d, func() { close(done) })
 	defer stop()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
+	c.outside(func() {
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	})
 }

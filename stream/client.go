@@ -20,7 +20,8 @@ func (clientProfile) Header(_ context.Context, c *Conn, h *stanza.Element) error
 	if err != nil || !to.IsDomain() || !c.srv.env.Local(to.Domain()) { // §4.9.1.3
 		return &stanza.StreamError{Condition: stanza.StreamHostUnknown}
 	}
-	c.domain, c.offered = to.Domain(), nil
+	c.addressed(c.claimed, to.Domain())
+	c.offered = nil
 	if !supported(h.Get("version")) {
 		return &stanza.StreamError{Condition: stanza.StreamUnsupportedVersion}
 	}

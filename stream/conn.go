@@ -44,12 +44,17 @@ type Conn struct {
 	origin  netip.Prefix
 	limiter *limiter
 
-	phase     Phase
-	opened    bool    // our header is out
-	id        string  // of the stream (RFC 6120 §4.7.3)
-	domain    string  // which of ours the peer wants to talk to
-	claimed   jid.JID // 'from' of the peer's header
-	lang      string  // the stream's xml:lang, stamped on stanzas without one
+	phase Phase
+	// What whoever closes the stream has to know: the reader alone changes it,
+	// and others read it, with voice held; so is our end closed, and what the
+	// reader says of its own goes before that or not at all.
+	voice   sync.Mutex
+	opened  bool    // our header is out
+	id      string  // of the stream (RFC 6120 §4.7.3)
+	domain  string  // which of ours the peer wants to talk to
+	claimed jid.JID // 'from' of the peer's header
+
+	lang      string // the stream's xml:lang, stamped on stanzas without one
 	auth      *authentication
 	binding   sasl.Binding
 	offered   *sasl.Session // what this stream announces of SASL; nil: not settled
@@ -59,10 +64,11 @@ type Conn struct {
 	authFails int
 	bindFails int
 
+	inside  *table // whose handlers run now; nil: none do
 	session *Session
 	batch   []*channel.Envelope
 	room    []channel.Envelope // for more of batch
-	inFrame int // elements of the message that is being read (framed transports)
+	inFrame int                // elements of the message that is being read (framed transports)
 
 	// After our end is closed reading goes on, until the peer closes its own or
 	// the time for that is over (RFC 6120 §4.4).
@@ -320,9 +326,9 @@ func (c *Conn) token(ctx context.Context, t stanza.Token) error {
 		if err := checkHeader(t, c.profile.ContentNS()); err != nil {
 			return err
 		}
-		return c.guard(func() error { return c.header(ctx, t.Open) })
+		return c.call(func() error { return c.header(ctx, t.Open) })
 	case c.tr.Framed() && t.Name == framedOpen:
-		return c.guard(func() error { return c.framedHeader(ctx, t) })
+		return c.call(func() error { return c.framedHeader(ctx, t) })
 	case c.tr.Framed() && !c.opened && (t.Name.Local == "open" || t.Name.Local == "close"): // RFC 7395 §3.3.2
 		return &stanza.StreamError{Condition: stanza.StreamInvalidNamespace}
 	case !c.opened: // RFC 7395 §3.4: <open/> comes first
@@ -332,9 +338,28 @@ func (c *Conn) token(ctx context.Context, t stanza.Token) error {
 		return nil
 	}
 	c.sendBatch(ctx)
-	err := c.guard(func() error { return c.profile.Element(ctx, c, t) })
+	err := c.call(func() error { return c.profile.Element(ctx, c, t) })
 	c.session.open() // what the element was answered with comes before any delivery
 	return err
+}
+
+// call runs what components have registered; they are not stopped meanwhile.
+func (c *Conn) call(do func() error) error {
+	c.inside = c.srv.acquire()
+	defer func() { c.inside.Leave(); c.inside = nil }()
+	return c.guard(do)
+}
+
+// outside runs what waits for the peer or for time inside of a call: nobody who
+// replaces a component waits for that.
+func (c *Conn) outside(wait func()) {
+	if c.inside == nil {
+		wait()
+		return
+	}
+	c.inside.Leave()
+	defer func() { c.inside = c.srv.acquire() }()
+	wait()
 }
 
 // guard lets a handler that panics cost its own stream only (reliability row 38).
@@ -388,7 +413,8 @@ func (c *Conn) header(ctx context.Context, h *stanza.Element) error {
 	if c.lang = h.Lang(); len(c.lang) > maxLang {
 		c.lang = "" // no language that anybody knows: recipients inherit ours
 	}
-	c.claimed, _ = jid.Parse(h.Get("from"))
+	claimed, _ := jid.Parse(h.Get("from"))
+	c.addressed(claimed, c.domain)
 	return c.profile.Header(ctx, c, h)
 }
 
@@ -453,7 +479,16 @@ func (c *Conn) restart(how func(*stanza.Reader, stanza.Mode)) {
 		mode = stanza.Framed
 	}
 	how(c.rd, mode)
-	c.opened = false
+	c.voice.Lock()
+	defer c.voice.Unlock()
+	c.opened = c.closing.Load() // who has closed our end had a header before it
+}
+
+// addressed notes who the peer says it is and which domain it wants.
+func (c *Conn) addressed(claimed jid.JID, domain string) {
+	c.voice.Lock()
+	defer c.voice.Unlock()
+	c.claimed, c.domain = claimed, domain
 }
 
 // fail ends the stream with an error (RFC 6120 §4.9); the reader calls it.
@@ -470,14 +505,16 @@ func (c *Conn) fail(err error) {
 // goes on until the peer closes its end or the time for that is over.
 func (c *Conn) abort(se *stanza.StreamError) {
 	c.closeOnce.Do(func() {
+		c.voice.Lock()
+		defer c.voice.Unlock()
 		c.pausing.Store(se.Condition == stanza.StreamSystemShutdown)
 		c.closing.Store(true)
 		c.log.Debug("stream closed with an error", "condition", string(se.Condition), "text", se.Text)
 		c.srv.metrics.streamErrors.WithLabelValues(string(se.Condition)).Inc()
 		if !c.opened { // RFC 6120 §4.9.1.2: our header comes first all the same
-			c.Open(c.authority())
+			c.open(c.authority())
 		}
-		c.Send(se.Element())
+		c.tr.Queue(c.streamElement(se.Element()))
 		c.sayClose()
 	})
 }
@@ -497,6 +534,8 @@ func (c *Conn) answered(ctx context.Context) {
 // goodbye closes our end of the stream (RFC 6120 §4.4).
 func (c *Conn) goodbye() {
 	c.closeOnce.Do(func() {
+		c.voice.Lock()
+		defer c.voice.Unlock()
 		c.closing.Store(true)
 		c.sayClose()
 	})

@@ -9,6 +9,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins"
 	"parley/router/sessions"
 	"parley/stream/sasl"
 )
@@ -141,6 +142,7 @@ func (r *Registrar) Addresses() map[string]string { return r.server.Addresses() 
 
 // table is what the attached components have registered: immutable.
 type table struct {
+	*plugins.Usage
 	features    []Feature
 	elements    map[stanza.Name][]boundElement
 	inlines     []Inline
@@ -150,13 +152,26 @@ type table struct {
 	resumptions Resumptions // nil: a restart ends every session
 }
 
+// acquire returns the table in force and keeps it from being drained; who has
+// it calls Leave.
+func (s *Server) acquire() *table {
+	for {
+		t := s.table.Load()
+		t.Enter()
+		if s.table.Load() == t {
+			return t
+		}
+		t.Leave()
+	}
+}
+
 type boundElement struct {
 	in Phase
 	h  ElementHandler
 }
 
 func newTable(parts []*Registrar) *table {
-	t := &table{elements: map[stanza.Name][]boundElement{}, preAuth: map[stanza.Name]PreAuthIQ{}, http: http.NewServeMux()}
+	t := &table{Usage: plugins.NewUsage(), elements: map[stanza.Name][]boundElement{}, preAuth: map[stanza.Name]PreAuthIQ{}, http: http.NewServeMux()}
 	t.features = append(t.features, coreFeatures()...)
 	for _, p := range parts {
 		t.features = append(t.features, p.features...)

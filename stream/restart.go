@@ -161,7 +161,9 @@ func (s *Session) had(ctx context.Context, rows []int64) {
 // tell it and nothing is done twice.
 func (s *Session) settle(ctx context.Context) bool {
 	done := s.durable.Load()
-	k := s.srv.table.Load().resumptions
+	t := s.srv.acquire()
+	defer t.Leave()
+	k := t.resumptions
 	if k == nil || s.stored.Load() >= done {
 		return true
 	}

@@ -140,8 +140,10 @@ func (s *Session) safe() uint64 {
 
 // lasting calls f with who keeps sessions across a restart, if somebody does.
 func (s *Session) lasting(f func(Resumptions)) {
-	if k := s.srv.table.Load().resumptions; k != nil {
-		f(k)
+	t := s.srv.acquire()
+	defer t.Leave()
+	if t.resumptions != nil {
+		f(t.resumptions)
 	}
 }
 

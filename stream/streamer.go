@@ -63,6 +63,7 @@ type Server struct {
 	addresses map[string]string
 	open      chan struct{} // closed while the doors are open
 	table     atomic.Pointer[table]
+	retired   plugins.Retired // tables that may still be run in
 	sessions  sessionTable
 	conns     connSet
 	lastID    atomic.Uint64
@@ -147,8 +148,14 @@ func (s *Server) Attach(name string, c plugins.Component) (func(context.Context)
 	r := &Registrar{server: s, name: name}
 	sc.Register(r)
 	s.replace(func(p *Registrar) bool { return p.name == name }, r)
-	return func(context.Context) error {
+	if err := s.retired.Wait(context.Background()); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
 		s.replace(func(p *Registrar) bool { return p == r }, nil)
+		if err := s.retired.Wait(ctx); err != nil {
+			return fmt.Errorf("%s is still at work: %w", name, err)
+		}
 		return nil
 	}, nil
 }
@@ -162,7 +169,7 @@ func (s *Server) replace(old func(*Registrar) bool, fresh *Registrar) {
 	}
 	slices.SortFunc(parts, func(a, b *Registrar) int { return strings.Compare(a.name, b.name) })
 	s.parts = parts
-	s.table.Store(newTable(parts))
+	s.retired.Add(s.table.Swap(newTable(parts)).Usage)
 }
 
 // Serve implements plugins.Server: it listens until ctx is done, then tells
@@ -355,7 +362,9 @@ func (s *Server) serveHTTP(secure bool) func(context.Context, net.Listener) {
 }
 
 func (s *Server) handleHTTP(w http.ResponseWriter, r *http.Request) {
-	s.table.Load().http.ServeHTTP(w, r)
+	t := s.acquire()
+	defer t.Leave()
+	t.http.ServeHTTP(w, r)
 }
 
 // deliver is the channel.Handler of the way back.

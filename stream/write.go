@@ -8,6 +8,15 @@ import (
 
 // Open sends our stream header (RFC 6120 §4.7) with a new id.
 func (c *Conn) Open(from string) {
+	c.voice.Lock()
+	defer c.voice.Unlock()
+	if !c.closing.Load() {
+		c.open(from)
+	}
+}
+
+// open is Open with c.voice held.
+func (c *Conn) open(from string) {
 	c.id = rand.Text() // RFC 6120 §4.7.3: unpredictable, new after each restart
 	attrs := stanza.El("", "x").With("id", c.id).With("xml:lang", streamLang).WithOpt("from", from)
 	if c.profile.ContentNS() != stanza.NSComponent { // XEP-0114 §3: it is older than versions, and features
@@ -36,8 +45,13 @@ func appendAttrs(b []byte, el *stanza.Element) []byte {
 	return append(b, raw[len("<x"):len(raw)-len("/>")]...)
 }
 
-// Send queues one first-level element.
+// Send queues one first-level element, unless our end is closed (RFC 6120 §4.4).
 func (c *Conn) Send(el *stanza.Element) {
+	c.voice.Lock()
+	defer c.voice.Unlock()
+	if c.closing.Load() {
+		return
+	}
 	if el.Name.Space == stanza.NSStream {
 		c.tr.Queue(c.streamElement(el))
 		return

@@ -102,11 +102,21 @@ func (r *Registry) shard(bare string) *shard {
 // Bind adds a session. An entry of the same full JID is replaced and returned:
 // never two sessions with one address (RFC 6120 §7.7.2.2).
 func (r *Registry) Bind(ref Ref, st State) (replaced *Entry) {
+	replaced, _ = r.BindIf(ref, st, func([]*Entry) string { return "" })
+	return replaced
+}
+
+// BindIf is Bind unless refuse, which sees the account's sessions and decides
+// while no other can come, returns why not. It must not use the Registry.
+func (r *Registry) BindIf(ref Ref, st State, refuse func(all []*Entry) string) (replaced *Entry, why string) {
 	bare := ref.JID.Bare().String()
 	s := r.shard(bare)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.accounts[bare]
+	if why = refuse(old); why != "" {
+		return nil, why
+	}
 	list := make([]*Entry, 0, len(old)+1)
 	for _, e := range old {
 		if e.JID == ref.JID {
@@ -116,7 +126,7 @@ func (r *Registry) Bind(ref Ref, st State) (replaced *Entry) {
 		list = append(list, e)
 	}
 	s.accounts[bare] = append(list, &Entry{Ref: ref, State: st})
-	return replaced
+	return replaced, ""
 }
 
 // Unbind removes the session if it is still this very stream's and returns

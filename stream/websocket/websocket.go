@@ -116,8 +116,9 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ws.SetReadLimit(-1) // the stream's reader has the limits
 	addr, secure := l.peer(r)
-	// The request's context ends with this call, the stream does not.
-	l.streams.Serve(context.Background(), newTransport(ws, hj.conn, addr, secure), l.streams.Client())
+	// The request ends with this call, the stream does not: it is the Server's,
+	// and whoever replaces this component does not wait for it.
+	go l.streams.Serve(context.Background(), newTransport(ws, hj.conn, addr, secure), l.streams.Client())
 }
 
 func (l *listener) refuse(w http.ResponseWriter, r *http.Request, reason, text string, code int) {
