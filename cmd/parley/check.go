@@ -128,7 +128,7 @@ func (s *setup) examine(ctx context.Context) []result {
 		out = append(out, warn("server", "run this as the server's user or as root", "%v", err))
 	}
 	for _, look := range []func(context.Context) []result{
-		e.directory, e.certificates, e.records, e.ports, e.clock, e.descriptors, e.database, // the last: it may give up root
+		e.directory, e.keys, e.certificates, e.records, e.ports, e.clock, e.descriptors, e.database, // the last: it may give up root
 	} {
 		bound, cancel := context.WithTimeout(ctx, checkWithin)
 		out = append(out, look(bound)...)

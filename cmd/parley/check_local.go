@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"parley/plugins/config"
 	"parley/storage"
+	"parley/storage/atrest"
 )
 
 // directory looks at the data directory: keys are in it.
@@ -34,6 +36,27 @@ func (e *examination) directory(context.Context) []result {
 		return []result{warn(area, "chmod 700 "+dir, "%s (%s): other users of this machine can enter it", dir, st.Mode().Perm())}
 	}
 	return append([]result{ok(area, "%s is the server's alone", dir)}, e.space(dir)...)
+}
+
+// keys reads the keys file, without which the server does not start.
+func (e *examination) keys(context.Context) []result {
+	const area = "keys"
+	file := e.settings.Storage.Encryption.KeysFile
+	if file == "" {
+		return nil
+	}
+	ring, err := atrest.Load(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []result{fault(area, "put it back; for the first time `parley keys new` makes it", "%v", err)}
+	case err != nil:
+		return []result{fault(area, "", "%v", err)}
+	}
+	dir, err := filepath.Abs(e.settings.Data)
+	if err == nil && strings.HasPrefix(file, dir+string(filepath.Separator)) {
+		return []result{warn(area, "move it, and change storage.encryption.keys_file", "%s is in the data directory: who copies that has both", file)}
+	}
+	return []result{ok(area, "%s has %v; is there a copy of it elsewhere?", file, ring)}
 }
 
 // Free space below which the database will soon stop.

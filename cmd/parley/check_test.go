@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -195,6 +196,15 @@ func TestCheckCommand(t *testing.T) {
 	out, _, err := parley(t, "", append(args, l.Addr().String())...)
 	if !errors.Is(err, errSaid) || states(out)["ports"] != bad {
 		t.Errorf("a port that is taken: %v\n%s", err, out)
+	}
+	encrypted := write(t, "encrypted.yaml", "storage: {encryption: {keys_file: "+filepath.Join(t.TempDir(), "keys")+"}}\n")
+	with := append(slices.Clone(args), "127.0.0.1:0", "--config", encrypted)
+	if out, _, err := parley(t, "", with...); !errors.Is(err, errSaid) || states(out)["keys"] != bad || !strings.Contains(out, "parley keys new") {
+		t.Errorf("without the keys file: %v\n%s", err, out)
+	}
+	must(t, "keys", "new", "--data", data, "--config", encrypted)
+	if with := states(must(t, with...)); with["keys"] != good {
+		t.Errorf("with the keys file: %v", with)
 	}
 	must(t, "account", "list", "--data", data) // makes the database
 	if after := states(must(t, append(args, "127.0.0.1:0")...)); after["database"] != good || after["disk"] == "" {

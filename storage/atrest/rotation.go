@@ -40,10 +40,12 @@ type Rotation struct {
 	metrics *metrics
 
 	change  sync.Mutex // held while a ring is adopted
-	started bool       // guarded by change
+	started bool       // guarded by change, as settling is
 	wake    chan struct{}
-	tasks   sync.WaitGroup
-	stop    context.CancelFunc
+
+	settling int // changes of keys that are younger than settle
+	tasks    sync.WaitGroup
+	stop     context.CancelFunc
 
 	mu  sync.Mutex
 	job Job
@@ -91,12 +93,23 @@ func (r *Rotation) Adopt(ctx context.Context, ring *Ring, on bool) error {
 		return err
 	}
 	r.Vault.Use(ring, on)
-	if r.started && b.rows.Target != next.id() {
-		r.clock.AfterFunc(settle, r.kick)
-	} else {
+	switch changed := b.rows.Target != next.id(); {
+	case r.started && changed:
+		r.settling++
+		r.clock.AfterFunc(settle, r.settled)
+	case r.settling == 0:
 		r.kick()
 	}
 	return nil
+}
+
+// settled is the end of one change's time; the last one's counts.
+func (r *Rotation) settled() {
+	r.change.Lock()
+	defer r.change.Unlock()
+	if r.settling--; r.settling == 0 {
+		r.kick()
+	}
 }
 
 // wipe has SQLite overwrite what is deleted or replaced: plain text would stay
@@ -244,7 +257,7 @@ func (r *Rotation) Retirable(ctx context.Context, id int64) error {
 	if !some {
 		count = "what was under way when the other key came into force"
 	}
-	return fmt.Errorf("%w: %s may be encrypted with key %d; rewriting is %s, see `parley keys status`", ErrNeeded, count, id, r.now().State)
+	return fmt.Errorf("%w: %s may be encrypted with key %d; try again when `parley keys status` says that every row is as it should be", ErrNeeded, count, id)
 }
 
 func sortedKeys(m map[int64][]byte) []int64 { return slices.Sorted(maps.Keys(m)) }

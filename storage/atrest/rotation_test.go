@@ -276,6 +276,40 @@ func TestRotationRuns(t *testing.T) {
 	}
 }
 
+// held is a clock whose timers wait.
+type held struct {
+	quick
+	due []func()
+}
+
+func (h *held) AfterFunc(_ time.Duration, f func()) func() bool {
+	h.due = append(h.due, f)
+	return func() bool { return true }
+}
+
+// What was sealed before a change gets its time to reach the database, however
+// often the keys file is read meanwhile.
+func TestRotationSettles(t *testing.T) {
+	o := newOffice(t, storagetest.Open(t, storagetest.SQLite(t)))
+	clock := &held{}
+	o.Rotation.clock, o.started = clock, true
+	for _, keys := range [][]int{{1}, {1}, {2, 1}, {2, 1}} { // `parley keys new`, then a reload
+		o.adopt(t, true, keys...)
+		if len(o.wake) != 0 {
+			t.Errorf("with keys %v rows are looked for at once", keys)
+		}
+	}
+	for i, f := range clock.due {
+		f()
+		if last := i == len(clock.due)-1; len(o.wake) == 1 != last {
+			t.Errorf("after timer %d of %d: %d", i+1, len(clock.due), len(o.wake))
+		}
+	}
+	if len(clock.due) != 2 {
+		t.Errorf("%d timers for two changes", len(clock.due))
+	}
+}
+
 // Rows must not be without their key: not at the start, not by a reload.
 func TestMissingKey(t *testing.T) {
 	storagetest.Each(t, func(t *testing.T, db storage.DB) {
