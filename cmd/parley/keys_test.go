@@ -221,7 +221,7 @@ func TestMissingKeys(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	serveFails(v.config, v.data, "3 rows of archive was encrypted with it")
+	serveFails(v.config, v.data, "3 rows of archive need it")
 	v.configure("")
 	serveFails(v.config, v.data, "keys_file is not set")
 

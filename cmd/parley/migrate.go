@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -124,12 +125,15 @@ func migrated(w io.Writer, tables []storage.Copied, took time.Duration, path, fi
 	if err := printTable(w, rows); err != nil {
 		return err
 	}
+	if abs, err := filepath.Abs(file); file != "" && err == nil {
+		file = abs // in the configuration it would count from there
+	}
 	if file == "" {
 		file = "FILE   # a file with the connection string, readable for the server alone"
 	}
 	_, err := fmt.Fprintf(w, `
 %d rows copied and compared in %s. Now put this into the configuration, in the
-place of what it says about storage, and start the server:
+place of driver and path, and start the server; what it says about encryption stays:
 
   storage:
     driver: postgres

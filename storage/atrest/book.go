@@ -109,11 +109,11 @@ func (r *Rotation) missing(ctx context.Context, b book, ring *Ring) (idle []int6
 		}
 		switch {
 		case k != nil:
-			return nil, fmt.Errorf("encryption keys: key %d is not the one that %s was encrypted with: put that one back", id, count)
+			return nil, fmt.Errorf("encryption keys: key %d is not the one that %s need: put that one back", id, count)
 		case ring == nil:
-			return nil, fmt.Errorf("encryption keys: storage.encryption.keys_file is not set, and %s was encrypted with key %d: set it", count, id)
+			return nil, fmt.Errorf("encryption keys: storage.encryption.keys_file is not set, and %s need key %d: set it", count, id)
 		}
-		return nil, fmt.Errorf("encryption keys: %w: key %d is not in the keys file, and %s was encrypted with it: put it back", ErrNoKey, id, count)
+		return nil, fmt.Errorf("encryption keys: %w: key %d is not in the keys file, and %s need it: put it back", ErrNoKey, id, count)
 	}
 	return idle, nil
 }
