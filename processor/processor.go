@@ -215,7 +215,9 @@ func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 	if answer.Reason == "" {
 		if old != nil {
 			run.pass(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{old.Ref}, Reason: string(stanza.StreamConflict)})
-			tell(ctx, run, Unbound, old.Ref, old)
+			last := *old
+			last.Paused = false // it ends here, also when it has begun before the process
+			tell(ctx, run, Unbound, old.Ref, &last)
 		}
 		if entry, ok := s.env.Sessions.Find(e.Session.JID); ok {
 			tell(ctx, run, Bound, e.Session, entry)

@@ -218,3 +218,24 @@ func TestHNeverGoesBack(t *testing.T) {
 		}
 	})
 }
+
+// TestReplacedSessionsLeaveNothing: who logs in anew instead of resuming ends
+// the session of before the start for good (RFC 6120 §7.7.2.2).
+func TestReplacedSessionsLeaveNothing(t *testing.T) {
+	each(t, func(ctx context.Context, t *testing.T, h *plugintest.House, _ *clock) {
+		c, id := enable(ctx, t, h, "romeo", "a")
+		c.say("<message to='ann@localhost' type='chat'><body>one</body></message><r xmlns='urn:xmpp:sm:3'/>", "a")
+		if err := h.Kill(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Login(ctx, "romeo", "a"); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Restart(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, el := resume(ctx, t, h, "romeo", id, c.in); el.Name.Local != "failed" {
+			t.Errorf("%s", el.Bytes(""))
+		}
+	})
+}
