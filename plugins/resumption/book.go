@@ -54,16 +54,21 @@ type record struct {
 	seq    uint64 // what the house has handled
 	stored uint64 // what the row says, as far as is known
 	there  bool   // the row is in the table
-	stale  bool   // the state may differ from the row's
-	state  uint64 // hash of the row's state; 0: unknown
-	trying uint64 // of the one that a batch is committing
+	stale  bool   // the row may have to say more than another h
+	edits  uint64 // of away, last and sent
+	row    image  // what the row was made of
+	trying image  // of the one that a batch is committing
 	busy   int    // commits of batches under way
 	queued bool   // in book.dirty
+	paused bool   // Pause was called: the Unbind follows
 	away   time.Time
 	last   *sessions.Entry  // Paused: what it was
 	sent   *stream.Outbound // Paused: what goes into the row
 	gone   bool             // ended: the row goes
 }
+
+// image tells rows apart: what they were made of. The zero value is none.
+type image struct{ state, edits uint64 } // state is a hash
 
 func newBook(env plugins.Env) *book {
 	b := &book{env: env, seed: maphash.MakeSeed(), restored: map[stream.Key]left{}, wake: make(chan struct{}, 1)}
@@ -108,7 +113,7 @@ func (b *book) Keeps(ref sessions.Ref) bool { return b.find(ref) != nil }
 
 // Away implements stream.Resumptions.
 func (b *book) Away(ref sessions.Ref, since time.Time) {
-	b.with(ref, func(r *record) { r.away, r.state = since, 0 })
+	b.with(ref, func(r *record) { r.away = since; r.edits++ })
 }
 
 // End implements stream.Resumptions.
@@ -116,14 +121,15 @@ func (b *book) End(ref sessions.Ref) { b.with(ref, func(r *record) { r.gone = tr
 
 // Pause implements stream.Resumptions.
 func (b *book) Pause(ref sessions.Ref, sent *stream.Outbound) {
-	b.with(ref, func(r *record) { r.sent, r.state = sent, 0 })
+	b.with(ref, func(r *record) { r.sent, r.paused = sent, true; r.edits++ })
 }
 
 // ended is the end of a session's entry in the house.
 func (b *book) ended(e *sessions.Entry) {
 	b.with(e.Ref, func(r *record) {
 		if r.gone = !e.Paused; e.Paused {
-			r.last, r.state = e, 0
+			r.last = e
+			r.edits++
 		}
 	})
 }
@@ -158,9 +164,9 @@ func (b *book) Keep(ref sessions.Ref, seq uint64, rows bool, w *storage.WriteSet
 		b.mark(r)
 		return false
 	}
-	state, added := b.write(r, w)
+	row, added := b.write(r, w)
 	if added {
-		r.trying = state
+		r.trying = row
 		r.busy++
 	}
 	return added
@@ -176,6 +182,7 @@ func (b *book) Kept(ref sessions.Ref, seq uint64, stored bool) {
 	defer r.mu.Unlock()
 	r.busy--
 	if !stored {
+		r.stale = true
 		b.mark(r)
 		return
 	}
@@ -183,28 +190,28 @@ func (b *book) Kept(ref sessions.Ref, seq uint64, stored bool) {
 }
 
 // write adds the record to w as far as it has changed, unless the session is
-// ending. state is the hash of the state that goes along, 0: none does. r.mu is
+// ending. row is what the whole row was made of; zero: h goes alone. r.mu is
 // held.
-func (b *book) write(r *record, w *storage.WriteSet) (state uint64, added bool) {
+func (b *book) write(r *record, w *storage.WriteSet) (row image, added bool) {
 	h := int64(r.seq - r.base)
 	if r.there && !r.stale {
 		w.Add(&writeCount, r.id, r.epoch, h)
-		return 0, true
+		return image{}, true
 	}
 	e := r.last
 	if e == nil {
 		now, ok := b.env.Sessions.Find(r.ref.JID)
 		if !ok || now.Ref != r.ref {
-			return 0, false
+			return image{}, false
 		}
 		e = now
 	}
 	blob := encodeState(e)
-	state = maphash.Bytes(b.seed, blob) | 1
+	row = image{maphash.Bytes(b.seed, blob) | 1, r.edits}
 	r.stale = false
-	if r.there && state == r.state {
+	if r.there && row == r.row {
 		w.Add(&writeCount, r.id, r.epoch, h)
-		return 0, true
+		return image{}, true
 	}
 	var away int64
 	if !r.away.IsZero() {
@@ -215,15 +222,16 @@ func (b *book) write(r *record, w *storage.WriteSet) (state uint64, added bool) 
 		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent.Rows)
 	}
 	w.Add(&writeRow, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, acked, queue)
-	return state, true
+	return row, true
 }
 
-// written notes what is in the table now. r.mu is held.
-func (b *book) written(r *record, seq, state uint64) {
-	r.stored = max(r.stored, seq)
-	if state != 0 {
-		r.there, r.state = true, state
+// written notes what is in the table now. A row that is older than one that is
+// there has changed nothing (writeRow). r.mu is held.
+func (b *book) written(r *record, seq uint64, row image) {
+	if row != (image{}) && (!r.there || seq >= r.stored) {
+		r.there, r.row = true, row
 	}
+	r.stored = max(r.stored, seq)
 }
 
 // mark puts the record on the list of those to be written soon. r.mu is held.
@@ -296,7 +304,8 @@ func (b *book) flush(ctx context.Context) error {
 
 // attempt is a record as a flush has found it.
 type attempt struct {
-	seq, state    uint64
+	seq           uint64
+	row           image
 	written, gone bool
 }
 
@@ -313,7 +322,7 @@ func (b *book) flushSome(ctx context.Context, list []*record) error {
 		case r.gone: // a batch is still committing the row
 			b.mark(r)
 		default:
-			tries[i].state, tries[i].written = b.write(r, &w)
+			tries[i].row, tries[i].written = b.write(r, &w)
 		}
 		r.mu.Unlock()
 	}
@@ -328,7 +337,7 @@ func (b *book) flushSome(ctx context.Context, list []*record) error {
 			news = append(news, &channel.Envelope{Kind: channel.Handled, Session: r.ref, Seq: t.seq, Stored: true})
 		}
 		if t.written {
-			b.written(r, t.seq, t.state)
+			b.written(r, t.seq, t.row)
 		}
 		over := t.gone || r.last != nil && r.there && !r.queued
 		r.mu.Unlock()
@@ -357,7 +366,7 @@ func (b *book) Sync(ctx context.Context, ref sessions.Ref) error {
 		return nil
 	}
 	var w storage.WriteSet
-	state, added := b.write(r, &w)
+	row, added := b.write(r, &w)
 	if !added {
 		r.mu.Unlock()
 		return errEnding
@@ -373,7 +382,7 @@ func (b *book) Sync(ctx context.Context, ref sessions.Ref) error {
 		b.mark(r)
 		return fmt.Errorf("session %s: %w", ref.JID, err)
 	}
-	b.written(r, seq, state)
+	b.written(r, seq, row)
 	return nil
 }
 
@@ -433,7 +442,7 @@ func (b *book) leave(ctx context.Context, of *atomic.Int32) error {
 		b.records.Range(func(_, v any) bool {
 			r := v.(*record)
 			r.mu.Lock()
-			if r.last == nil {
+			if r.last == nil && !r.paused {
 				r.gone = true
 				b.mark(r)
 			}

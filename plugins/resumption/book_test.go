@@ -1,0 +1,150 @@
+package resumption
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"parley/parser/jid"
+	"parley/plugins"
+	"parley/router/sessions"
+	"parley/storage"
+	"parley/storage/storagetest"
+	"parley/stream"
+)
+
+// meddled is a database that something happens at before a set is committed.
+type meddled struct {
+	storage.DB
+	before func() error
+}
+
+func (d *meddled) Commit(ctx context.Context, w *storage.WriteSet) error {
+	if f := d.before; f != nil {
+		d.before = nil
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return d.DB.Commit(ctx, w)
+}
+
+// desk is a book with one session in it.
+type desk struct {
+	*book
+	t   *testing.T
+	db  *meddled
+	ref sessions.Ref
+}
+
+func eachDesk(t *testing.T, f func(d *desk)) {
+	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		if err := db.Migrate(t.Context(), Name, migrations); err != nil {
+			t.Fatal(err)
+		}
+		d := &desk{t: t, db: &meddled{DB: db}, ref: sessions.Ref{Node: "n", Conn: 1, JID: jid.MustParse("romeo@localhost/a")}}
+		env := plugins.Env{DB: d.db, Sessions: sessions.NewRegistry(), Clock: plugins.SystemClock{}, Log: slog.New(slog.DiscardHandler)}
+		d.book = newBook(env)
+		d.keepers.Add(1)
+		d.fronts.Add(1)
+		env.Sessions.Bind(d.ref, sessions.State{Kind: sessions.Client})
+		d.Begin(stream.Lasting{Ref: d.ref, Key: stream.Key{1}, Window: time.Minute})
+		d.write()
+		f(d)
+	})
+}
+
+func (d *desk) write() {
+	d.t.Helper()
+	if err := d.flush(d.t.Context()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// row is what the next process would find.
+func (d *desk) row() left {
+	d.t.Helper()
+	all, err := storage.All(d.t.Context(), d.db, scanLeft, `SELECT id, key, epoch, h, span, away, state, acked, queue FROM resumption`)
+	if err != nil || len(all) != 1 {
+		d.t.Fatalf("%d rows, %v", len(all), err)
+	}
+	return all[0]
+}
+
+// What changes while the row is being written goes into the next one, also
+// when the session's state in the house is as it was.
+func TestChangesDuringAWriteAreWritten(t *testing.T) {
+	eachDesk(t, func(d *desk) {
+		since := time.UnixMicro(1_000_000)
+		d.env.Sessions.Change(d.ref, func(st *sessions.State) { st.Priority = 1 })
+		d.Keep(d.ref, 1, false, nil)
+		d.db.before = func() error { d.Away(d.ref, since); return nil }
+		d.write()
+		d.write()
+		if at := d.row().Away; !at.Equal(since) {
+			d.t.Errorf("away since %v, want %v", at, since)
+		}
+		d.env.Sessions.Change(d.ref, func(st *sessions.State) { st.Priority = 2 })
+		d.Keep(d.ref, 2, false, nil)
+		d.db.before = func() error {
+			d.Pause(d.ref, &stream.Outbound{Acked: 3, Rows: []int64{7}})
+			return nil
+		}
+		d.write()
+		d.write()
+		if sent := d.row().Sent; sent == nil || sent.Acked != 3 || len(sent.Rows) != 1 {
+			d.t.Errorf("sent %+v", sent)
+		}
+	})
+}
+
+// What went into a commit that failed goes into the next one.
+func TestStateOfAFailedCommitIsWritten(t *testing.T) {
+	eachDesk(t, func(d *desk) {
+		d.env.Sessions.Change(d.ref, func(st *sessions.State) { st.Carbons = true })
+		d.Keep(d.ref, 1, false, nil)
+		var w storage.WriteSet
+		if !d.Keep(d.ref, 2, true, &w) {
+			d.t.Fatal("not kept")
+		}
+		d.Kept(d.ref, 2, false)
+		d.write()
+		if l := d.row(); !l.State.Carbons || l.H != 2 {
+			d.t.Errorf("carbons %v, h %d", l.State.Carbons, l.H)
+		}
+		// The same by way of a flush that fails.
+		d.env.Sessions.Change(d.ref, func(st *sessions.State) { st.Carbons = false })
+		d.Keep(d.ref, 3, false, nil)
+		d.db.before = func() error { return errors.New("away") }
+		if d.flush(d.t.Context()) == nil {
+			d.t.Fatal("no error")
+		}
+		d.write()
+		if l := d.row(); l.State.Carbons || l.H != 3 {
+			d.t.Errorf("carbons %v, h %d", l.State.Carbons, l.H)
+		}
+	})
+}
+
+// Across a seam the streamer may have ended before the house hears that a
+// session goes on later.
+func TestPausedSessionsOutliveTheStreamer(t *testing.T) {
+	eachDesk(t, func(d *desk) {
+		d.Pause(d.ref, &stream.Outbound{})
+		if err := d.leave(d.t.Context(), &d.fronts); err != nil {
+			d.t.Fatal(err)
+		}
+		e, _ := d.env.Sessions.Unbind(d.ref)
+		last := *e
+		last.Paused = true
+		d.ended(&last)
+		if err := d.leave(d.t.Context(), &d.keepers); err != nil {
+			d.t.Fatal(err)
+		}
+		if d.row().Sent == nil {
+			d.t.Error("what was sent is not known")
+		}
+	})
+}
