@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 )
 
 // pollEvents is how many sockets one question to the system can bring.
@@ -40,6 +41,10 @@ func (s *system) open() error {
 		return fmt.Errorf("epoll: %w", err)
 	}
 	s.fd, s.file = fd, os.NewFile(uintptr(fd), "epoll")
+	if err := s.file.SetDeadline(time.Time{}); err != nil { // the runtime cannot wait for it either
+		_ = s.file.Close()
+		return fmt.Errorf("epoll: %w", err)
+	}
 	if s.raw, err = s.file.SyscallConn(); err != nil {
 		_ = s.file.Close()
 		return fmt.Errorf("epoll: %w", err)

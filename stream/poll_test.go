@@ -3,10 +3,12 @@ package stream
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 )
@@ -171,6 +173,20 @@ func TestPollerKeepsDeadlines(t *testing.T) {
 	}
 }
 
+// Who closes a stream while its socket begins to be watched has set a deadline
+// that holds.
+func TestPollerKeepsDeadlineOfBefore(t *testing.T) {
+	p := testPoller(t)
+	w, peer := newWatched(t)
+	w.SetReadDeadline(time.Now().Add(time.Millisecond))
+	w.begin(t, p)
+	unblock := time.AfterFunc(10*time.Second, func() { _ = peer.Close() })
+	defer unblock.Stop()
+	if err := <-w.err; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("ended with %v", err)
+	}
+}
+
 // What the peer does not take at once arrives when it reads, and counts as
 // pending until then.
 func TestPollerWritesWhenThereIsRoom(t *testing.T) {
@@ -213,5 +229,92 @@ func TestPollerSilentSocketsCostNoGoroutine(t *testing.T) {
 	}
 	if more := runtime.NumGoroutine() - before; more > idleWorkers+2 {
 		t.Fatalf("%d goroutines for %d silent sockets", more, sockets)
+	}
+}
+
+// Sockets come and go, closed by anybody, while descriptors get new owners and
+// deadlines are set: nobody reads another's bytes, and every reader hears of
+// the end.
+func TestPollerSocketsComeAndGo(t *testing.T) {
+	p := testPoller(t)
+	var all sync.WaitGroup
+	for worker := range 8 {
+		all.Go(func() {
+			for round := range 60 {
+				comeAndGo(t, p, worker*1000+round)
+			}
+		})
+	}
+	all.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for fd, w := range p.watches {
+		if w != nil {
+			t.Errorf("descriptor %d is still watched", fd)
+		}
+	}
+}
+
+// comeAndGo sends a socket's number both ways until somebody ends it.
+func comeAndGo(t *testing.T, p *poller, number int) {
+	w, peer := newWatched(t)
+	mine := fmt.Appendf(nil, "%06d", number)
+	var got, echoed []byte
+	ended := make(chan struct{})
+	turn := func() {
+		for {
+			b, err := w.Fill()
+			switch {
+			case errors.Is(err, errQuiet):
+				return
+			case err != nil:
+				w.Release(time.Second)
+				close(ended)
+				return
+			}
+			got = append(got, b...)
+			w.Queue(b)
+			w.Flush()
+		}
+	}
+	if !w.Watch(p, turn) {
+		t.Error("not watched")
+		return
+	}
+	var others sync.WaitGroup
+	others.Go(func() { echoed, _ = io.ReadAll(peer) })
+	others.Go(func() {
+		for range 20 {
+			if _, err := peer.Write(mine); err != nil {
+				break
+			}
+		}
+		if number%3 == 0 {
+			_ = peer.CloseWrite()
+		}
+	})
+	others.Go(func() {
+		for range 10 {
+			w.SetReadDeadline(time.Now().Add(time.Minute))
+			w.Flush()
+			w.SetReadDeadline(time.Time{})
+		}
+		switch number % 3 {
+		case 1:
+			w.Close(0)
+		case 2:
+			w.SetReadDeadline(time.Now().Add(time.Microsecond))
+		}
+	})
+	<-ended
+	_ = peer.Close() // the writer may wait for a reader
+	others.Wait()
+	for _, b := range [][]byte{got, echoed} {
+		for i := range b {
+			if b[i] != mine[i%len(mine)] {
+				t.Errorf("socket %d got %q", number, b)
+				return
+			}
+		}
 	}
 }

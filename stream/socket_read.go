@@ -49,7 +49,7 @@ func (s *socket) Read(p []byte) (int, error) {
 	if s.conn != nil {
 		return s.conn.Read(p)
 	}
-	if at := s.deadline.Load(); at != 0 && time.Now().UnixNano() >= at {
+	if s.deadline.Load() == passed {
 		return 0, os.ErrDeadlineExceeded
 	}
 	if s.dry && !s.watch.hup.Load() {
@@ -87,7 +87,6 @@ func (s *socket) watchBy(p *poller, turn func()) bool {
 	if err != nil {
 		return false
 	}
-	_ = s.conn.SetDeadline(time.Time{})
 	conn, raw := s.conn, s.raw
 	s.conn, s.raw, s.fd = nil, nil, fd
 	s.watch = &watch{poller: p, fd: fd, turn: func() {
@@ -100,30 +99,55 @@ func (s *socket) watchBy(p *poller, turn func()) bool {
 		return false
 	}
 	_ = conn.Close()
+	s.arm() // somebody may be closing the stream by now
 	return true
 }
+
+// The states of a watched socket's deadline.
+const (
+	unset int32 = iota
+	pending
+	passed
+)
 
 // SetReadDeadline implements net.Conn. At the deadline of a watched socket its
 // reader gets a turn.
 func (s *socket) SetReadDeadline(d time.Time) error {
-	if d.IsZero() && s.deadline.Load() == 0 && s.conn == nil {
+	if d.IsZero() && s.deadline.Load() == unset && s.conn == nil {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.due = d
 	if s.conn != nil {
 		return s.conn.SetReadDeadline(d)
 	}
+	s.arm()
+	return nil
+}
+
+// arm makes due the deadline of a watched socket; s.mu is held. That it has
+// passed is what the alarm says, not the wall clock, which may be set back.
+func (s *socket) arm() {
 	if s.alarm != nil {
 		s.alarm.Stop()
 		s.alarm = nil
 	}
-	s.deadline.Store(0)
-	if w := s.watch; w != nil && !d.IsZero() {
-		s.deadline.Store(d.UnixNano())
-		s.alarm = time.AfterFunc(time.Until(d), w.wake)
+	s.deadline.Store(unset)
+	if s.watch == nil || s.due.IsZero() {
+		return
 	}
-	return nil
+	s.deadline.Store(pending)
+	var alarm *time.Timer
+	alarm = time.AfterFunc(time.Until(s.due), func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.alarm == alarm { // else it is stopped, or another's turn
+			s.deadline.Store(passed)
+			s.watch.wake()
+		}
+	})
+	s.alarm = alarm
 }
 
 // SetWriteDeadline implements net.Conn: writing does not wait.
@@ -175,6 +199,7 @@ func (s *socket) leave() {
 	s.waiting = nil
 	if s.alarm != nil {
 		s.alarm.Stop()
+		s.alarm = nil
 	}
 	if s.failed == nil {
 		s.failed = net.ErrClosed

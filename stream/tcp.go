@@ -44,9 +44,10 @@ type socket struct {
 	failed  error
 	drained func()
 	idle    chan struct{} // closed by the writer when it ends; nil when none runs
-	alarm   *time.Timer   // watched: gives the reader a turn at the deadline; nil: none is set
+	due     time.Time     // the deadline of reading; zero: none
+	alarm   *time.Timer   // watched: gives the reader a turn when it is due; nil: none is set
 
-	deadline atomic.Int64 // watched: of reading, unix nanoseconds; 0: none
+	deadline atomic.Int32 // watched: unset, pending or passed
 }
 
 func newSocket(c net.Conn) *socket {
