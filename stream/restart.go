@@ -47,6 +47,7 @@ type Lasting struct {
 	Window time.Duration  // how long it may be resumed
 	Away   time.Time      // since when it has no connection; zero: it had one to the end
 	H      uint64         // Restore: the client's stanzas that are done
+	Over   bool           // Restore: it cannot go on, only H is of use
 	State  sessions.State // Restore: as it was
 	Sent   *Outbound      // Restore: nil: the process had no time to say
 }
@@ -71,7 +72,7 @@ func (s *Server) revive(ctx context.Context) {
 	}
 	now, n := s.env.Clock.Now(), 0
 	for _, r := range list {
-		if !r.Away.IsZero() && now.Sub(r.Away) >= r.Window {
+		if r.Over || !r.Away.IsZero() && now.Sub(r.Away) >= r.Window {
 			gone := s.ref(s.lastID.Add(1), r.Ref.JID)
 			k.Adopt(r.Key, gone)
 			k.End(gone)

@@ -101,8 +101,25 @@ func (a *acks) has(o *owner, id int64) bool {
 	return false
 }
 
-// of returns the rows of an owner that has reports. What is asked before the
-// table is read and again after covers what is deleted in between.
+// settle adds to taken which of the rows, read since taken was asked for, have
+// been taken, and returns when those are out of the table: a replay passes them
+// over, and if a crash made them pending again the next one would bring them
+// behind newer ones (D3).
+func (a *acks) settle(ctx context.Context, o *owner, taken map[int64]struct{}, rows []row) error {
+	maps.Copy(taken, a.of(o))
+	var marks []mark
+	for _, r := range rows {
+		if _, ok := taken[r.id]; ok {
+			marks = append(marks, mark{o, r.id})
+		}
+	}
+	_, err := a.writeAll(ctx, marks) // the flush that has them too finds nothing
+	return err
+}
+
+// of returns the rows of an owner that have been taken and may still be in the
+// table. What is asked before the table is read and again after covers what is
+// deleted in between.
 func (a *acks) of(o *owner) map[int64]struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()

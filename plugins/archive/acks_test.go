@@ -99,3 +99,41 @@ func TestMarksKeepUpWithMessages(t *testing.T) {
 		}
 	})
 }
+
+// TestRule58WhatIsPassedOverStaysTaken: a replay that leaves out rows which
+// another device has taken leaves none behind that a crash would make pending
+// again: they would come to the device after what is newer (D3).
+func TestRule58WhatIsPassedOverStaysTaken(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		ctx := context.Background()
+		f := newFixture(t, db, *defaults())
+		o, ids := f.fill(t, juliet, 4)
+		for _, id := range ids {
+			f.wait(t, o, id)
+		}
+		f.acks.add(o, ids[:2]...)
+		taken := f.acks.of(o)
+		rows, err := f.pendingAfter(ctx, o, 0, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.acks.add(o, ids[2]) // while it reads
+		if err := f.acks.settle(ctx, o, taken, rows); err != nil {
+			t.Fatal(err)
+		}
+		if len(taken) != 3 {
+			t.Errorf("it passes over %d rows, want 3", len(taken))
+		}
+		// The process dies here: what it had in mind is gone.
+		left, err := f.pendingAfter(ctx, o, 0, 10)
+		if err != nil || len(left) != 1 || left[0].id != ids[3] {
+			t.Errorf("%d rows are pending after a crash, want the one nobody has taken: %v", len(left), err)
+		}
+		down, cancel := context.WithCancel(ctx)
+		cancel()
+		f.acks.add(o, ids[3])
+		if err := f.acks.settle(down, o, map[int64]struct{}{}, left); err == nil {
+			t.Error("rows are passed over that the database still has")
+		}
+	})
+}

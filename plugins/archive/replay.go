@@ -279,6 +279,9 @@ func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err e
 	if err != nil || len(rows) == 0 {
 		return false, false, err
 	}
+	if err := r.part.acks.settle(ctx, re.owner, taken, rows); err != nil {
+		return false, false, err
+	}
 	if re.sent == nil {
 		re.sent = make(map[int64]struct{}, len(rows))
 	}
@@ -291,8 +294,7 @@ func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err e
 		}
 		re.from = row.id
 		_, twice := re.sent[row.id]
-		_, gone := taken[row.id]
-		if twice || gone || r.part.acks.has(re.owner, row.id) {
+		if _, gone := taken[row.id]; twice || gone {
 			continue
 		}
 		var e *channel.Envelope

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"parley/parser/jid"
+	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/processor"
 	"parley/router/channel"
@@ -24,6 +26,7 @@ import (
 type book struct {
 	env     plugins.Env
 	house   atomic.Pointer[processor.Registrar]
+	front   atomic.Pointer[stream.Registrar]
 	seed    maphash.Seed
 	keepers atomic.Int32 // components at work; two while one replaces the other
 	fronts  atomic.Int32
@@ -65,6 +68,8 @@ type record struct {
 	last   *sessions.Entry  // Paused: what it was
 	sent   *stream.Outbound // Paused: what goes into the row
 	gone   bool             // ended: the row goes
+	paired bool             // the account has, or had, another session beside it
+	waits  bool             // of an earlier process, and its client has not come yet
 }
 
 // image tells rows apart: what they were made of. The zero value is none.
@@ -113,7 +118,28 @@ func (b *book) Keeps(ref sessions.Ref) bool { return b.find(ref) != nil }
 
 // Away implements stream.Resumptions.
 func (b *book) Away(ref sessions.Ref, since time.Time) {
-	b.with(ref, func(r *record) { r.away = since; r.edits++ })
+	b.with(ref, func(r *record) {
+		r.away = since
+		r.edits++
+		r.waits = r.waits && !since.IsZero()
+	})
+}
+
+// joined tells the sessions of an account that there is another one. What that
+// one takes from now on is not pending any more, so after a restart nobody could
+// say what theirs have missed. Those that wait since a restart end at once.
+func (b *book) joined(e *sessions.Entry) {
+	for _, other := range b.env.Sessions.Account(e.JID.Bare()) {
+		if other.Ref == e.Ref {
+			continue
+		}
+		waits := false
+		b.with(other.Ref, func(r *record) { r.pair(); waits = r.waits })
+		b.with(e.Ref, (*record).pair)
+		if front := b.front.Load(); waits && front != nil {
+			front.Close(other.Ref, &stanza.StreamError{Condition: stanza.StreamReset})
+		}
+	}
 }
 
 // End implements stream.Resumptions.
@@ -206,7 +232,13 @@ func (b *book) write(r *record, w *storage.WriteSet) (row image, added bool) {
 		}
 		e = now
 	}
-	blob := encodeState(e)
+	if b.accompanied(r.ref) {
+		r.pair()
+	}
+	blob, alone := encodeState(e), int64(1)
+	if r.paired {
+		alone = 0
+	}
 	row = image{maphash.Bytes(b.seed, blob) | 1, r.edits}
 	r.stale = false
 	if r.there && row == r.row {
@@ -221,8 +253,21 @@ func (b *book) write(r *record, w *storage.WriteSet) (row image, added bool) {
 	if r.sent != nil {
 		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent.Rows)
 	}
-	w.Add(&writeRow, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, acked, queue)
+	w.Add(&writeRow, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue)
 	return row, true
+}
+
+// accompanied reports whether the account has another session now.
+func (b *book) accompanied(ref sessions.Ref) bool {
+	return slices.ContainsFunc(b.env.Sessions.Account(ref.JID.Bare()), func(e *sessions.Entry) bool { return e.Ref != ref })
+}
+
+// pair notes that the session is not the account's only one. r.mu is held.
+func (r *record) pair() {
+	if !r.paired {
+		r.paired = true
+		r.edits++
+	}
 }
 
 // written notes what is in the table now. A row that is older than one that is
@@ -415,7 +460,7 @@ func (b *book) Adopt(k stream.Key, ref sessions.Ref) {
 		return
 	}
 	delete(b.restored, k)
-	b.add(&record{ref: ref, key: k, id: idOf(k), span: l.Window, epoch: l.epoch, seq: l.H, stored: l.H, there: true, away: l.Away})
+	b.add(&record{ref: ref, key: k, id: idOf(k), span: l.Window, epoch: l.epoch, seq: l.H, stored: l.H, there: true, away: l.Away, waits: true})
 }
 
 // drop lets a row of an earlier process go.

@@ -20,6 +20,11 @@
 //	                              what has changed; h is exact, so nothing that
 //	                              the client sends again is handled twice
 //
+// With several devices that is not enough: what one of them has taken is not
+// pending any more, and what another one had not got of it yet died with the
+// process. So a session beside which its account has had another one does not go
+// on; its client is told its h, begins anew and reads the archive.
+//
 // What was on its way to the client when a process was killed is not known:
 // messages that nobody has taken come again with the same stanza-id, presence
 // and answers are lost (D4). After an orderly stop the client's own h tells
@@ -98,6 +103,7 @@ func newKeeper(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 func (k *keeper) Register(r *processor.Registrar) {
 	k.house.Store(r)
 	r.Keep(k.book)
+	processor.On(r, processor.Bound, processor.Last, k.bound)
 	processor.On(r, processor.Unbound, processor.Last, k.unbound)
 	processor.On(r, processor.AccountRemoved, processor.Normal, k.removed)
 }
@@ -123,6 +129,11 @@ func (k *keeper) Stop(ctx context.Context) error {
 	return k.leave(ctx, &k.keepers)
 }
 
+func (k *keeper) bound(_ context.Context, e *sessions.Entry) (processor.Verdict, error) {
+	k.joined(e)
+	return processor.Continue, nil
+}
+
 // unbound ends a session, or leaves it to the next process.
 func (k *keeper) unbound(_ context.Context, e *sessions.Entry) (processor.Verdict, error) {
 	k.ended(e)
@@ -146,7 +157,10 @@ func newFront(env plugins.Env, _ plugins.Config) (plugins.Component, error) {
 }
 
 // Register implements stream.Component.
-func (f *front) Register(r *stream.Registrar) { r.Resumptions(f.book) }
+func (f *front) Register(r *stream.Registrar) {
+	r.Resumptions(f.book)
+	f.front.Store(r)
+}
 
 // Start implements plugins.Component.
 func (f *front) Start(context.Context) error {

@@ -110,7 +110,7 @@ func each(t *testing.T, f func(ctx context.Context, t *testing.T, h *plugintest.
 func TestRule58ExpiredWhileTheServerWasDown(t *testing.T) {
 	each(t, func(ctx context.Context, t *testing.T, h *plugintest.House, now *clock) {
 		gone, goneID := enable(ctx, t, h, "romeo", "gone")
-		there, thereID := enable(ctx, t, h, "romeo", "there")
+		there, thereID := enable(ctx, t, h, "ann", "there")
 		gone.say("<message to='ann@localhost' type='chat'><body>one</body></message><r xmlns='urn:xmpp:sm:3'/>", "a")
 		gone.Close()
 		for n := 0; n == 0 && ctx.Err() == nil; { // until the server has seen that
@@ -126,7 +126,7 @@ func TestRule58ExpiredWhileTheServerWasDown(t *testing.T) {
 		if _, el := resume(ctx, t, h, "romeo", goneID, 0); el.Name.Local != "failed" || el.Get("h") != "1" {
 			t.Errorf("expired: %s", el.Bytes(""))
 		}
-		if _, el := resume(ctx, t, h, "romeo", thereID, there.in); el.Name.Local != "resumed" {
+		if _, el := resume(ctx, t, h, "ann", thereID, there.in); el.Name.Local != "resumed" {
 			t.Errorf("had a connection: %s", el.Bytes(""))
 		}
 	})

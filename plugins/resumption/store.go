@@ -18,8 +18,8 @@ import (
 var (
 	writeRow = storage.Stmt{
 		Name: "resumption.write",
-		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, acked, queue) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-ON CONFLICT (id) DO UPDATE SET h = excluded.h, away = excluded.away, state = excluded.state, acked = excluded.acked, queue = excluded.queue
+		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+ON CONFLICT (id) DO UPDATE SET h = excluded.h, away = excluded.away, state = excluded.state, alone = excluded.alone, acked = excluded.acked, queue = excluded.queue
 WHERE resumption.epoch = excluded.epoch AND resumption.h <= excluded.h`,
 		Idempotent: true,
 	}
@@ -80,7 +80,7 @@ type left struct {
 // What was noted at an orderly stop holds once.
 func takeAll(ctx context.Context, db storage.DB) (list []left, err error) {
 	err = db.Tx(ctx, func(tx storage.Tx) error {
-		list, err = storage.All(ctx, tx, scanLeft, `SELECT id, key, epoch, h, span, away, state, acked, queue FROM resumption`)
+		list, err = storage.All(ctx, tx, scanLeft, `SELECT id, key, epoch, h, span, away, state, alone, acked, queue FROM resumption`)
 		if err != nil {
 			return err
 		}
@@ -90,14 +90,21 @@ func takeAll(ctx context.Context, db storage.DB) (list []left, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("sessions: %w", err)
 	}
+	ofAccount := map[jid.JID]int{} // a device that came right before the end may not be in the others' rows
+	for _, l := range list {
+		ofAccount[l.Ref.JID.Bare()]++
+	}
+	for i := range list {
+		list[i].Over = list[i].Over || ofAccount[list[i].Ref.JID.Bare()] > 1
+	}
 	return list, nil
 }
 
 func scanLeft(row storage.Row) (l left, err error) {
 	var key, state, queue []byte
-	var h, span, away int64
+	var h, span, away, alone int64
 	var acked *int64
-	if err := row.Scan(&l.id, &key, &l.epoch, &h, &span, &away, &state, &acked, &queue); err != nil {
+	if err := row.Scan(&l.id, &key, &l.epoch, &h, &span, &away, &state, &alone, &acked, &queue); err != nil {
 		return l, err
 	}
 	l.epoch++
@@ -115,7 +122,7 @@ func scanLeft(row storage.Row) (l left, err error) {
 		l.err = fmt.Errorf("state: %w", errors.Join(errDamaged, err))
 		return l, nil
 	}
-	l.Ref, l.State = e.Session, *e.State
+	l.Ref, l.State, l.Over = e.Session, *e.State, alone == 0
 	if acked != nil {
 		l.Sent = &stream.Outbound{Acked: uint64(*acked)}
 		l.Sent.Rows, l.err = decodeQueue(queue)

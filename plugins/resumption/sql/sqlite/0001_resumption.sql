@@ -4,6 +4,7 @@
 -- are done; it never goes back. epoch counts the processes that have had the
 -- session: what an earlier one still writes counts for nothing. span and away
 -- are microseconds; away is since when it has no connection, 0: it has one.
+-- alone is 1 as long as the account has had no other session beside it.
 -- acked and queue are what its client had been sent when the server stopped.
 CREATE TABLE resumption (
     id      integer PRIMARY KEY,
@@ -14,6 +15,7 @@ CREATE TABLE resumption (
     span    bigint NOT NULL,
     away    bigint NOT NULL,
     state   blob   NOT NULL,
+    alone   bigint NOT NULL,
     acked   bigint,
     queue   blob
 );
