@@ -1,7 +1,8 @@
 // Package stream is stage 1: it accepts connections, secures and authenticates
 // them, binds them to an address and frames their bytes.
 //
-// A Conn is one transport with one reader goroutine; it walks through the
+// A Conn is one transport with one reader (a goroutine, or once it is bound a
+// turn on a poller's worker whenever something has come); it walks through the
 // phases of RFC 6120 (header, STARTTLS, SASL, bind) with SASL2 and Bind 2 as
 // the shorter road through the same code. A Session is what was bound: it
 // survives the Conn when stream management lets it (XEP-0198 §5), and the
@@ -317,7 +318,8 @@ func (s *Server) shake(ctx context.Context, t *tcp) error {
 	return t.StartTLS(s.certs.client(true), s.cfg.Timeouts.Handshake)
 }
 
-// Serve1 runs one stream over the transport until it has ended.
+// Serve1 runs one stream over the transport until it is bound or has ended; a
+// bound one goes on, and the Server waits for it when it stops.
 func (s *Server) Serve1(ctx context.Context, t Transport, p Profile) {
 	if s.shed.short.Load() {
 		s.metrics.refused.WithLabelValues("memory").Inc()

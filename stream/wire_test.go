@@ -36,9 +36,11 @@ const patience = 20 * time.Second
 
 const header = "<stream:stream to='localhost' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
 
-func house(t *testing.T) *plugintest.House {
+func house(t *testing.T) *plugintest.House { return configured(t, "") }
+
+func configured(t *testing.T, config string) *plugintest.House {
 	t.Helper()
-	h := plugintest.Start(t, plugintest.Options{Plugins: parts()})
+	h := plugintest.Start(t, plugintest.Options{Plugins: parts(), Config: config})
 	c, _ := h.Host().Contract("accounts")
 	a := c.(*accounts.Accounts)
 	for _, user := range []string{"romeo", "juliet"} {
@@ -151,6 +153,16 @@ func TestPipelinedAfterAuth(t *testing.T) {
 	w.say("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>" + b64("\x00romeo\x00secret-of-romeo") + "</auth>" +
 		header + "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>r</resource></bind></iq>")
 	w.until("romeo@localhost/r</jid></bind></iq>")
+}
+
+// The rest of an element has its time when the element has begun together with
+// the login, too (reliability row 2).
+func TestFault2HalfAnElementBehindTheBind(t *testing.T) {
+	w := dial(t, configured(t, "servers: {streamer: {timeouts: {element: 100ms}}}"))
+	w.secure()
+	w.say("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>" + b64("\x00romeo\x00secret-of-romeo") + "</auth>" +
+		header + "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq><message><body>and then")
+	w.until("<connection-timeout xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>")
 }
 
 // RFC 6120 §6.3.8: nobody acts for somebody else.
