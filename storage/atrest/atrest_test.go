@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -306,5 +307,37 @@ func BenchmarkOpen(b *testing.B) {
 		if _, err := v.Open(&letters, id, stored, 1, 2); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Two who make keys at the same time do not lose each other's.
+func TestKeysMadeTogetherAreAllThere(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	const makers = 16
+	var ready, done sync.WaitGroup
+	ready.Add(makers)
+	made := make([]int64, makers)
+	for i := range makers {
+		done.Go(func() {
+			ready.Done()
+			ready.Wait()
+			var err error
+			if made[i], err = NewKey(path, time.Unix(0, 0), -1, -1); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	done.Wait()
+	r, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range made {
+		if r.find(id) == nil {
+			t.Errorf("key %d is lost", id)
+		}
+	}
+	if n := len(r.IDs()); n != makers {
+		t.Errorf("%d keys of %d", n, makers)
 	}
 }

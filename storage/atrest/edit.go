@@ -18,7 +18,39 @@ import (
 // from the next reading on, and returns its id: the day and a number, which is
 // higher than every id in the file and, for a day, than what it had. A file
 // that is not there is made; owner is who gets it (-1: whoever makes it).
-func NewKey(path string, now time.Time, uid, gid int) (int64, error) {
+func NewKey(path string, now time.Time, uid, gid int) (id int64, err error) {
+	err = alone(path, func() error {
+		id, err = newKeyIn(path, now, uid, gid)
+		return err
+	})
+	return id, err
+}
+
+// RemoveKey takes a key out of a keys file.
+func RemoveKey(path string, id int64) error {
+	return alone(path, func() error { return removeKeyIn(path, id) })
+}
+
+// alone runs f while nobody else changes the keys file: of two who read it at
+// the same time the later one would drop the other's key, which rows may need
+// by then.
+func alone(path string, f func() error) error {
+	path, err := resolved(path)
+	if err != nil {
+		return fmt.Errorf("encryption keys: %w", err)
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("encryption keys: %w", err)
+	}
+	defer func() { _ = d.Close() }() // which unlocks
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
+		return fmt.Errorf("encryption keys: lock %s: %w", d.Name(), err)
+	}
+	return f()
+}
+
+func newKeyIn(path string, now time.Time, uid, gid int) (int64, error) {
 	raw, err := readKeys(path)
 	made := errors.Is(err, fs.ErrNotExist)
 	if err != nil && !made {
@@ -48,8 +80,7 @@ func NewKey(path string, now time.Time, uid, gid int) (int64, error) {
 	return id, rewriteKeys(path, slices.Insert(lines, at, line), uid, gid)
 }
 
-// RemoveKey takes a key out of a keys file.
-func RemoveKey(path string, id int64) error {
+func removeKeyIn(path string, id int64) error {
 	raw, err := readKeys(path)
 	if err != nil {
 		return err
