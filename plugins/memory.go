@@ -40,8 +40,8 @@ const (
 )
 
 // PaceCollections keeps the runtime's GOGC at what makes the next collection
-// due when the heap has doubled, or has grown by 64 MiB if that is later. It
-// does nothing when GOGC is set, and returns when ctx is done.
+// due when what is alive has doubled, or has grown by 64 MiB if that is later.
+// It does nothing when GOGC is set, and returns when ctx is done.
 func PaceCollections(ctx context.Context, limit int64) {
 	if os.Getenv("GOGC") != "" {
 		return
@@ -54,7 +54,7 @@ func PaceCollections(ctx context.Context, limit int64) {
 	defer tick.Stop()
 	now := 100.0
 	for {
-		if next := gcPercent(room, liveBytes()); next > now*paceThreshold || next < now/paceThreshold {
+		if next := gcPercent(room, scanned()); next > now*paceThreshold || next < now/paceThreshold {
 			debug.SetGCPercent(int(next))
 			now = next
 		}
@@ -66,20 +66,29 @@ func PaceCollections(ctx context.Context, limit int64) {
 	}
 }
 
+// leastHeap is what GOGC=100 lets a heap grow to however little is alive; another
+// GOGC changes it in proportion (runtime: heapMinimum).
+const leastHeap = 4 << 20
+
 // gcPercent is the GOGC that lets room be allocated on top of what is alive,
 // in bytes; never less than the runtime's own 100.
 func gcPercent(room, alive float64) float64 {
-	const most = 5000
-	if alive <= 0 {
-		return most
+	most := 100 * (room + alive) / leastHeap
+	if alive > 0 {
+		most = min(most, 100*room/alive)
 	}
-	return min(max(100*room/alive, 100), most)
+	return max(most, 100)
 }
 
-func liveBytes() float64 {
-	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+// scanned is what GOGC is a share of: what lived through the last collection on
+// the heap, in stacks and in variables.
+func scanned() (sum float64) {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
 	metrics.Read(s)
-	return float64(s[0].Value.Uint64())
+	for _, m := range s {
+		sum += float64(m.Value.Uint64())
+	}
+	return sum
 }
 
 func memoryLimit(configured int64, root string) (limit int64, from string) {

@@ -3,6 +3,10 @@ package plugins
 import (
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
 	"testing"
 )
 
@@ -42,13 +46,58 @@ func TestReliability34MemoryLimit(t *testing.T) {
 	}
 }
 
+// The runtime's goal is what is alive and the room, with many stacks and without.
+func TestCollectionsLeaveNoMoreThanRoom(t *testing.T) {
+	const room = 64 << 20
+	goal := func() float64 {
+		defer debug.SetGCPercent(debug.SetGCPercent(100))
+		runtime.GC()
+		debug.SetGCPercent(int(gcPercent(room, scanned())))
+		s := []metrics.Sample{{Name: "/gc/heap/goal:bytes"}, {Name: "/gc/heap/live:bytes"}}
+		metrics.Read(s)
+		return float64(s[0].Value.Uint64()) - float64(s[1].Value.Uint64())
+	}
+	check := func(what string) {
+		if got := goal(); got < room*0.9 || got > room*1.1 {
+			t.Errorf("%s: %.0f MiB may be allocated, want %d", what, got/(1<<20), room>>20)
+		}
+	}
+	check("a small heap")
+	var held sync.WaitGroup
+	release, ready := make(chan struct{}), make(chan struct{})
+	for range 500 {
+		held.Go(func() {
+			deep(200, func() { ready <- struct{}{}; <-release })
+		})
+		<-ready
+	}
+	check("many stacks")
+	close(release)
+	held.Wait()
+}
+
+// deep calls f with n frames of 256 bytes on the stack.
+func deep(n int, f func()) (sum byte) {
+	var frame [256]byte
+	if n == 0 {
+		f()
+		return 0
+	}
+	frame[n%len(frame)] = deep(n-1, f)
+	for _, b := range frame {
+		sum += b
+	}
+	return sum
+}
+
 func TestCollectionsLeaveRoom(t *testing.T) {
 	for _, c := range []struct{ room, alive, want float64 }{
 		{64 << 20, 8 << 20, 800},   // small: at 72 MiB
+		{64 << 20, 1 << 20, 1625},  // smaller: at 65 MiB, the least that such a heap grows to
 		{64 << 20, 64 << 20, 100},  // from here on as the runtime does it
 		{64 << 20, 512 << 20, 100}, //
 		{8 << 20, 16 << 20, 100},   // a small limit
-		{64 << 20, 0, 5000},        // nothing known yet
+		{64 << 20, 0, 1600},        // nothing known yet
 	} {
 		if got := gcPercent(c.room, c.alive); got != c.want {
 			t.Errorf("room for %.0f on top of %.0f: GOGC %.0f, want %.0f", c.room, c.alive, got, c.want)
