@@ -17,7 +17,7 @@ type connSet struct {
 	mu     sync.Mutex
 	open   map[*Conn]struct{}
 	byAddr map[netip.Prefix]int // of both
-	shakes int                  // TLS handshakes on the way to a connection
+	shakes int                  // TLS handshakes on the way to a connection, and HTTP
 	closed bool                 // the Server stops: nobody is let in who would not be told
 	gone   sync.WaitGroup
 }
@@ -48,7 +48,8 @@ func (s *connSet) add(c *Conn) error {
 }
 
 // reserve counts a TLS handshake that comes before the stream, so that those
-// who never finish theirs are bounded as well (reliability row 10).
+// who never finish theirs are bounded as well, or an HTTP connection
+// (reliability row 10).
 func (s *connSet) reserve(origin netip.Prefix) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

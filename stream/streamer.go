@@ -349,8 +349,9 @@ func (s *Server) serveHTTP(secure bool) func(context.Context, net.Listener) {
 			IdleTimeout:       time.Minute,
 			MaxHeaderBytes:    16 << 10,
 			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+			ConnState:         hijacked,
 		}
-		l = plugins.Spared(l, spareLimit)
+		l = bounded{plugins.Spared(l, spareLimit), s}
 		if secure {
 			l = tls.NewListener(l, s.certs.web())
 		}
