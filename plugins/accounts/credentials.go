@@ -19,7 +19,7 @@ import (
 
 // Config is the section of the streamer's component.
 type Config struct {
-	Iterations int           `yaml:"iterations" min:"4096" max:"4194304" doc:"PBKDF2 rounds of new passwords (RFC 5802 §5.1: at least 4096). More makes a stolen database slower to attack, and each login slower: with SCRAM on the client's processor, with PLAIN on the server's. 10000 costs a phone a few hundredths of a second. Old passwords keep theirs until they are changed."`
+	Iterations int           `yaml:"iterations" min:"4096" max:"4194304" doc:"PBKDF2 rounds of new passwords (RFC 5802 §5.1: at least 4096). More makes a stolen database slower to attack, and each login slower: with SCRAM on the client's processor, with PLAIN on the server's. 10000 costs a phone a few hundredths of a second. Old passwords get them when somebody logs in with PLAIN; SCRAM never tells the server the password."`
 	Mechanisms []string      `yaml:"mechanisms" doc:"SASL mechanisms that may be used, HT-… for FAST included; empty: all there are."`
 	Downgrade  bool          `yaml:"downgrade_protection" doc:"Let clients find out in SCRAM when somebody between took mechanisms off the list (XEP-0474)."`
 	FastTTL    time.Duration `yaml:"fast_ttl" doc:"How long a FAST token is good (XEP-0484 §3.3); 0: no tokens."`
@@ -129,6 +129,7 @@ func (s *credentials) Start(ctx context.Context) error {
 			Domain: domain, Credentials: keys, Username: keys.username, Authzid: authzid, Secret: secret,
 			Iterations: s.cfg.Iterations, Mechanisms: s.cfg.Mechanisms, Downgrade: s.cfg.Downgrade,
 			Loopback: true, // the streamer says which connections count as such
+			Weak:     keys.stronger,
 			Pool:     s.accounts.pool, Verified: verified, Clock: s.env.Clock.Now,
 		}
 		if s.cfg.FastTTL > 0 {
@@ -219,6 +220,18 @@ func (k keyring) Keys(ctx context.Context, username string, h sasl.Hash) (sasl.K
 		return l.keys[i], sasl.ErrDisabled
 	}
 	return l.keys[i], nil
+}
+
+// stronger makes new keys of a password whose keys have too few iterations, if
+// it still is the password. The login succeeds without.
+func (k keyring) stronger(ctx context.Context, username, password string, old sasl.Keys) {
+	account, err := jid.New(username, k.domain, "")
+	if err == nil {
+		err = k.accounts.strengthen(ctx, account, password, old)
+	}
+	if err != nil {
+		k.accounts.log.Warn("keys not made stronger", "account", k.account(username), "err", err)
+	}
 }
 
 // Tokens implements sasl.TokenStore.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -327,5 +328,42 @@ func TestReliability31DatabaseDown(t *testing.T) {
 		if !bytes.Contains([]byte(fmt.Sprint(err)), []byte("temporary")) {
 			t.Fatalf("%v", err)
 		}
+	})
+}
+
+// Who logs in with PLAIN after iterations were raised has keys of that strength
+// afterwards, with the same password and tokens; whoever fails changes nothing.
+func TestKeysGrowStrongerAtPlainLogin(t *testing.T) {
+	each(t, func(b *bench) {
+		b.must(b.Create(b.ctx, juliet, "secret-123"))
+		weak := b.credentials(nil)
+		token, err := weak.Issue(b.ctx, juliet, "client", "HT-SHA-256-NONE")
+		b.must(err)
+		s := b.credentials(func(c *Config) { c.Iterations = 2 * sasl.MinIterations })
+		iterations := func() (n []int) {
+			l, err := b.store.login(b.ctx, juliet.String())
+			b.must(err)
+			for _, k := range l.keys {
+				n = append(n, k.Iterations)
+			}
+			return n
+		}
+		weakest := func() int { return slices.Min(iterations()) }
+		login := func(password string) error {
+			_, err := b.try(s, "PLAIN", "capulet.example", secured, "\x00juliet\x00"+password)
+			return err
+		}
+		if login("wrong") == nil || weakest() != sasl.MinIterations {
+			t.Fatalf("a wrong password makes %v", iterations())
+		}
+		b.must(login("secret-123"))
+		if weakest() != 2*sasl.MinIterations {
+			t.Fatalf("keys have %v iterations", iterations())
+		}
+		b.must(login("secret-123"))
+		b.must(b.fast(s, "client", token.Secret, 1))
+		old := sasl.Keys{Hash: sasl.SHA256, StoredKey: make([]byte, 32)} // of a password that is not any more
+		b.must(b.strengthen(b.ctx, juliet, "another", old))
+		b.must(login("secret-123"))
 	})
 }

@@ -78,6 +78,18 @@ func (a *Accounts) SetPassword(ctx context.Context, j jid.JID, password string) 
 	return nil
 }
 
+// strengthen is SetPassword with the password that there is: tokens stay, and
+// nothing happens when it was changed meanwhile.
+func (a *Accounts) strengthen(ctx context.Context, j jid.JID, password string, old sasl.Keys) error {
+	keys, err := a.derive(ctx, password)
+	if err != nil {
+		return err
+	}
+	err = a.store.swapKeys(ctx, j, old, keys)
+	a.changed(j)
+	return err
+}
+
 // Disable keeps an account from being used and ends its sessions. It still
 // receives: messages are stored as for anybody who is offline. Errors:
 // ErrName, ErrUnknown.

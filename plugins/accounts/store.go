@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,8 @@ const (
 	sqlInsert = `INSERT INTO account (jid, domain, skeleton, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT (jid) DO NOTHING`
 	sqlKeyPut = `INSERT INTO account_key (jid, hash, salt, iterations, stored_key, server_key) VALUES ($1, $2, $3, $4, $5, $6)
 		ON CONFLICT (jid, hash) DO UPDATE SET salt = excluded.salt, iterations = excluded.iterations, stored_key = excluded.stored_key, server_key = excluded.server_key`
-	sqlKeys = `SELECT a.disabled_at, k.hash, k.salt, k.iterations, k.stored_key, k.server_key
+	sqlStoredKey = `SELECT stored_key FROM account_key WHERE jid = $1 AND hash = $2`
+	sqlKeys      = `SELECT a.disabled_at, k.hash, k.salt, k.iterations, k.stored_key, k.server_key
 		FROM account a JOIN account_key k ON k.jid = a.jid WHERE a.jid = $1 AND a.removed_at = 0 ORDER BY k.hash DESC`
 	sqlDisable      = `UPDATE account SET disabled_at = $2 WHERE jid = $1 AND removed_at = 0`
 	sqlMark         = `UPDATE account SET removed_at = $2 WHERE jid = $1 AND removed_at = 0`
@@ -72,6 +74,23 @@ func putKeys(ctx context.Context, tx storage.Tx, j jid.JID, keys []sasl.Keys) er
 		}
 	}
 	return nil
+}
+
+// swapKeys replaces the keys of an account if old are still among them.
+func (s store) swapKeys(ctx context.Context, j jid.JID, old sasl.Keys, keys []sasl.Keys) error {
+	return s.db.Tx(ctx, func(tx storage.Tx) error {
+		var stored []byte
+		err := tx.QueryRow(ctx, sqlStoredKey, j.String(), int64(old.Hash)).Scan(&stored)
+		switch {
+		case errors.Is(err, storage.ErrNoRows):
+			return nil
+		case err != nil:
+			return fmt.Errorf("look up keys: %w", err)
+		case !bytes.Equal(stored, old.StoredKey):
+			return nil
+		}
+		return putKeys(ctx, tx, j, keys)
+	})
 }
 
 // replaceKeys sets a password and revokes every token: who changes a password

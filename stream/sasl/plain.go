@@ -34,6 +34,10 @@ func (x *exchange) plain(ctx context.Context, response []byte) ([]byte, step, *F
 	if err := cred.verdict(proven); err != nil {
 		return nil, nil, err
 	}
+	// A password with two forms is left alone: an imported client may know the one that new keys are not made of.
+	if weak := x.srv.cfg.Weak; weak != nil && cred.keys.Iterations < x.srv.cfg.Iterations && len(forms) == 1 {
+		weak(ctx, x.account, password, cred.keys)
+	}
 	return nil, nil, nil
 }
 

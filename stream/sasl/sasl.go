@@ -66,7 +66,10 @@ type Config struct {
 	Pool        *Pool                                              // where PBKDF2 runs; may be shared by Servers
 	Verified    *Verified                                          // passwords PLAIN has seen; may be shared by Servers
 	Clock       func() time.Time                                   // token expiry
-	Observe     func(Work)                                         // optional: called for each costly step, from any goroutine
+	// Weak, optional, is told the password of who has proven it with PLAIN and
+	// whose keys have fewer Iterations than new ones.
+	Weak    func(ctx context.Context, username, password string, keys Keys)
+	Observe func(Work) // optional: called for each costly step, from any goroutine
 }
 
 // Server makes exchanges for the accounts of one domain. It is immutable and safe for concurrent use.
