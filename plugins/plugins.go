@@ -87,6 +87,14 @@ type Plugin struct {
 	Serve      *ServerMaker
 	Migrations fs.FS          // sqlite/*.sql and postgres/*.sql
 	Sealed     []atrest.Table // what of its tables is encrypted with Env.AtRest
+	// Reached is how far the plugin's ids have come in a database, in unix
+	// microseconds; nil, and 0: it knows nothing.
+	Reached func(context.Context, storage.Querier) (int64, error)
+	// Restored makes the plugin's part of an old database one that can go on
+	// (reliability row 40): ids go on after reached, which is later than
+	// everything that was ever given out, and what was used up or revoked since
+	// must not come back to life. The tables are up to date.
+	Restored func(ctx context.Context, tx storage.Tx, reached int64) error
 	// Contract makes what the plugin's components share and what plugins that
 	// require it may use: one value per Host, made after the migrations.
 	Contract func(Env) (any, error)

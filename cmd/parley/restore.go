@@ -161,38 +161,23 @@ func (r *restoring) renew(ctx context.Context, path string) error {
 	}
 	err = plugins.Migrate(ctx, db, r.plugins)
 	if err == nil {
-		err = db.Tx(ctx, func(tx storage.Tx) error {
-			for _, w := range renewals(r.reached(ctx)) {
-				if _, err := tx.Exec(ctx, w.sql, w.args...); err != nil {
-					return fmt.Errorf("%s: %w", w.what, err)
-				}
-			}
-			return nil
-		})
+		reached := r.reached(ctx)
+		err = db.Tx(ctx, func(tx storage.Tx) error { return r.restored(ctx, tx, reached) })
 	}
 	return errors.Join(err, db.Close())
 }
 
-type renewal struct {
-	what, sql string
-	args      []any
-}
-
-// renewals go on after reached, in unix microseconds, which is later than
-// everything that was ever given out.
-func renewals(reached int64) []renewal {
-	return []renewal{
-		// Clients keep ids as positions in their archives (XEP-0313 §3.5): none
-		// is given a second time, even with a clock that went back.
-		{"archive ids", `INSERT INTO archive_mark (id, mark) VALUES (1, $1)
-			ON CONFLICT (id) DO UPDATE SET mark = excluded.mark WHERE archive_mark.mark < excluded.mark`, []any{reached}},
-		// A client that saw changes which are gone must get the whole roster
-		// (XEP-0237 §2.5), not what changed after its version.
-		{"roster versions", `UPDATE roster_versions SET ver = max(ver, $1), floor = max(ver, $1)`, []any{reached}},
-		// A token that was used or revoked since must not come back to life
-		// (XEP-0484 §5): clients log in with their passwords.
-		{"login tokens", `DELETE FROM account_token`, nil},
+// restored lets each feature renew its tables.
+func (r *restoring) restored(ctx context.Context, tx storage.Tx, reached int64) error {
+	for _, p := range r.plugins {
+		if p.Restored == nil {
+			continue
+		}
+		if err := p.Restored(ctx, tx, reached); err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
 	}
+	return nil
 }
 
 // reached is how far ids can have come.
@@ -207,11 +192,15 @@ func (r *restoring) reached(ctx context.Context) int64 {
 		return at
 	}
 	defer func() { _ = db.Close() }()
-	mark := int64(0)
-	if err := db.QueryRow(ctx, `SELECT mark FROM archive_mark WHERE id = 1`).Scan(&mark); err != nil {
-		return at
+	for _, p := range r.plugins {
+		if p.Reached == nil {
+			continue
+		}
+		if mark, err := p.Reached(ctx, db); err == nil {
+			at = max(at, mark)
+		}
 	}
-	return max(at, mark)
+	return at
 }
 
 // files puts everything but the database into place.

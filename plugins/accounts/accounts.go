@@ -27,6 +27,7 @@
 package accounts
 
 import (
+	"context"
 	"embed"
 	"errors"
 	"log/slog"
@@ -57,7 +58,13 @@ var Plugin = plugins.Plugin{
 		{Server: processor.Name, New: newGuard},
 	},
 	Migrations: migrations,
-	Contract:   func(env plugins.Env) (any, error) { return newAccounts(env) },
+	// A token that was used or revoked since must not come back to life
+	// (XEP-0484 §5): clients log in with their passwords.
+	Restored: func(ctx context.Context, tx storage.Tx, _ int64) error {
+		_, err := tx.Exec(ctx, `DELETE FROM account_token`)
+		return err
+	},
+	Contract: func(env plugins.Env) (any, error) { return newAccounts(env) },
 }
 
 // Errors that callers can act on.

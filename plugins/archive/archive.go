@@ -61,6 +61,8 @@ var Plugin = plugins.Plugin{
 	},
 	Migrations: migrations,
 	Sealed:     []atrest.Table{sealedRows, sealedPending},
+	Reached:    reached,
+	Restored:   restored,
 	Contract:   newArchive,
 }
 

@@ -2,8 +2,6 @@ package archive
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -33,10 +31,9 @@ var raiseMark = storage.Stmt{
 }
 
 func newIDs(ctx context.Context, db storage.DB, now func() time.Time) (*ids, error) {
-	var mark int64
-	err := db.QueryRow(ctx, `SELECT mark FROM archive_mark WHERE id = $1`, 1).Scan(&mark)
-	if err != nil && !errors.Is(err, storage.ErrNoRows) {
-		return nil, fmt.Errorf("archive mark: %w", err)
+	mark, err := reached(ctx, db)
+	if err != nil {
+		return nil, err
 	}
 	g := &ids{IDs: storage.NewIDs(now, mark)}
 	g.durable.Store(mark)

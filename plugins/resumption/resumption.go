@@ -47,6 +47,7 @@ import (
 	"parley/plugins"
 	"parley/processor"
 	"parley/router/sessions"
+	"parley/storage"
 	"parley/stream"
 )
 
@@ -65,7 +66,12 @@ var Plugin = plugins.Plugin{
 		{Server: stream.Name, New: newFront},
 	},
 	Migrations: migrations,
-	Contract:   func(env plugins.Env) (any, error) { return newBook(env), nil },
+	// What a client and the house counted since is gone: its session is, too.
+	Restored: func(ctx context.Context, tx storage.Tx, _ int64) error {
+		_, err := tx.Exec(ctx, `DELETE FROM resumption`)
+		return err
+	},
+	Contract: func(env plugins.Env) (any, error) { return newBook(env), nil },
 }
 
 // Config is the section of the processor's component.

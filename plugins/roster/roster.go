@@ -23,6 +23,7 @@ import (
 	"parley/plugins"
 	"parley/plugins/config"
 	"parley/processor"
+	"parley/storage"
 	"parley/stream"
 )
 
@@ -41,7 +42,13 @@ var Plugin = plugins.Plugin{
 		{Server: stream.Name, New: newAdvert},
 	},
 	Migrations: migrations,
-	Contract:   func(env plugins.Env) (any, error) { return newRosters(env) },
+	// A client that saw changes which are gone must get the whole roster
+	// (XEP-0237 §2.5), not what changed after its version.
+	Restored: func(ctx context.Context, tx storage.Tx, reached int64) error {
+		_, err := tx.Exec(ctx, `UPDATE roster_versions SET ver = CASE WHEN ver < $1 THEN $1 ELSE ver END, floor = CASE WHEN ver < $1 THEN $1 ELSE ver END`, reached)
+		return err
+	},
+	Contract: func(env plugins.Env) (any, error) { return newRosters(env) },
 }
 
 // Removed fires after a contact was taken out of a roster and the push is on
