@@ -3,6 +3,7 @@ package abuse
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"parley/parser/stanza"
@@ -171,5 +172,59 @@ func TestReliability27NeverAcknowledges(t *testing.T) {
 		if !seen[fmt.Sprintf("n%d", i)] {
 			t.Fatalf("message %d is lost", i)
 		}
+	}
+}
+
+// Who acknowledges what was never sent is cut off (XEP-0198 §4), and of many
+// who resume one session at the same time one has it.
+func TestReliability27Lies(t *testing.T) {
+	const racers, rounds = 6, 5
+	w := start(t, configured([]string{unlimited}, nil))
+	w.during(8, func() {
+		for range rounds {
+			liar := w.bound("liar", "l")
+			w.must(liar.manage())
+			w.must(liar.say("<a xmlns='urn:xmpp:sm:3' h='4000'/>"))
+			w.refused(liar, "undefined-condition")
+			if !strings.Contains(string(liar.got), "<handled-count-too-high ") {
+				t.Errorf("it is told %s", tail(string(liar.got)))
+			}
+		}
+		for range rounds {
+			w.race(racers)
+		}
+	})
+}
+
+// race lets so many connections resume one session.
+func (w *world) race(racers int) {
+	w.Helper()
+	first := w.bound("racer", "r")
+	w.must(first.manage())
+	var all []*peer
+	for range racers {
+		p := w.dial()
+		w.must(p.auth("racer"))
+		all = append(all, p)
+	}
+	first.drop()
+	var work sync.WaitGroup
+	for _, p := range all {
+		work.Go(func() {
+			_ = p.say("<resume xmlns='urn:xmpp:sm:3' h='0' previd='" + first.id + "'/>")
+			_ = p.fill()
+		})
+	}
+	work.Wait()
+	winners := 0
+	for _, p := range all {
+		_ = p.say("<iq type='get' id='won'><ping xmlns='urn:xmpp:ping'/></iq>") // the others are hung up on, or not bound
+		if _, err := p.until("id='won'"); err == nil {
+			winners++
+		}
+		p.drop()
+	}
+	if winners != 1 {
+		w.Errorf("%d connections have the session", winners)
 	}
 }

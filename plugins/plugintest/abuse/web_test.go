@@ -108,3 +108,41 @@ func TestReliability28Frames(t *testing.T) {
 		}
 	}
 }
+
+// One address gets so many connections, another one as many, whatever is in
+// front of the server; loopback would not be counted.
+func TestReliability10PerAddress(t *testing.T) {
+	const each, flood = 5, 30
+	w := start(t, configured([]string{unlimited, fmt.Sprintf("connections: {per_address: %d}", each)}, nil))
+	connect := func(from string) bool {
+		w.Helper()
+		p, err := dialPeer(w.Door("http"))
+		w.must(err)
+		t.Cleanup(p.drop)
+		w.must(p.exchange("GET /xmpp-websocket HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Forwarded-For: "+from+"\r\nX-Forwarded-Proto: https\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: xmpp\r\n\r\n", "\r\n\r\n"))
+		_ = p.say(frame(open))
+		before, err := p.until("</stream:") // features, or error
+		return err == nil && !strings.Contains(before, "<stream:error")
+	}
+	w.during(16, func() {
+		for _, from := range []func(int) string{
+			func(int) string { return "192.0.2.1" },
+			func(int) string { return "192.0.2.2" },
+			func(i int) string { return fmt.Sprintf("2001:db8::%x", i) }, // one customer's
+		} {
+			in := 0
+			for i := range flood {
+				if connect(from(i)) {
+					in++
+				}
+			}
+			if in != each {
+				t.Errorf("%d connections from %s and its like", in, from(1))
+			}
+		}
+		if !connect("192.0.2.3") {
+			t.Error("an address with room for it is turned away")
+		}
+	})
+}
