@@ -31,6 +31,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"parley/parser/jid"
 	"parley/plugins"
 	"parley/plugins/message/kinds"
 	"parley/plugins/roster"
@@ -104,13 +105,17 @@ type Archive struct {
 	resent *resent
 	days   *days
 	quiet  *quiet
+	jids   *jid.Cache   // of stored stanzas: who waits for messages has few senders
 	began  int64        // the first id of this process
 	open   atomic.Int32 // components that answer queries; two while one replaces the other
 	will   will
 }
 
+// addresses is how many of stored stanzas are remembered.
+const addresses = 1 << 14
+
 func newArchive(env plugins.Env) (any, error) {
-	a := &Archive{env: env, quiet: newQuiet(env.DB)}
+	a := &Archive{env: env, quiet: newQuiet(env.DB), jids: jid.NewCache(addresses)}
 	var err error
 	if a.owners, err = newOwners(env.DB); err != nil {
 		return nil, err

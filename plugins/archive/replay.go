@@ -344,7 +344,7 @@ func (p *part) pendingAfter(ctx context.Context, o *owner, after int64, limit in
 // the wire it keeps the address it was sent to (RFC 6121 §8.5.2.1.1).
 // What is appended to it goes behind added, the page's room for that.
 func (p *part) delayed(re *replay, row row, added []byte) (*channel.Envelope, []byte) {
-	st, err := stanza.Parse(row.raw, stanza.NSClient, nil)
+	st, err := stanza.Parse(row.raw, stanza.NSClient, p.jids)
 	if err != nil { // removed from the archive, or damaged: it can never be delivered
 		p.env.Log.Error("pending message is lost", "owner", re.owner.jid.String(), "id", row.id, "err", err)
 		p.acks.add(re.owner, row.id)

@@ -122,7 +122,7 @@ func (p *part) recall(ctx context.Context, o *owner) error {
 		rows = append(rows, some...)
 	}
 	for _, r := range rows {
-		st, err := stanza.Parse(r.raw, stanza.NSClient, nil)
+		st, err := stanza.Parse(r.raw, stanza.NSClient, p.jids)
 		if err != nil {
 			continue // nobody can send that again
 		}
