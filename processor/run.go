@@ -26,6 +26,7 @@ type run struct {
 	room  []work           // room for more stanzas
 	ahead int              // how many are expected
 	ack   channel.Envelope // room for the first Handled
+	acked bool             // it is used: the router's now
 }
 
 func newRun(s *Server, t *table, stanzas int) *run {
@@ -159,9 +160,10 @@ func (r *run) out(kept bool) []*channel.Envelope {
 		return out
 	}
 	ack := &r.ack
-	if ack.Kind != 0 { // taken
+	if r.acked {
 		ack = new(channel.Envelope)
 	}
+	r.acked = true
 	ack.Kind, ack.Session, ack.Seq, ack.Stored = channel.Handled, r.done, r.doneSeq, kept
 	return append(out, ack)
 }
@@ -419,7 +421,7 @@ func (r *run) route(f *Flow) {
 	if e == nil {
 		e = new(channel.Envelope)
 	}
-	*e = channel.Envelope{Kind: channel.Route, Seq: e.Seq, Raw: f.Raw, Stanza: f.Stanza, Pending: f.Pending, Private: f.Private, Hops: f.Hops}
+	*e = channel.Envelope{Kind: channel.Route, Raw: f.Raw, Stanza: f.Stanza, Pending: f.Pending, Private: f.Private, Hops: f.Hops}
 	if f.Session != nil {
 		e.Session = f.Session.Ref
 	}

@@ -35,7 +35,6 @@ type shedder struct {
 	usage func() (alive, limit int64)
 	short atomic.Bool // new connections are refused
 	bell  chan struct{}
-	over  atomic.Bool
 }
 
 func newShedder() *shedder {
@@ -50,26 +49,26 @@ func memoryInUse() (alive, limit int64) {
 	return int64(s[0].Value.Uint64() + s[1].Value.Uint64()), debug.SetMemoryLimit(-1)
 }
 
-// listen rings the bell at the end of each collection.
-func (m *shedder) listen() {
+// listen rings the bell at the end of each collection, until the first that
+// comes after ctx is done.
+func (m *shedder) listen(ctx context.Context) {
 	runtime.AddCleanup(&struct{ p *shedder }{m}, func(m *shedder) {
-		if m.over.Load() {
+		if ctx.Err() != nil {
 			return
 		}
 		select {
 		case m.bell <- struct{}{}:
 		default:
 		}
-		m.listen()
+		m.listen(ctx)
 	}, m)
 }
 
 // watchMemory sheds until ctx is done.
 func (s *Server) watchMemory(ctx context.Context) {
-	s.shed.over.Store(false)
-	s.shed.listen()
-	defer s.shed.over.Store(true)
+	s.shed.listen(ctx)
 	again := time.NewTimer(shedAgain)
+	again.Stop()
 	defer again.Stop()
 	for {
 		select {
