@@ -22,7 +22,7 @@ func TestReliability40Restored(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, q := range []string{
-		`INSERT INTO resumption (id, key, account, epoch, h, span, away, state) VALUES (1, x'01', 'romeo@localhost', 1, 7, 1, 0, x'01')`,
+		`INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone) VALUES (1, x'01', 'romeo@localhost', 1, 7, 1, 0, x'01', 0)`,
 		`INSERT INTO archive_mark (id, mark) VALUES (1, 5)`,
 		`INSERT INTO roster_versions (owner, ver, floor) VALUES ('romeo@localhost', 5, 1)`,
 	} {
