@@ -2,6 +2,7 @@ package stream
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,26 +25,36 @@ func (l bounded) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		s, origin := l.srv, originOf(c.RemoteAddr())
-		if err := l.take(origin); err != nil {
+		release, err := l.take(origin)
+		if err != nil {
 			s.log.Info("connection refused", "remote", c.RemoteAddr().String(), "err", err)
 			_ = c.Close()
 			continue
 		}
-		return &counted{c, sync.OnceFunc(func() { s.conns.release(origin) })}, nil
+		return &counted{c, sync.OnceFunc(release)}, nil
 	}
 }
 
+// spareHTTP is how many HTTP connections are let in when nobody else is: a
+// server that is full answers those who ask for its health and its metrics.
+const spareHTTP = 16
+
 // take counts a connection from the address.
-func (l bounded) take(origin netip.Prefix) error {
+func (l bounded) take(origin netip.Prefix) (release func(), err error) {
+	why := "connections"
 	if l.srv.shed.short.Load() {
-		l.srv.metrics.refused.WithLabelValues("memory").Inc()
-		return errMemory
+		why, err = "memory", errMemory
+	} else {
+		err = l.srv.conns.reserve(origin)
 	}
-	err := l.srv.conns.reserve(origin)
-	if err != nil {
-		l.srv.metrics.refused.WithLabelValues("connections").Inc()
+	switch {
+	case err == nil:
+		return func() { l.srv.conns.release(origin) }, nil
+	case !errors.Is(err, errAddress) && l.srv.conns.spare():
+		return l.srv.conns.unspare, nil
 	}
-	return err
+	l.srv.metrics.refused.WithLabelValues(why).Inc()
+	return nil, err
 }
 
 // counted gives back once what was counted.

@@ -18,6 +18,7 @@ type connSet struct {
 	open   map[*Conn]struct{}
 	byAddr map[netip.Prefix]int // of both
 	shakes int                  // TLS handshakes on the way to a connection, and HTTP
+	spares int                  // HTTP connections beyond the bounds
 	closed bool                 // the Server stops: nobody is let in who would not be told
 	gone   sync.WaitGroup
 }
@@ -66,6 +67,23 @@ func (s *connSet) release(origin netip.Prefix) {
 	defer s.mu.Unlock()
 	s.shakes--
 	s.uncount(origin)
+}
+
+// spare lets in an HTTP connection beyond the bounds, if there is room for it.
+func (s *connSet) spare() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.spares >= spareHTTP {
+		return false
+	}
+	s.spares++
+	return true
+}
+
+func (s *connSet) unspare() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spares--
 }
 
 // count takes one more from an address if there is room; s.mu is held.

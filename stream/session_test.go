@@ -101,7 +101,7 @@ func TestFault27ResumeRace(t *testing.T) {
 	sess.mu.Unlock()
 	for i := range n {
 		out := pipes[i].read()
-		if !strings.Contains(out, "<resumed") {
+		if !strings.Contains(out, "<resumed") && !strings.Contains(out, "<conflict") { // the next one may be faster than the answer
 			t.Errorf("refused: %s", out)
 		}
 		if lost := strings.Contains(out, "<conflict"); lost == (conns[i] == holder) {
