@@ -416,6 +416,9 @@ func (s *Session) end(ctx context.Context) {
 		return
 	}
 	s.ended = true
+	if c := s.conn; c != nil && c.tr.Flush() == 0 { // its writer has not come to say so
+		s.written()
+	}
 	s.conn = nil
 	s.makeRoom()
 	back := s.leftovers()

@@ -119,6 +119,9 @@ func (t *transport) Flush() int {
 		t.busy, t.idle = true, make(chan struct{})
 		go t.write()
 	}
+	if t.failed {
+		return -1
+	}
 	return t.pending
 }
 
@@ -168,11 +171,15 @@ func (t *transport) OnDrained(f func()) {
 
 func (t *transport) SetReadDeadline(d time.Time) { _ = t.conn.SetReadDeadline(d) }
 
+// lastWords is what the writer, a goroutine, gets even when there is no grace:
+// a stream that is taken over is told why (XEP-0198 §5).
+const lastWords = 100 * time.Millisecond
+
 // Close implements stream.Transport: the WebSocket is closed after the stream
 // (RFC 7395 §3.6).
 func (t *transport) Close(grace time.Duration) {
 	t.Flush()
-	t.settle(grace)
+	t.settle(max(grace, lastWords))
 	if grace <= 0 {
 		_ = t.conn.Close()
 		return
@@ -188,7 +195,7 @@ func (t *transport) settle(d time.Duration) {
 	t.mu.Lock()
 	busy, idle := t.busy, t.idle
 	t.mu.Unlock()
-	if !busy || d <= 0 {
+	if !busy {
 		return
 	}
 	timer := time.NewTimer(d)

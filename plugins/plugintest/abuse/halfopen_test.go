@@ -43,12 +43,16 @@ func TestReliability06HalfOpen(t *testing.T) {
 			{"managed", "<r xmlns='urn:xmpp:sm:3'/>", "<connection-timeout "},
 			{"plain", "<ping xmlns='urn:xmpp:ping'/>", "<connection-timeout "},
 		} {
-			send(row.user, 0, before)
+			held := before
+			if row.user == "plain" { // without acknowledgements what the socket takes is delivered
+				held = 0
+			}
+			send(row.user, 0, held)
 			got, err := gone[row.user].rest()
 			if err != nil || !strings.Contains(got, row.asked) || strings.Contains(got, "<stream:error>") != (row.end != "") || !strings.Contains(got, row.end) {
 				t.Errorf("%s: %q, %v", row.user, tail(got), err)
 			}
-			send(row.user, before, since)
+			send(row.user, held, before+since-held)
 		}
 	})
 
