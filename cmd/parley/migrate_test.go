@@ -61,12 +61,12 @@ func TestMigrate(t *testing.T) {
 	juliet := login(t, h, "juliet")
 	login(t, h, "romeo").Close()
 	say(t, juliet, `<iq type='set' id='r1'><query xmlns='jabber:iq:roster'><item jid='romeo@localhost' name='Röméo'><group>Verona</group></item></query></iq>`)
-	till(t, juliet, "r1")
+	till(t, juliet, "id='r1'")
 	for i := range 20 {
 		say(t, juliet, fmt.Sprintf(`<message to='romeo@localhost' type='chat' id='m%d'><body>wherefore %d</body></message>`, i, i))
 	}
 	say(t, juliet, `<iq type='get' id='p1' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>`)
-	till(t, juliet, "p1")
+	till(t, juliet, "id='p1'")
 	juliet.Close()
 	if err := h.Stop(context.Background()); err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func TestMigrate(t *testing.T) {
 	login(t, h, "nurse")
 	say(t, juliet, `<message to='nurse@localhost' type='chat'><body>o honey nurse</body></message>`)
 	say(t, juliet, `<iq type='get' id='p2' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>`)
-	till(t, juliet, "p2")
+	till(t, juliet, "id='p2'")
 	if n := number(t, h.DB(), `SELECT count(*) FROM archive`); n != 42 {
 		t.Errorf("%d rows in the archives", n)
 	}
