@@ -83,7 +83,7 @@ func (c *Conn) established(s *Session) {
 	c.tr.OnDrained(s.drained)
 	c.phase = Established
 	if s.ref.JID.IsFull() { // a component speaks for many, and is trusted
-		c.limiter = c.srv.cfg.Rate.newLimiter()
+		c.limiter = c.srv.paces.limiter(c.srv.cfg.Rate, c.srv.env.Clock, s.ref.JID.Bare(), c.origin)
 	}
 	c.rd.SetLimits(c.srv.cfg.Limits.reader(true))
 	c.log = c.log.With("jid", s.ref.JID.String())

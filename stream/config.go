@@ -17,7 +17,7 @@ type Config struct {
 
 	TLS         TLS                `yaml:"tls" doc:"Certificates and what is allowed without encryption."`
 	Limits      Limits             `yaml:"limits" doc:"What one stream may cost, enforced while reading (RFC 6120 §13.12)."`
-	Rate        Rate               `yaml:"rate" doc:"How fast one session may send; beyond it its reading slows down."`
+	Rate        Rate               `yaml:"rate" doc:"How fast one session may send, and all of an account or an address together; beyond it their reading slows down."`
 	Timeouts    Timeouts           `yaml:"timeouts" doc:"How long the server waits."`
 	Connections Connections        `yaml:"connections" doc:"How many connections there may be."`
 	Outbox      config.Size        `yaml:"outbox" min:"65536" reload:"restart" doc:"Bytes that may wait for a client that does not read. Beyond it the client is detached, or closed when it has no stream management."`
@@ -53,11 +53,15 @@ type Limits struct {
 	ResourceTries int         `yaml:"resource_tries" min:"1" max:"20" reload:"restart" doc:"Failed attempts to bind a resource before the stream is closed (RFC 6120 §7.7.3)."`
 }
 
-// Rate bounds what one session sends.
+// Rate bounds what one session sends, one account and one address.
 type Rate struct {
 	Bytes   config.Size `yaml:"bytes" reload:"restart" doc:"Bytes per second; 0: no limit."`
 	Stanzas int         `yaml:"stanzas" min:"0" reload:"restart" doc:"Stanzas per second; 0: no limit."`
 	Burst   int         `yaml:"burst" min:"1" reload:"restart" doc:"Seconds' worth that may come at once."`
+
+	Account  int           `yaml:"account" min:"0" reload:"restart" doc:"How many sessions' worth all sessions of one account may send together; 0: no limit."`
+	Address  int           `yaml:"address" min:"0" reload:"restart" doc:"How many sessions' worth may come from one address (IPv6: one /64). Loopback is not counted; 0: no limit."`
+	Patience time.Duration `yaml:"patience" min:"0s" reload:"restart" doc:"Who has been slowed down for so long, without a second's rest, is disconnected; 0s: nobody is."`
 }
 
 // Timeouts say how long the server waits.
@@ -88,7 +92,7 @@ func defaults() *Config {
 		C2S: ":5222", C2STLS: ":5223", HTTP: "127.0.0.1:5280", HTTPS: ":5443",
 		TLS:         TLS{Required: true, ACME: ACME{HTTP: ":80"}},
 		Limits:      Limits{Stanza: 256 << 10, PreAuth: 10000, Depth: 64, Attributes: 64, AuthTries: 5, ResourceTries: 5},
-		Rate:        Rate{Bytes: 256 << 10, Stanzas: 200, Burst: 10},
+		Rate:        Rate{Bytes: 256 << 10, Stanzas: 200, Burst: 10, Account: 4, Address: 40, Patience: 5 * time.Minute},
 		Timeouts:    Timeouts{Handshake: 10 * time.Second, Login: 30 * time.Second, Element: time.Minute, Close: 5 * time.Second, Idle: 3 * time.Minute, Drain: 10 * time.Second},
 		Connections: Connections{Total: 100_000, PerAddress: 200},
 		Outbox:      1 << 20,

@@ -170,7 +170,10 @@ func (c *Conn) pump(ctx context.Context) pause {
 			continue
 		}
 		c.session.heard()
-		c.limiter.wait(ctx, len(p), 0)
+		if err := c.limiter.wait(ctx, len(p), 0); err != nil {
+			c.fail(err)
+			continue
+		}
 		c.rd.Feed(p)
 		if !c.elements(ctx) {
 			return over
@@ -410,13 +413,16 @@ func (c *Conn) sendBatch(ctx context.Context) {
 	}
 	batch := c.batch
 	c.batch, c.room = nil, nil
-	c.limiter.wait(ctx, 0, len(batch))
+	tooFast := c.limiter.wait(ctx, 0, len(batch))
 	c.srv.metrics.received.Add(float64(len(batch)))
 	defer c.session.gather()()
 	// What panics outside of the guards of the stages costs this stream only.
 	if err := c.guard(func() error { return c.srv.send(context.WithoutCancel(ctx), batch...) }); err != nil {
 		c.log.Error("pipeline does not take stanzas", "err", err)
 		c.fail(&stanza.StreamError{Condition: stanza.StreamInternalServerError})
+	}
+	if tooFast != nil {
+		c.fail(tooFast)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
-	"time"
 )
 
 // detached is a connection that was taken off its session because the client
@@ -74,19 +73,4 @@ func TestEnableAfterTheEnd(t *testing.T) {
 	if n := len(h.resumes.all()); n != 0 {
 		t.Errorf("%d sessions are kept for ever", n)
 	}
-}
-
-// One read may be larger than what may come at once; it waits its time all the
-// same.
-func TestRateOfLargeReads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := Rate{Bytes: 1000, Burst: 1}.newLimiter()
-		start := time.Now()
-		for range 10 {
-			l.wait(context.Background(), readSize, 0)
-		}
-		if took, least := time.Since(start), 10*readSize/1000*time.Second-2*time.Second; took < least {
-			t.Errorf("%d bytes at 1000 a second took %s", 10*readSize, took)
-		}
-	})
 }

@@ -132,6 +132,7 @@ func (c *Conn) end(ctx context.Context) {
 	} else {
 		c.tr.Close(c.srv.cfg.Timeouts.Close)
 	}
+	c.limiter.end()
 	c.srv.conns.remove(c)
 	c.srv.metrics.connections.Dec()
 	c.log.Debug("disconnected", "jid", c.account.String())

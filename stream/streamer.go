@@ -67,6 +67,7 @@ type Server struct {
 	retired   plugins.Retired // tables that may still be run in
 	sessions  sessionTable
 	conns     connSet
+	paces     paces
 	lastID    atomic.Uint64
 
 	resumes resumeTable

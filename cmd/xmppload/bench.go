@@ -58,7 +58,9 @@ func rows() []row {
 	login := func(s scale) runner {
 		return scenario.Login{Common: s.Common, Count: s.n(3000), Accounts: 500}
 	}
-	idle := func(s scale) runner { return scenario.Idle{Common: s.Common, Sessions: s.n(4000)} }
+	idle := func(sessions int) func(scale) runner {
+		return func(s scale) runner { return scenario.Idle{Common: s.Common, Sessions: s.n(sessions)} }
+	}
 	room := func(occupants, posts int) func(scale) runner {
 		return func(s scale) runner {
 			return scenario.Room{Common: s.Common, Occupants: occupants, Posts: s.n(posts), Window: 1, Body: 100}
@@ -75,8 +77,8 @@ func rows() []row {
 		{id: "postgres", name: "1:1 chat, archive on, Postgres, its CPU counted in (messages/s)", goal: "≤ 20 (≥ 5,000), durable", of: []string{cpu100k, "rate"}, archive: "postgres", run: archive},
 		{id: "scram", name: "login, TLS + SCRAM-SHA-1 against stored keys: CPU-s per 1,000", goal: "≤ 0.6", of: []string{"CPU per 1,000 logins"}, tls: wire.Direct, mechanism: "SCRAM-SHA-1", run: login},
 		{id: "plain", name: "login, SASL PLAIN against stored keys: CPU-s per 1,000, later / first", goal: "≤ 0.25 / –", of: []string{"CPU per 1,000 logins", "CPU per 1,000 first logins"}, floor: true, run: login},
-		{id: "idle", name: "idle session, plain: RSS, KiB", goal: "≤ 8", of: []string{"RSS per session"}, floor: true, fresh: true, run: idle},
-		{id: "idletls", name: "idle session, TLS: RSS, KiB", goal: "≤ 18", of: []string{"RSS per session"}, tls: wire.Direct, fresh: true, run: idle},
+		{id: "idle", name: "idle session, plain, 16,000 of them: RSS, KiB", goal: "≤ 8", of: []string{"RSS per session"}, floor: true, fresh: true, run: idle(16_000)},
+		{id: "idletls", name: "idle session, TLS, 10,000 of them: RSS, KiB", goal: "≤ 18", of: []string{"RSS per session"}, tls: wire.Direct, fresh: true, run: idle(10_000)},
 		{id: "room200", name: "room of 200, one post to all: CPU-s per 100k deliveries", goal: "≤ 0.3", of: []string{"CPU per 100,000 deliveries"}, floor: true, run: room(200, 500)},
 		{id: "room1000", name: "room of 1,000: CPU-s per 100k deliveries / per 100k stanzas of joins (1M in all)", goal: "≤ 0.35 / 0.3", of: []string{"CPU per 100,000 deliveries", "CPU per 100,000 stanzas of joins"}, floor: true, run: room(1000, 200)},
 		{id: "presence", name: "presence, 200 contacts: CPU-s per 100k stanzas", goal: "≤ 0.4", of: []string{"CPU per 100,000 presences"}, floor: true, run: func(s scale) runner {

@@ -174,3 +174,32 @@ func TestReliability04StanzaFlood(t *testing.T) {
 		flood.Wait()
 	})
 }
+
+// Who floods from many sessions at once is no faster for it, and one that goes
+// on and on is disconnected.
+func TestReliability04FloodFromManySessions(t *testing.T) {
+	const rate, size, sessions, measured = 1 << 20, 10_000, 6, 600
+	w := start(t, configured([]string{fmt.Sprintf("rate: {stanzas: 0, bytes: %d, burst: 1, account: 2, patience: 2s}", rate)}, nil))
+	victim := w.login("victim", "v")
+	w.during(32, func() {
+		var floods sync.WaitGroup
+		for i := range sessions {
+			p := w.bound("mallory", strconv.Itoa(i))
+			floods.Go(func() {
+				one := "<message to='" + victim.JID.String() + "' type='headline' id='f'><body>" + strings.Repeat("x", size) + "</body></message>"
+				for p.say(one) == nil {
+				}
+				w.ended(attack{name: "a flood", ends: []string{"policy-violation"}}, p)
+				p.drop()
+			})
+		}
+		begin := time.Now()
+		for range measured {
+			w.next(victim, withID("f"))
+		}
+		if took := time.Since(begin); took < (measured*size-2*rate)*time.Second/(2*rate)/2 {
+			t.Errorf("%d stanzas of one account were read in %v", measured, took)
+		}
+		floods.Wait()
+	})
+}

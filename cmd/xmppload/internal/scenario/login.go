@@ -66,6 +66,9 @@ func (o Login) wave(ctx context.Context, s *Server, r *Result, n int, what strin
 	return m.stop(r, n, 1000, what)
 }
 
+// comeAndGone is how many have been there before memory is measured.
+const comeAndGone = 500
+
 // Idle is sessions that do nothing.
 type Idle struct {
 	Common
@@ -74,16 +77,20 @@ type Idle struct {
 
 // Run reports the memory of a session, once everything has calmed down.
 func (o Idle) Run(ctx context.Context, s *Server) (*Result, error) {
+	if len(s.PIDs) == 0 {
+		return nil, errors.New("idle measures memory: name the server's process")
+	}
 	if err := s.Accounts(ctx, o.Sessions, o.Parallel); err != nil {
+		return nil, err
+	}
+	// What the first logins of a process cost, its code among it, is no session's.
+	if _, err := (Login{Common: o.Common, Count: comeAndGone, Accounts: min(comeAndGone, o.Sessions)}).Run(ctx, s); err != nil {
 		return nil, err
 	}
 	if err := s.collect(ctx); err != nil {
 		return nil, err
 	}
 	time.Sleep(o.Settle)
-	if len(s.PIDs) == 0 {
-		return nil, errors.New("idle measures memory: name the server's process")
-	}
 	group := proc.NewGroup(s.PIDs...)
 	before, err := group.Read()
 	if err != nil {
