@@ -1,0 +1,148 @@
+package nats
+
+import "time"
+
+// What the near end does with acknowledgements, and without them.
+
+// acknowledged takes what the far end says. The answer to a question tells what was
+// lost of the frames before it. What was sent behind a lost one is of no use, so
+// going back makes all older questions pointless.
+func (s *sender) acknowledged(f *frame) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil || f.handled > f.received || f.received > s.reached {
+		return
+	}
+	switch {
+	case f.handled > s.acked:
+		s.acked = f.handled
+		s.sent = max(s.sent, s.acked)
+		s.patience(time.Now())
+		s.change.Signal()
+	case f.question == 0: // nobody has asked: it has a new connection
+		if now := time.Now(); now.Add(askFirst).Before(s.askAt) {
+			s.patience(now)
+		}
+	}
+	if f.question < s.fresh || f.question > s.question || f.received >= f.seq || f.seq > s.reached {
+		return
+	}
+	s.fresh = s.question + 1
+	s.sent = max(f.received, s.acked)
+	s.patience(time.Now())
+	s.publish()
+}
+
+// tick is the clock's: it asks, and gives up on a peer that does not move.
+func (s *sender) tick(now time.Time) {
+	s.mu.Lock()
+	if s.acked < s.last && !now.Before(s.askAt) && s.err == nil {
+		s.due = true
+		s.askAt, s.askAfter = now.Add(s.askAfter), min(2*s.askAfter, askMost)
+		s.publish()
+	}
+	stalled := !s.stalled && s.err == nil && s.freed < s.last && now.Sub(s.since) >= s.b.o.Stall
+	if stalled {
+		s.stalled = true
+		s.stalls++
+		s.refuse(ErrStalled)
+	}
+	s.mu.Unlock()
+	if stalled {
+		s.b.log.Warn("nats: peer acknowledges nothing", "peer", s.to.Node, "port", s.port, "after", s.b.o.Stall)
+	}
+}
+
+// reconnected asks at once: what was published before may be lost.
+func (s *sender) reconnected() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.acked < s.last && s.err == nil {
+		s.due = true
+		s.patience(time.Now())
+		s.publish()
+	}
+}
+
+// end ends the pipe; complete tells everybody whose payload is not acknowledged.
+func (s *sender) end(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+		s.refuse(err)
+		s.change.Signal()
+	}
+}
+
+// complete calls done for what is acknowledged, and in the end for the rest. It is
+// a goroutine of its own so that a slow done holds up nobody else's pipe.
+func (s *sender) complete() {
+	var handled []func(error)
+	for {
+		var lost []func(error)
+		var again bool
+		var ended error
+		handled, lost, again, ended = s.free(handled[:0])
+		if again {
+			s.b.log.Info("nats: peer acknowledges again", "peer", s.to.Node, "port", s.port)
+		}
+		for _, done := range handled {
+			s.b.guard("done", s.to, s.port, func() error { done(nil); return nil })
+		}
+		for _, done := range lost {
+			s.b.guard("done", s.to, s.port, func() error { done(ended); return nil })
+		}
+		if ended != nil {
+			return
+		}
+		clear(handled)
+	}
+}
+
+// free waits for acknowledgements or the end, frees the places and returns whom to
+// tell, and whether the pipe had stalled. The places are free before they are told,
+// all of them at once: so there are never more than two windows of payloads.
+func (s *sender) free(buf []func(error)) (handled, lost []func(error), again bool, ended error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.freed == s.acked && s.err == nil {
+		s.change.Wait()
+	}
+	for handled = buf; s.freed < s.acked; {
+		handled = s.leave(handled)
+	}
+	for s.err != nil && s.freed < s.last {
+		lost = s.leave(lost)
+	}
+	if s.err != nil {
+		s.ring = make([]place, 1) // whoever still holds the pipe gets err
+		return handled, lost, false, s.err
+	}
+	s.since = time.Now()
+	again, s.stalled = s.stalled, false
+	s.admit(s.since)
+	return handled, lost, again, nil
+}
+
+// leave frees the first place and adds whom to tell; with mu.
+func (s *sender) leave(tell []func(error)) []func(error) {
+	s.freed++
+	p := &s.ring[s.freed%uint64(len(s.ring))]
+	if p.done != nil {
+		tell = append(tell, p.done)
+	}
+	s.bytes -= len(p.frame)
+	*p = place{}
+	return tell
+}
+
+// load is what the metrics show.
+func (s *sender) load(now time.Time) (inFlight uint64, oldest time.Duration, retries, stalls uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil && s.acked < s.last {
+		oldest = now.Sub(s.ring[(s.acked+1)%uint64(len(s.ring))].at)
+	}
+	return s.last - s.freed, oldest, s.retries, s.stalls
+}

@@ -1,0 +1,89 @@
+package nats
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func frames() []frame {
+	return []frame{
+		{kind: kindData, node: []byte("north"), life: 7, to: 1 << 63, payload: []byte("hello"), seq: 300},
+		{kind: kindAsk, node: []byte("north"), life: 7, to: 8, question: 3, seq: 4},
+		{kind: kindAck, node: []byte("ü.*>"), life: 7, to: 8, port: []byte("deliver"), handled: 9, received: 12, question: 3, seq: 4},
+	}
+}
+
+func TestFrameCrossesANetwork(t *testing.T) {
+	for _, f := range frames() {
+		b := f.append(nil)
+		got, err := parse(b)
+		if err != nil || !reflect.DeepEqual(f, got) {
+			t.Errorf("%v: got %v, %v", f, got, err)
+		}
+		for n := range b {
+			if _, err := parse(b[:n]); err == nil {
+				t.Errorf("kind %d: %d of %d bytes are a frame", f.kind, n, len(b))
+			}
+		}
+		if _, err := parse(append(b, 0)); !errors.Is(err, errFrame) {
+			t.Errorf("kind %d: with a byte more: %v", f.kind, err)
+		}
+		b[0]++
+		if _, err := parse(b); !errors.Is(err, errVersion) {
+			t.Errorf("another version: %v", err)
+		}
+	}
+}
+
+// What a sender puts together piece by piece is a frame.
+func TestSenderWritesFrames(t *testing.T) {
+	o, err := Options{URLs: []string{"x"}, Cluster: "c", Self: Peer{"north", 7}}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBus(o)
+	defer b.cancel()
+	b.biggest.Store(1 << 20)
+	s := newSender(b, Peer{"south", 8}, "p")
+	if err := s.send(t.Context(), []byte("hello"), nil); err != nil {
+		t.Fatal(err)
+	}
+	written, _ := s.take(make([][]byte, 0, 8))
+	want := frame{kind: kindData, node: []byte("north"), life: 7, to: 8, payload: []byte("hello"), seq: 1}
+	if got, err := parse(written[0]); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestSubjectsAreLegalAndDistinct(t *testing.T) {
+	seen := map[string]string{}
+	for _, node := range []string{"a", "A", "a.b", "a b", "*", ">", "ü", strings.Repeat("x", 255)} {
+		s := subject("parley", node, "p")
+		if strings.ContainsAny(s, " *>") || strings.Count(s, ".") != 2 || seen[s] != "" {
+			t.Errorf("%q: %s (also %q)", node, s, seen[s])
+		}
+		seen[s] = node
+	}
+}
+
+func FuzzFrame(f *testing.F) {
+	for _, x := range frames() {
+		f.Add(x.append(nil))
+	}
+	f.Add([]byte{wireVersion, byte(kindData), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		x, err := parse(b)
+		if err != nil {
+			return
+		}
+		if len(x.node)+len(x.payload)+len(x.port) > len(b) {
+			t.Fatal("more than there was")
+		}
+		again, err := parse(x.append(nil))
+		if err != nil || !reflect.DeepEqual(x, again) {
+			t.Fatalf("%v, then %v: %v", x, again, err)
+		}
+	})
+}
