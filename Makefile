@@ -9,7 +9,7 @@ FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build run test soak check fuzz bench growth bench-check docs clean
+.PHONY: help build run cluster test soak check fuzz bench growth bench-check docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,10 @@ build: ## build bin/parley
 
 run: build ## build, start on an embedded database and loopback addresses, say what to try next (ARGS='--c2s :5322' and other flags)
 	./bin/parley serve --data ./data --demo --log-level warn --c2s 127.0.0.1:5222 --c2s-tls 127.0.0.1:5223 --https 127.0.0.1:5443 $(ARGS)
+
+cluster: build ## three nodes on this machine, with a NATS and a Postgres of their own: docs/cluster.md (ARGS=25222: another first port)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/nats-server github.com/nats-io/nats-server/v2
+	.ci/cluster $(ARGS)
 
 test: ## every test: units with -race, scripts, real databases and real clients (INSTALL=no uses only what is there)
 	@INSTALL=$(INSTALL) .ci/test

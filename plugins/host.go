@@ -13,6 +13,7 @@ import (
 
 	"parley/plugins/config"
 	"parley/router/channel"
+	"parley/router/cluster"
 	"parley/router/sessions"
 	"parley/storage"
 	"parley/storage/atrest"
@@ -46,6 +47,9 @@ type Host struct {
 	fatal    chan error
 	overlay  overlayStore
 	keys     *atrest.Rotation
+	node     *cluster.Node // nil: alone
+	watch    sync.WaitGroup
+	left     chan struct{} // closed when the node leaves the cluster
 
 	mu   sync.Mutex // guards tree
 	tree *config.Tree
@@ -75,7 +79,7 @@ type running struct {
 // New migrates the database and makes every Server and component that the
 // configuration asks for. Nothing runs yet.
 func New(ctx context.Context, o Options) (*Host, error) {
-	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), overlay: overlayStore{o.DB}}
+	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), left: make(chan struct{}), overlay: overlayStore{o.DB}}
 	sorted, err := byRequirement(o.Plugins)
 	if err != nil {
 		return nil, err
@@ -104,12 +108,15 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if h.keys, err = atrest.NewRotation(atrest.Options{DB: o.DB, Tables: sealed(sorted), Clock: o.Clock, Log: o.Log.With("component", "encryption"), Metrics: o.Metrics}); err != nil {
 		return nil, err
 	}
-	if err := h.makeServers(sorted); err != nil {
+	if err := h.enter(ctx, sorted); err != nil {
 		return nil, err
+	}
+	if err := h.makeServers(sorted); err != nil {
+		return nil, errors.Join(err, h.leave(ctx))
 	}
 	h.repo = newRepository(h, sorted)
 	if err := h.repo.prepare(ctx); err != nil {
-		return h, err
+		return h, errors.Join(err, h.leave(ctx))
 	}
 	return h, h.keys.Adopt(ctx, ring, h.settings.Storage.Encryption.Enabled)
 }
@@ -165,10 +172,14 @@ func newLink(d Deployment) *link {
 }
 
 func (h *Host) out(server string) channel.MessageChannel {
-	if l, ok := h.links[server]; ok {
-		return l
+	l, ok := h.links[server]
+	switch {
+	case !ok:
+		return nowhere{server}
+	case h.node != nil && server == streamer:
+		return h.node.Streamers(l)
 	}
-	return nowhere{server}
+	return l
 }
 
 // nowhere is the channel to a Server that this node does not run.
@@ -181,7 +192,7 @@ func (n nowhere) Send(context.Context, []*channel.Envelope) error {
 // env is what a Server or component sees of the house.
 func (h *Host) env(name string, contracts map[string]any) Env {
 	return Env{
-		Node: h.opt.Node, Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
+		Node: h.opt.Node, Slot: h.slot(), Notices: h.notices(), Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
 		Log: h.opt.Log.With("component", name), Clock: h.opt.Clock, DB: h.opt.DB, AtRest: &h.keys.Vault, Metrics: h.opt.Metrics,
 		Sessions: h.sessions, contracts: contracts,
 	}
@@ -194,6 +205,9 @@ func (h *Host) Start(ctx context.Context) error {
 		return err
 	}
 	h.keys.Start(ctx)
+	if err := h.join(ctx); err != nil {
+		return err
+	}
 	for _, r := range h.servers {
 		r.start(h)
 	}
@@ -214,8 +228,17 @@ func (h *Host) Stop(ctx context.Context) error {
 		// back: what lasts is in the database.
 		h.links[r.name].close()
 	}
-	errs = append(errs, h.repo.stopAll(ctx))
+	errs = append(errs, h.repo.stopAll(ctx), h.leave(ctx))
 	return errors.Join(errs...)
+}
+
+// Nodes are the live nodes of the cluster, this one among them; nil: it is
+// alone.
+func (h *Host) Nodes() []cluster.Member {
+	if h.node == nil {
+		return nil
+	}
+	return h.node.Members().Live()
 }
 
 // Control is the Host's administration.

@@ -16,10 +16,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"parley/parser/jid"
 	"parley/router/channel"
+	"parley/router/cluster"
 	"parley/router/sessions"
 	"parley/storage"
 	"parley/storage/atrest"
+	"parley/storage/cache"
 )
 
 // Component does work inside one Server. Start may open what it needs and must
@@ -110,6 +113,7 @@ type Clock interface {
 // Env is what a plugin may use of the house; nothing else without a reason.
 type Env struct {
 	Node      string                // this process's name in Refs
+	Slot      int                   // and its number among storage.NodeSlots, for ids; negative: it is alone
 	Domains   []string              // the domains that are served here, prepared
 	DataDir   string                // where files of this installation live
 	Version   string                // of the program, for people and peers
@@ -119,7 +123,62 @@ type Env struct {
 	AtRest    *atrest.Vault         // encrypts what people write, when that is configured
 	Metrics   prometheus.Registerer // what is registered here goes with the component
 	Sessions  *sessions.Registry    // the node's replica of who is bound where
+	Notices   Notices               // reaches the features of other nodes; nil: this one is alone
 	contracts map[string]any
+}
+
+// Notices let features forget, on every node, what they remember of something
+// that has changed on one.
+type Notices interface {
+	// On lets f be called with every key that another node tells of under the
+	// topic. It is for Contract and New.
+	On(topic string, f func(key string))
+	// Tell returns when every other live node's functions have returned; the
+	// error names one that does not answer.
+	Tell(ctx context.Context, topic, key string) error
+	// Owns reports whether what one node has to do for the key is this one's.
+	Owns(key string) bool
+}
+
+// Missed is the topic under which a feature hears that something may not have
+// reached the sessions of an account ("": of any), so that it looks again.
+const Missed = cluster.TopicMissed
+
+// Owns reports whether what one node of a cluster has to do for the key is this
+// one's. It is a hint: for a moment two nodes may think so, or none.
+func (e Env) Owns(key string) bool { return e.Notices == nil || e.Notices.Owns(key) }
+
+// OnForget lets f be called with every key that another node tells to forget
+// under the topic. It is for Contract and New.
+func (e Env) OnForget(topic string, f func(key string)) {
+	if e.Notices != nil {
+		e.Notices.On(topic, f)
+	}
+}
+
+// Forget returns when every other live node has forgotten what it remembers of
+// the key. One that does not answer in time is logged: it may go on with what
+// it remembers until it is taken for dead.
+func (e Env) Forget(ctx context.Context, topic, key string) {
+	if e.Notices == nil {
+		return
+	}
+	if err := e.Notices.Tell(ctx, topic, key); err != nil {
+		e.Log.Error("another node may go on with what is no longer so", "topic", topic, "key", key, "err", err)
+	}
+}
+
+// CachedAccounts are the options, but for its size, of a cache of something that
+// each account has: what other nodes change of it, told under the topic, is
+// forgotten, and after ttl at the latest.
+func CachedAccounts[V any](env Env, topic string, ttl time.Duration) cache.Options[jid.JID, V] {
+	return cache.Options[jid.JID, V]{
+		Topic: topic, Peers: env.Notices, TTL: ttl, Now: env.Clock.Now,
+		Parse: func(s string) (jid.JID, bool) {
+			j, err := jid.Parse(s)
+			return j, err == nil
+		},
+	}
 }
 
 // Local reports whether the domain is one of ours.

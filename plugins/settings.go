@@ -19,6 +19,23 @@ type Settings struct {
 	Memory  config.Size     `yaml:"memory" overlay:"no" doc:"What the server may use of the machine's memory, about: beyond it new connections are refused and those end who hold most of it. 0: three quarters of the container's limit, or else of the machine's memory; GOMEMLIMIT is heeded."`
 	Log     LogSettings     `yaml:"log" doc:"What is logged, and how."`
 	Storage StorageSettings `yaml:"storage" overlay:"no" doc:"The database."`
+	Cluster ClusterSettings `yaml:"cluster" overlay:"no" doc:"Several nodes that serve the same domains on one Postgres."`
+}
+
+// ClusterSettings say how nodes find each other.
+type ClusterSettings struct {
+	NATS  NATSSettings  `yaml:"nats" doc:"What carries envelopes between nodes."`
+	Lease time.Duration `yaml:"lease" min:"2s" max:"1m" doc:"How long a node that does not answer counts as alive. One that has not reached Postgres for three quarters of it ends."`
+}
+
+// NATSSettings are those of router/channel/nats.
+type NATSSettings struct {
+	URLs        []string `yaml:"urls" doc:"NATS servers, nats://host:4222 or tls://host:4222; empty: this node is alone."`
+	Credentials string   `yaml:"credentials" doc:"A file with a NATS user's credentials."`
+	CA          string   `yaml:"ca" doc:"PEM file with the authorities that NATS servers' certificates are checked by; empty: the system's."`
+	Certificate string   `yaml:"certificate" doc:"PEM file with this node's certificate, where NATS asks for one."`
+	Key         string   `yaml:"key" doc:"PEM file with its private key."`
+	Prefix      string   `yaml:"prefix" doc:"First part of every subject; the same on all nodes of a cluster, another one for another cluster."`
 }
 
 // LogSettings configure log/slog.
@@ -55,7 +72,7 @@ func (s EncryptionSettings) ring() (*atrest.Ring, error) {
 
 // Deployment says how a Server is joined to the others.
 type Deployment struct {
-	Type    string `yaml:"type" enum:"local" doc:"local: in this process."`
+	Type    string `yaml:"type" enum:"local,distributed" doc:"local: in this process. distributed: other nodes reach it too (cluster.nats): in a cluster the streamer and the router are."`
 	Workers int    `yaml:"workers" min:"0" max:"256" doc:"0: the Server runs on its callers' goroutines; n: n bounded queues with a worker each, for stages whose handlers block."`
 }
 
@@ -65,6 +82,7 @@ func DefaultSettings() *Settings {
 		Domains: []string{"localhost"},
 		Data:    "data",
 		Log:     LogSettings{Level: "info", Format: "text"},
+		Cluster: ClusterSettings{NATS: NATSSettings{Prefix: "parley"}, Lease: 6 * time.Second},
 		Storage: StorageSettings{Driver: "sqlite", Readers: 4, MaxConns: 16, Timeout: 10 * time.Second, Encryption: EncryptionSettings{Enabled: true}},
 	}
 }
@@ -76,6 +94,9 @@ const leastMemory = 64 << 20
 func (s *Settings) Validate() error {
 	if s.Memory != 0 && s.Memory < leastMemory {
 		return config.Key("memory", "must be 0 or at least %s", config.Size(leastMemory))
+	}
+	if len(s.Cluster.NATS.URLs) > 0 && s.Storage.Driver != "postgres" {
+		return config.Key("cluster.nats.urls", "several nodes need one database: set storage.driver to postgres")
 	}
 	for _, d := range s.Domains {
 		j, err := jid.Parse(d)

@@ -22,6 +22,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -197,6 +198,8 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 		run.undelivered(ctx, e)
 	case channel.Poisoned:
 		run.poisoned(ctx, e)
+	case channel.Arrive:
+		run.arrive(ctx, &Flow{Stanza: e.Stanza, Hops: e.Hops + 1})
 	case channel.Close, channel.Handled:
 		run.pass(e)
 	default:
@@ -209,8 +212,11 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 	answer := *e
 	answer.Kind = channel.Handled
-	e.State.BoundAt = s.env.Clock.Now()
+	if now := s.env.Clock.Now(); !e.State.Paused || e.State.BoundAt.IsZero() { // one of before the start is as old as it was
+		e.State.BoundAt = now
+	}
 	var old *sessions.Entry
+	s.fetch(ctx, run, e)
 	old, answer.Reason = s.env.Sessions.BindIf(e.Session, *e.State, func(all []*sessions.Entry) string { return s.bindReason(e, all) })
 	if answer.Reason == "" {
 		if old != nil {
@@ -227,11 +233,46 @@ func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 	run.pass(&answer)
 }
 
+// takeoverWait is how long a session waits for the end of the one whose address
+// it takes on another node.
+const takeoverWait = 10 * time.Second
+
+// fetch ends a session of another node that has the address: that one's node
+// settles what it has sent and tells whom it concerns, then it is this one's
+// turn. When the other node does not answer the newer session counts
+// (sessions.Registry.Adopt).
+func (s *Server) fetch(ctx context.Context, run *run, e *channel.Envelope) {
+	old, ok := s.env.Sessions.Find(e.Session.JID)
+	if !ok || old.Node == e.Session.Node || s.cfg.ResourceConflict != Replace || e.State.Kind != sessions.Client {
+		return
+	}
+	if e.State.Paused { // of before the start, and its client has gone elsewhere
+		return
+	}
+	gone := s.env.Sessions.Gone(old.Ref)
+	run.pass(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{old.Ref}, Reason: string(stanza.StreamConflict), AtOnce: true})
+	run.flush(ctx)
+	limit := time.NewTimer(takeoverWait)
+	defer limit.Stop()
+	select {
+	case <-gone:
+	case <-limit.C:
+		s.log.Warn("a session is taken over from a node that does not answer", "jid", e.Session.JID.String(), "node", old.Node)
+		if at := old.BoundAt.Add(time.Microsecond); e.State.BoundAt.Before(at) { // that node's clock is ahead
+			e.State.BoundAt = at
+		}
+	case <-ctx.Done():
+	}
+}
+
 func (s *Server) bindReason(e *channel.Envelope, all []*sessions.Entry) string {
 	if e.State.Kind == sessions.Component { // its listener has a policy of its own
 		return ""
 	}
-	if slices.ContainsFunc(all, func(x *sessions.Entry) bool { return x.JID == e.Session.JID }) {
+	if i := slices.IndexFunc(all, func(x *sessions.Entry) bool { return x.JID == e.Session.JID }); i >= 0 {
+		if e.State.Paused && all[i].Node != e.Session.Node {
+			return string(stanza.Conflict)
+		}
 		switch s.cfg.ResourceConflict {
 		case Refuse:
 			return string(stanza.Conflict)
@@ -254,6 +295,7 @@ func (s *Server) unbind(ctx context.Context, run *run, e *channel.Envelope) {
 	last := *entry
 	last.Paused = e.Reason == string(stanza.StreamSystemShutdown)
 	tell(ctx, run, Unbound, e.Session, &last)
+	s.env.Sessions.Show(e.Session)
 }
 
 // change notes whether a session has a connection.
@@ -264,7 +306,7 @@ func (s *Server) change(ctx context.Context, run *run, e *channel.Envelope) {
 	}
 	tell(ctx, run, Resumed, e.Session, entry)
 	if entry.Paused {
-		s.env.Sessions.Change(e.Session, func(st *sessions.State) { st.Paused = false })
+		s.env.Sessions.Change(e.Session, func(st *sessions.State) { st.Paused, st.Buried = false, false })
 	}
 }
 

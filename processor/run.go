@@ -384,6 +384,11 @@ func (r *run) address(ctx context.Context, f *Flow) error {
 		}
 		return stanza.NewError(stanza.ServiceUnavailable, "")
 	}
+	if at, ok := r.elsewhere(f); ok {
+		edits := f.Edits()
+		f.Send(&channel.Envelope{Kind: channel.Arrive, To: []sessions.Ref{at}, Raw: edits.Render(nil, f.Raw), Stanza: f.Stanza, Hops: f.Hops})
+		return nil
+	}
 	f.Account = to.Bare()
 	if f.Kind == stanza.IQ && to.IsBare() { // RFC 6121 §8.5.2.1.3
 		target := Account
@@ -393,6 +398,23 @@ func (r *run) address(ctx context.Context, f *Flow) error {
 		return r.request(ctx, f, target, to)
 	}
 	return r.incoming(ctx, f)
+}
+
+// elsewhere reports whether the stanza is for a session of another node, which
+// alone remembers what it means: to whom the session has shown itself, what it
+// has sent.
+func (r *run) elsewhere(f *Flow) (at sessions.Ref, ok bool) {
+	if !f.To.IsFull() || f.Hops > 0 {
+		return at, false
+	}
+	if f.Kind != stanza.Presence && !(f.Kind == stanza.Message && f.Type == "error") {
+		return at, false
+	}
+	e, ok := r.server.env.Sessions.Find(f.To)
+	if !ok || e.Node == r.server.env.Node {
+		return at, false
+	}
+	return e.Ref, true
 }
 
 // incoming is the road to a local account.

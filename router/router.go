@@ -147,6 +147,26 @@ func (s *Server) replace(old func(*Registrar) bool, fresh *Registrar) {
 
 // route is the stage's channel.Handler.
 func (s *Server) route(ctx context.Context, batch []*channel.Envelope) error {
+	for i, e := range batch {
+		if e.Kind != channel.Arrive || e.To[0].Node != s.env.Node {
+			continue
+		}
+		// It keeps its place among what the other node has routed itself.
+		if err := s.routeAll(ctx, batch[:i]); err != nil {
+			return err
+		}
+		if err := s.links.Out("processor").Send(ctx, batch[i:i+1:i+1]); err != nil && ctx.Err() == nil && !errors.Is(err, channel.ErrClosed) {
+			s.log.Error("processor does not take what has arrived", "err", err)
+		}
+		return s.route(ctx, batch[i+1:])
+	}
+	return s.routeAll(ctx, batch)
+}
+
+func (s *Server) routeAll(ctx context.Context, batch []*channel.Envelope) error {
+	if len(batch) == 0 {
+		return nil
+	}
 	s.mu.RLock()
 	b := &bundle{server: s, parts: *s.parts.Load(), out: make([]*channel.Envelope, 0, len(batch)+2)}
 	for _, e := range batch {
@@ -204,7 +224,9 @@ func (b *bundle) add(ctx context.Context, e *channel.Envelope) {
 	switch e.Kind {
 	case channel.Route:
 		b.route(ctx, e)
-	case channel.Handled, channel.Close, channel.Deliver:
+	case channel.Deliver:
+		b.land(e)
+	case channel.Handled, channel.Close, channel.Arrive:
 		b.out = append(b.out, e)
 	default:
 		b.server.log.Error("envelope of a kind that does not belong here", "kind", e.Kind.String())
@@ -287,7 +309,7 @@ func (b *bundle) chosen(ctx context.Context, e *channel.Envelope, all []*session
 		if !pick(x) {
 			return false
 		}
-		return e.Pending == 0 || e.Replay || !x.Had(e.Pending) && !(x.Replaying && b.server.env.Sessions.Holds(x.Ref, e.Pending))
+		return e.Replay || !b.held(x, e.Pending)
 	}
 	to := all // nearly always: one session, and it takes it
 	switch {
@@ -304,6 +326,27 @@ func (b *bundle) chosen(ctx context.Context, e *channel.Envelope, all []*session
 	b.deliver(e, to...)
 	if !e.Replay {
 		b.copies(ctx, e, to, all)
+	}
+}
+
+// held reports whether a stored message has to stay back from a session of
+// this node because of a replay. Another node's session is that one's business:
+// it looks when the message lands there.
+func (b *bundle) held(x *sessions.Entry, row int64) bool {
+	if row == 0 || x.Node != b.server.env.Node {
+		return false
+	}
+	return x.Had(row) || x.Replaying && b.server.env.Sessions.Holds(x.Ref, row)
+}
+
+// land takes what another node has routed to sessions of this one.
+func (b *bundle) land(e *channel.Envelope) {
+	e.To = slices.DeleteFunc(e.To, func(ref sessions.Ref) bool {
+		x, ok := b.server.env.Sessions.Find(ref.JID)
+		return ok && x.Ref == ref && b.held(x, e.Pending) // one that has just ended: its streamer gives it back
+	})
+	if len(e.To) > 0 {
+		b.out = append(b.out, e)
 	}
 }
 

@@ -451,7 +451,7 @@ func TestReliability30DiskFull(t *testing.T) {
 
 func TestIDsNeverGoBack(t *testing.T) {
 	now := time.Unix(1000, 0)
-	g := storage.NewIDs(func() time.Time { return now }, 0)
+	g := storage.NewIDs(func() time.Time { return now }, -1, 0)
 	last := g.Next()
 	for range 10 {
 		now = now.Add(-time.Hour)
@@ -461,8 +461,24 @@ func TestIDsNeverGoBack(t *testing.T) {
 			last = id
 		}
 	}
-	if id := storage.NewIDs(func() time.Time { return now }, last+5).Next(); id <= last+5 {
+	if id := storage.NewIDs(func() time.Time { return now }, -1, last+5).Next(); id <= last+5 {
 		t.Errorf("%d is not above what the database knows", id)
+	}
+}
+
+// No two nodes give the same id, however many they give at a time.
+func TestIDsOfNodesDiffer(t *testing.T) {
+	now := time.Unix(1000, 12345)
+	given := map[int64]int{}
+	for node := range storage.NodeSlots {
+		g := storage.NewIDs(func() time.Time { return now }, node, 999_000_003)
+		for range 100 {
+			id := g.Next()
+			if other, twice := given[id]; twice {
+				t.Fatalf("nodes %d and %d gave the id %d", other, node, id)
+			}
+			given[id] = node
+		}
 	}
 }
 

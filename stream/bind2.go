@@ -90,7 +90,7 @@ func (c *Conn) endEarlier(ctx context.Context) {
 		if e.Device != c.device {
 			continue
 		}
-		if s, ok := c.srv.session(e.Conn); ok && e.Node == c.srv.env.Node {
+		if s, ok := c.srv.session(e.Ref); ok {
 			s.evict(ctx, conflict)
 			continue
 		}

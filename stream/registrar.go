@@ -123,9 +123,16 @@ func (r *Registrar) Serve(ctx context.Context, t Transport, p Profile) {
 
 // Close ends a bound stream of this node with a stream error.
 func (r *Registrar) Close(ref sessions.Ref, se *stanza.StreamError) {
-	if s, ok := r.server.session(ref.Conn); ok && s.ref == ref {
+	if s, ok := r.server.session(ref); ok {
 		s.closeWith(se)
 	}
+}
+
+// Surrender ends the account's session that may be resumed by the key, so that
+// another node goes on with it: its client is told of the conflict, nobody else
+// of an end, and Pause has been called. False: there is none here.
+func (r *Registrar) Surrender(ctx context.Context, key Key, account jid.JID) bool {
+	return r.server.surrender(ctx, key, account)
 }
 
 // Door notes where a component listens, for Addresses; nil: nowhere any more.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/router/channel"
 	"parley/router/sessions"
@@ -33,6 +34,10 @@ type Resumptions interface {
 	// Restore returns what earlier processes have left. Adopt follows for
 	// each of them.
 	Restore(context.Context) ([]Lasting, error)
+	// Take makes a session of another node this one's: that node, if it is
+	// there, ends it first (Registrar.Surrender). nil: the account has none of
+	// that key. Adopt follows.
+	Take(ctx context.Context, k Key, account jid.JID) (*Lasting, error)
 	// Adopt goes on with a session under a new number.
 	Adopt(Key, sessions.Ref)
 	// End drops a session that the house does not know. Others end by Unbind.
@@ -72,20 +77,53 @@ func (s *Server) revive(ctx context.Context) {
 	}
 	now, n := s.env.Clock.Now(), 0
 	for _, r := range list {
-		if r.Over || !r.Away.IsZero() && now.Sub(r.Away) >= r.Window {
-			gone := s.ref(s.lastID.Add(1), r.Ref.JID)
-			k.Adopt(r.Key, gone)
-			k.End(gone)
-			s.resumes.remember(r.Key, pastSession{account: r.Ref.JID.Bare(), h: uint32(r.H)})
-			continue
-		}
-		if s.reviveOne(ctx, k, r, now) {
+		if s.reviveOrEnd(ctx, k, r, now) {
 			n++
 		}
 	}
 	if len(list) > 0 {
 		s.log.Info("sessions of before the start wait for their clients", "sessions", n, "expired", len(list)-n)
 	}
+}
+
+// reviveOrEnd goes on with a session, if it can go on.
+func (s *Server) reviveOrEnd(ctx context.Context, k Resumptions, r Lasting, now time.Time) bool {
+	if !r.Over && (r.Away.IsZero() || now.Sub(r.Away) < r.Window) {
+		return s.reviveOne(ctx, k, r, now)
+	}
+	gone := s.ref(s.lastID.Add(1), r.Ref.JID)
+	k.Adopt(r.Key, gone)
+	k.End(gone)
+	s.resumes.remember(r.Key, pastSession{account: r.Ref.JID.Bare(), h: uint32(r.H)})
+	return false
+}
+
+// fetch brings a session that another node has, or had, to this one.
+func (s *Server) fetch(ctx context.Context, key Key, account jid.JID) {
+	k := s.table.Load().resumptions
+	if k == nil {
+		return
+	}
+	l, err := k.Take(ctx, key, account)
+	switch {
+	case err != nil:
+		s.log.Warn("a session of another node cannot be had", "account", account.String(), "err", err)
+	case l != nil:
+		s.reviveOrEnd(ctx, k, *l, s.env.Clock.Now())
+	}
+}
+
+// surrender gives a session to another node; it goes on there as after a
+// restart. False: it is not here, or cannot go on elsewhere.
+func (s *Server) surrender(ctx context.Context, key Key, account jid.JID) bool {
+	sess := s.resumes.of(key)
+	k := s.table.Load().resumptions
+	if sess == nil || k == nil || sess.ref.JID.Bare() != account {
+		return false
+	}
+	sess.takeover.Lock()
+	defer sess.takeover.Unlock()
+	return sess.surrender(ctx) && sess.pause(k)
 }
 
 func (s *Server) reviveOne(ctx context.Context, k Resumptions, r Lasting, now time.Time) bool {

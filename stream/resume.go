@@ -66,6 +66,13 @@ func (t *resumeTable) find(id string, account jid.JID) (s *Session, h uint32, kn
 	return nil, p.h, true
 }
 
+// of returns the session that may be resumed by the key; nil: there is none here.
+func (t *resumeTable) of(k Key) *Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.live[k]
+}
+
 // forget takes an ended session out and remembers how far it had come.
 func (t *resumeTable) forget(s *Session) {
 	s.mu.Lock()
@@ -135,6 +142,10 @@ func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element,
 		return smFailed(stanza.BadRequest), nil
 	}
 	s, last, known := c.srv.resumes.find(previd, c.account)
+	if s == nil && !known {
+		c.srv.fetch(ctx, keyOf(previd), c.account)
+		s, last, known = c.srv.resumes.find(previd, c.account)
+	}
 	if s == nil {
 		return notFound(last, known), nil
 	}

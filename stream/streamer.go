@@ -408,13 +408,18 @@ func (s *Server) deliverOne(e *channel.Envelope, touched []*Session) (out []*Ses
 	case channel.Deliver:
 		return s.hand(e, touched)
 	case channel.Handled:
-		if sess, ok := s.session(e.Session.Conn); ok && sess.handled(e) {
+		if sess, ok := s.session(e.Session); ok && sess.handled(e) {
 			touched = append(touched, sess)
 		}
 	case channel.Close:
 		for _, ref := range e.To {
-			if sess, ok := s.session(ref.Conn); ok {
-				sess.closeWith(&stanza.StreamError{Condition: stanza.StreamCondition(e.Reason)})
+			sess, ok := s.session(ref)
+			why := &stanza.StreamError{Condition: stanza.StreamCondition(e.Reason)}
+			switch {
+			case ok && e.AtOnce:
+				s.later(func(ctx context.Context) { sess.evict(ctx, why) })
+			case ok:
+				sess.closeWith(why)
 			}
 		}
 	default:
@@ -428,7 +433,7 @@ func (s *Server) deliverOne(e *channel.Envelope, touched []*Session) (out []*Ses
 func (s *Server) hand(e *channel.Envelope, touched []*Session) []*Session {
 	d := s.deliveryOf(e)
 	for _, ref := range e.To {
-		sess, ok := s.session(ref.Conn)
+		sess, ok := s.session(ref)
 		if !ok { // it has just ended
 			s.bounce(ref, d)
 			continue
@@ -447,8 +452,10 @@ func (s *Server) hand(e *channel.Envelope, touched []*Session) []*Session {
 	return touched
 }
 
-func (s *Server) session(conn uint64) (*Session, bool) {
-	return s.sessions.find(conn)
+// session finds the stream that is meant: another node may give the same number.
+func (s *Server) session(ref sessions.Ref) (*Session, bool) {
+	sess, ok := s.sessions.find(ref.Conn)
+	return sess, ok && sess.ref == ref
 }
 
 // send puts control and stanzas on the road.

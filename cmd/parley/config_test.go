@@ -53,6 +53,12 @@ func TestExamples(t *testing.T) {
 			"servers.streamer.rate.stanzas":                "0",
 			"servers.streamer.rate.bytes":                  "0",
 		},
+		"cluster.yaml": {
+			"servers.streamer.deployment.type":  "distributed",
+			"servers.router.deployment.type":    "distributed",
+			"servers.processor.deployment.type": "local",
+			"cluster.lease":                     "6s",
+		},
 		"production.yaml": {
 			"servers.streamer.tls.required":                "true",
 			"servers.streamer.tls.plain_on_loopback":       "false",

@@ -40,6 +40,7 @@ import (
 	"parley/processor"
 	"parley/router/sessions"
 	"parley/storage"
+	"parley/storage/cache"
 	"parley/stream/sasl"
 )
 
@@ -83,9 +84,9 @@ type Accounts struct {
 	env        plugins.Env
 	log        *slog.Logger
 	store      store
-	states     *lookups[jid.JID, state]
-	logins     *lookups[string, login] // by bare JID
-	pool       *sasl.Pool              // where keys are derived, for logins and for new passwords
+	states     *cache.Cache[jid.JID, state]
+	logins     *cache.Cache[string, login] // by bare JID
+	pool       *sasl.Pool                  // where keys are derived, for logins and for new passwords
 	iterations atomic.Int64
 	house      atomic.Pointer[processor.Registrar] // nil while no processor runs here
 	closing    refs                                // sessions that were told to go
@@ -95,15 +96,11 @@ type Accounts struct {
 const passwordQueue = 1024
 
 func newAccounts(env plugins.Env) (*Accounts, error) {
-	st, err := newLookups[jid.JID, state](env.Clock, stateEntries, stateTTL)
+	st, err := cache.New(cache.Options[jid.JID, state]{Size: stateEntries, TTL: stateTTL, Now: env.Clock.Now})
 	if err != nil {
 		return nil, err
 	}
-	keep := stateTTL
-	if env.DB.Dialect() == storage.Postgres { // another node may change a password, and the old one is out at once
-		keep = 0
-	}
-	lg, err := newLookups[string, login](env.Clock, loginEntries, keep)
+	lg, err := cache.New(cache.Options[string, login]{Size: loginEntries, TTL: stateTTL, Now: env.Clock.Now})
 	if err != nil {
 		return nil, err
 	}
@@ -111,6 +108,7 @@ func newAccounts(env plugins.Env) (*Accounts, error) {
 	// Half of the processors are left to sessions that are logged in.
 	a.pool = sasl.NewPool((runtime.GOMAXPROCS(0)+1)/2, passwordQueue)
 	a.iterations.Store(int64(defaults().Iterations))
+	env.OnForget(topicStates, a.elsewhere)
 	return a, nil
 }
 

@@ -363,42 +363,6 @@ func TestReliability08KeysAreCached(t *testing.T) {
 	})
 }
 
-// A look-up that began before a change must not outlive it.
-func TestStaleLookupIsNotKept(t *testing.T) {
-	s, err := newLookups[jid.JID, state](&clock{}, stateEntries, stateTTL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := s.get(t.Context(), juliet, func(context.Context, jid.JID) (state, error) {
-		s.changed(juliet) // disabled while the row was on its way
-		return live, nil
-	})
-	if err != nil || st != live {
-		t.Fatal(st, err)
-	}
-	st, err = s.get(t.Context(), juliet, func(context.Context, jid.JID) (state, error) { return disabled, nil })
-	if err != nil || st != disabled {
-		t.Fatalf("state %v, %v: the old answer was kept", st, err)
-	}
-}
-
-func TestStatesAreBounded(t *testing.T) {
-	s, err := newLookups[jid.JID, state](&clock{}, stateEntries, stateTTL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range stateEntries + 20000 {
-		j := jid.MustParse(fmt.Sprintf("n%d@capulet.example", i))
-		if _, err := s.get(t.Context(), j, func(context.Context, jid.JID) (state, error) { return absent, nil }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.cache.CleanUp()
-	if n := s.cache.EstimatedSize(); n > stateEntries {
-		t.Fatalf("%d entries", n)
-	}
-}
-
 func TestSkeleton(t *testing.T) {
 	if a, b := len([]rune(lookalikes)), len(latin); a != b {
 		t.Fatalf("%d letters look like %d", a, b)

@@ -202,13 +202,22 @@ func authzid(raw string) (local, domain string, err error) {
 	return j.Local(), j.Domain(), nil
 }
 
+// login reads what a login needs. With Postgres another process may change a
+// password, and the old one is out at once: each login asks.
+func (a *Accounts) login(ctx context.Context, account string) (login, error) {
+	if a.env.DB.Dialect() == storage.Postgres {
+		return a.store.login(ctx, account)
+	}
+	return a.logins.Load(ctx, account, a.store.login)
+}
+
 // account is the bare JID of a prepared localpart.
 func (k keyring) account(username string) string { return username + "@" + k.domain }
 
 // Keys implements sasl.Credentials. Names that do not exist are cached like
 // others, and cost the same (RFC 6120 §13.11).
 func (k keyring) Keys(ctx context.Context, username string, h sasl.Hash) (sasl.Keys, error) {
-	l, err := k.accounts.logins.get(ctx, k.account(username), k.accounts.store.login)
+	l, err := k.accounts.login(ctx, k.account(username))
 	if err != nil {
 		return sasl.Keys{}, err
 	}

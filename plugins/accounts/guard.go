@@ -121,7 +121,7 @@ func (g *guard) bound(ctx context.Context, e *sessions.Entry) (processor.Verdict
 		return processor.Continue, nil
 	}
 	account := e.JID.Bare()
-	st, err := g.accounts.state(ctx, account)
+	st, err := g.accounts.now(ctx, account)
 	switch {
 	case err != nil:
 		g.env.Log.Error("account not looked up", "account", account.String(), "err", err)
@@ -190,6 +190,9 @@ func (g *guard) sweep(ctx context.Context) error {
 		return err
 	}
 	for _, t := range list {
+		if !g.env.Owns(t.jid.String()) {
+			continue
+		}
 		if err := g.accounts.bury(ctx, t); err != nil {
 			g.env.Log.Debug("removed account stays for now", "account", t.jid.String(), "err", err)
 		}

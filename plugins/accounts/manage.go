@@ -38,7 +38,7 @@ func (a *Accounts) Create(ctx context.Context, j jid.JID, password string) error
 	if err != nil {
 		return err
 	}
-	a.changed(j)
+	a.changed(ctx, j)
 	a.log.Info("account created", "account", j.String())
 	return nil
 }
@@ -70,7 +70,7 @@ func (a *Accounts) SetPassword(ctx context.Context, j jid.JID, password string) 
 		return err
 	}
 	err = a.store.replaceKeys(ctx, j, keys)
-	a.changed(j) // it may be committed whatever came back
+	a.changed(ctx, j) // it may be committed whatever came back
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (a *Accounts) strengthen(ctx context.Context, j jid.JID, password string, o
 		return err
 	}
 	err = a.store.swapKeys(ctx, j, old, keys)
-	a.changed(j)
+	a.changed(ctx, j)
 	return err
 }
 
@@ -116,7 +116,7 @@ func (a *Accounts) setDisabled(ctx context.Context, j jid.JID, since time.Time) 
 		return err
 	}
 	err := a.store.setDisabled(ctx, j, since)
-	a.changed(j) // it may be committed whatever came back
+	a.changed(ctx, j) // it may be committed whatever came back
 	return err
 }
 
@@ -162,7 +162,7 @@ func (a *Accounts) mark(ctx context.Context, j jid.JID) error {
 		return err
 	}
 	err := a.store.mark(ctx, j, a.env.Clock.Now())
-	a.changed(j) // it may be committed whatever came back
+	a.changed(ctx, j) // it may be committed whatever came back
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (a *Accounts) bury(ctx context.Context, t tombstone) error {
 	if err := a.store.erase(ctx, t); err != nil {
 		return err
 	}
-	a.changed(t.jid)
+	a.changed(ctx, t.jid)
 	return nil
 }
 

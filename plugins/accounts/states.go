@@ -8,10 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-
 	"parley/parser/jid"
-	"parley/plugins"
 	"parley/router/sessions"
 	"parley/storage"
 )
@@ -36,73 +33,67 @@ const (
 	loginEntries = 1 << 14
 )
 
-// looked is what a look-up found.
-type looked[V any] struct {
-	value V
-	at    int64 // unix microseconds, of the look-up
+// topicStates is what nodes tell each other about accounts under.
+const topicStates = "accounts"
+
+// changed drops what is cached of an account whose rows may have changed, on
+// every node; what another one does about it, see elsewhere.
+func (a *Accounts) changed(ctx context.Context, j jid.JID) {
+	a.logins.Drop(j.String())
+	a.states.Drop(j)
+	a.env.Forget(ctx, topicStates, j.String())
 }
 
-// lookups is a bounded cache of what the tables say of accounts.
-type lookups[K comparable, V any] struct {
-	clock plugins.Clock
-	ttl   time.Duration // 0: nothing is kept
-	cache *otter.Cache[K, looked[V]]
-
-	mu      sync.Mutex // leaf; guards filling the cache against changes
-	changes uint64
-}
-
-func newLookups[K comparable, V any](clock plugins.Clock, size int, ttl time.Duration) (*lookups[K, V], error) {
-	c, err := otter.New(&otter.Options[K, looked[V]]{MaximumSize: size})
+// elsewhere is changed for what another node has changed: sessions that the
+// account has here end when it is no longer what it was.
+func (a *Accounts) elsewhere(key string) {
+	j, err := jid.Parse(key)
 	if err != nil {
-		return nil, fmt.Errorf("account cache: %w", err)
+		return
 	}
-	return &lookups[K, V]{clock: clock, ttl: ttl, cache: c}, nil
-}
-
-// get returns what is cached, or what load says.
-func (l *lookups[K, V]) get(ctx context.Context, key K, load func(context.Context, K) (V, error)) (V, error) {
-	if l.ttl <= 0 {
-		return load(ctx, key)
-	}
-	now := l.clock.Now().UnixMicro()
-	if e, ok := l.cache.GetIfPresent(key); ok && now-e.at < l.ttl.Microseconds() && now >= e.at {
-		return e.value, nil
-	}
-	l.mu.Lock()
-	seen := l.changes
-	l.mu.Unlock()
-	v, err := load(ctx, key)
+	a.logins.Drop(key)
+	a.states.Drop(j)
+	ctx, cancel := context.WithTimeout(context.Background(), elsewhereLimit)
+	defer cancel()
+	st, err := a.state(ctx, j)
 	if err != nil {
-		return v, err
+		a.log.Error("account not looked up", "account", key, "err", err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.changes == seen { // else what was read may be older than a change
-		l.cache.Set(key, looked[V]{v, now})
+	if err != nil || st == live || st == absent { // absent: a new one may be on its way
+		return
 	}
-	return v, nil
+	var here []sessions.Ref
+	for _, e := range a.env.Sessions.Of(a.env.Node, j) {
+		here = append(here, e.Ref)
+	}
+	a.close(ctx, here...)
 }
 
-// changed is called after each committed change.
-func (l *lookups[K, V]) changed(key K) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changes++
-	l.cache.Invalidate(key)
-}
-
-// changed drops what is cached of an account whose rows may have changed.
-func (a *Accounts) changed(j jid.JID) {
-	a.states.changed(j)
-	a.logins.changed(j.String())
-}
+// elsewhereLimit is how long another node waits for its notice to be taken.
+const elsewhereLimit = 5 * time.Second
 
 func (a *Accounts) state(ctx context.Context, j jid.JID) (state, error) {
 	if a.check(j) != nil {
 		return absent, nil
 	}
-	return a.states.get(ctx, j, a.store.state)
+	return a.states.Load(ctx, j, a.store.state)
+}
+
+// now is state for who must not be told what was so a moment ago: another node
+// may have made or ended the account.
+func (a *Accounts) now(ctx context.Context, j jid.JID) (state, error) {
+	if a.env.Notices == nil {
+		return a.state(ctx, j)
+	}
+	if a.check(j) != nil {
+		return absent, nil
+	}
+	since := a.states.Begin()
+	st, err := a.store.state(ctx, j)
+	if err == nil {
+		a.states.Put(j, st, since)
+	}
+	return st, err
 }
 
 // Exists reports whether the bare JID is an account here. A disabled account

@@ -27,6 +27,7 @@ var deployments = []struct {
 	{name: "postgres", pg: true},
 	{name: "direct-tls", via: script.ViaDirectTLS},
 	{name: "websocket", via: script.ViaWebSocket},
+	{name: "nodes", opt: plugintest.Options{Nodes: 3}, pg: true},
 }
 
 // TestSuite runs every protocol script of the house in each deployment. Plain `go
@@ -45,7 +46,11 @@ func TestSuite(t *testing.T) {
 				c := storagetest.Postgres(t)
 				o.Storage = func() storage.Config { return c }
 			}
-			r := &script.Runner{Target: plugintest.Start(t, o), Via: d.via}
+			house := plugintest.Start(t, o)
+			r := &script.Runner{Target: house, Via: d.via}
+			if o.Nodes > 1 {
+				r.Target = plugintest.Spread{House: house}
+			}
 			// External components have a door of their own; their tests bring it.
 			globs := []string{"../*/testdata/*.txtar"}
 			if d.via == script.ViaSTARTTLS { // scripts about streams choose their own doors

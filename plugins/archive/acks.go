@@ -246,3 +246,21 @@ func (p *part) unbound(_ context.Context, e *sessions.Entry) (processor.Verdict,
 	p.replays.forget(e.Ref)
 	return processor.Continue, nil
 }
+
+// handOn writes down what the account's sessions have taken: its next session
+// may be on another node.
+func (p *part) handOn(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
+	if p.env.Notices == nil || e.Kind != sessions.Client {
+		return processor.Continue, nil
+	}
+	o, err := p.owners.get(ctx, e.JID.Bare())
+	if err != nil {
+		return processor.Continue, err
+	}
+	var marks []mark
+	for id := range p.acks.of(o) {
+		marks = append(marks, mark{o, id})
+	}
+	_, err = p.acks.writeAll(ctx, marks) // what fails is written by the next flush
+	return processor.Continue, err
+}

@@ -129,7 +129,7 @@ func newArchive(env plugins.Env) (any, error) {
 	if a.mask, err = storage.NewMask(key); err != nil {
 		return nil, fmt.Errorf("archive ids: %w", err)
 	}
-	if a.ids, err = newIDs(ctx, env.DB, env.Clock.Now); err != nil {
+	if a.ids, err = newIDs(ctx, env.DB, env.Clock.Now, env.Slot); err != nil {
 		return nil, err
 	}
 	a.began = a.ids.Next()
@@ -139,6 +139,12 @@ func newArchive(env plugins.Env) (any, error) {
 	if a.days, err = newDays(); err != nil {
 		return nil, err
 	}
+	env.OnForget(topicOwners, func(key string) {
+		if bare, err := jid.Parse(key); err == nil {
+			a.owners.forget(bare)
+		}
+	})
+	env.OnForget(plugins.Missed, a.missed)
 	return a, nil
 }
 
@@ -191,6 +197,7 @@ func (p *part) Register(r *processor.Registrar) {
 	processor.On(r, processor.Undelivered, processor.Late, p.undelivered)
 	processor.On(r, processor.Acked, processor.Normal, p.acked)
 	processor.On(r, processor.Unbound, processor.Normal, p.unbound)
+	processor.On(r, processor.Unbound, processor.Last, p.handOn)
 	processor.On(r, processor.AccountRemoved, processor.Normal, p.removed)
 	processor.On(r, processor.Poisoned, processor.Late, p.poisoned)
 	p.replays.register(r)

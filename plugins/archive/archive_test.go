@@ -152,7 +152,7 @@ func TestQuota(t *testing.T) {
 		ctx := context.Background()
 		f := newFixture(t, db, config(func(c *Config) { c.Quota = 50 }))
 		o, ids := f.fill(t, juliet, 700)
-		if f.full(o) {
+		if f.full(ctx, o) {
 			t.Error("an archive that can give is full")
 		}
 		if err := f.fit(ctx, o); err != nil {
@@ -169,7 +169,7 @@ func TestQuota(t *testing.T) {
 		if n, _ := f.oldest(t, o); n != 50+quotaSlack+10 {
 			t.Errorf("%d rows are left behind one that waits", n)
 		}
-		if !f.full(o) {
+		if !f.full(ctx, o) {
 			t.Error("an archive far over its quota is not full")
 		}
 	})

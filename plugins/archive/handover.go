@@ -50,6 +50,16 @@ func (w *will) during(p *part, f func()) {
 	}
 }
 
+// withHeir calls f with the component that is at work, if there is one; it does
+// not end before f has returned.
+func (w *will) withHeir(f func(*part)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.heir != nil {
+		f(w.heir)
+	}
+}
+
 // leave takes over from p, in which nothing is at work any more.
 func (w *will) leave(p *part) {
 	open, finished := p.replays.abandon()

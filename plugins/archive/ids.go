@@ -30,12 +30,12 @@ var raiseMark = storage.Stmt{
 	Idempotent: true,
 }
 
-func newIDs(ctx context.Context, db storage.DB, now func() time.Time) (*ids, error) {
+func newIDs(ctx context.Context, db storage.DB, now func() time.Time, node int) (*ids, error) {
 	mark, err := reached(ctx, db)
 	if err != nil {
 		return nil, err
 	}
-	g := &ids{IDs: storage.NewIDs(now, mark)}
+	g := &ids{IDs: storage.NewIDs(now, node, mark)}
 	g.durable.Store(mark)
 	return g, nil
 }

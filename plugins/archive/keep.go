@@ -78,7 +78,7 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 		return processor.Stop, err
 	}
 	if s == fresh {
-		if p.full(o) { // RFC 6121 §8.5.2.2.1, XEP-0160 §2 step 3
+		if p.full(ctx, o) { // RFC 6121 §8.5.2.2.1, XEP-0160 §2 step 3
 			p.metrics.full.Inc()
 			return processor.Stop, stanza.NewError(stanza.ServiceUnavailable, "")
 		}
@@ -158,9 +158,15 @@ func (p *part) keeps(ctx context.Context, o *owner, contact jid.JID) (bool, erro
 
 // full reports whether the account can be sent nothing more: too much waits
 // for it, or its archive is over its quota and cannot give.
-func (p *part) full(o *owner) bool {
+func (p *part) full(ctx context.Context, o *owner) bool {
 	if o.pending.Load() >= int64(p.cfg.MaxPending) {
-		return true
+		if p.env.Notices == nil {
+			return true
+		}
+		// What recipients of other nodes have taken is not counted here.
+		if err := p.owners.tally(ctx, o); err != nil || o.pending.Load() >= int64(p.cfg.MaxPending) {
+			return true
+		}
 	}
 	return p.cfg.Quota > 0 && o.rows.Load() >= int64(p.cfg.Quota+p.cfg.Quota/10+quotaSlack)
 }

@@ -32,7 +32,7 @@ type owner struct {
 	rows    atomic.Int64 // only counted when there is a quota
 	pending atomic.Int64
 
-	recalled  atomic.Bool // resent knows what was stored before this process began
+	recalled  atomic.Int64 // up to this id, or more, resent knows what another process has stored
 	recalling sync.Mutex
 }
 
@@ -119,6 +119,15 @@ func (s *owners) tally(ctx context.Context, o *owner) error {
 }
 
 func (s *owners) forget(bare jid.JID) { s.cache.Invalidate(bare) }
+
+// topicOwners is what nodes tell each other about archives under.
+const topicOwners = "archive"
+
+// changed is forget on every node.
+func (a *Archive) changed(ctx context.Context, bare jid.JID) {
+	a.owners.forget(bare)
+	a.env.Forget(ctx, topicOwners, bare.String())
+}
 
 // peerKey stands for a bare JID in the index. It is wide enough that nobody
 // makes two addresses share one; the row has the address itself too.

@@ -151,7 +151,7 @@ func (p *part) prefs(ctx context.Context, q *processor.IQ) (*stanza.Element, err
 	if err := savePreferences(ctx, p.env.DB, o.id, fresh); err != nil {
 		return nil, err
 	}
-	p.owners.forget(q.Owner)
+	p.changed(ctx, q.Owner)
 	return fresh.element(), nil
 }
 

@@ -35,7 +35,7 @@ func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id in
 	if !ok {
 		return p.ids.take(f), fresh, nil
 	}
-	if err := p.recall(ctx, o); err != nil {
+	if err := p.recall(ctx, o, p.elsewhere(f)); err != nil {
 		return 0, fresh, err
 	}
 	if id, ok := p.resent.underWay(key); ok {
@@ -101,21 +101,35 @@ func (p *part) recallFrom(o *owner) [2]recalled {
 	}}
 }
 
-// recall fills, once for each archive, the memory of what was stored before
-// this process began: clients cannot know what of that arrived, and send it
-// again (D2: what comes twice has the same stanza-id).
-func (p *part) recall(ctx context.Context, o *owner) error {
-	if o.recalled.Load() || p.env.Clock.Now().Sub(timeOf(p.began)) > resentWindow {
+// elsewhere is up to where another process may have stored what the sender's
+// client sends again here (an id): until this process began, or with several
+// nodes, until its session did.
+func (p *part) elsewhere(f *processor.Flow) int64 {
+	if p.env.Notices == nil || f.Session == nil {
+		return p.began
+	}
+	return max(p.began, idAt(f.Session.BoundAt.Add(clockSkew)))
+}
+
+// clockSkew is how far the clocks of two nodes may differ.
+const clockSkew = 2 * time.Second
+
+// recall fills the memory of what was stored by other processes until then,
+// once for each archive and each session that writes into it: clients cannot
+// know what of that arrived, and send it again (D2: what comes twice has the
+// same stanza-id).
+func (p *part) recall(ctx context.Context, o *owner, until int64) error {
+	if o.recalled.Load() >= until || p.env.Clock.Now().Sub(timeOf(until)) > resentWindow {
 		return nil
 	}
 	o.recalling.Lock()
 	defer o.recalling.Unlock()
-	if o.recalled.Load() {
+	if o.recalled.Load() >= until {
 		return nil
 	}
 	var rows []row
 	for _, from := range p.recallFrom(o) {
-		some, err := storage.All(ctx, p.env.DB, from.scan, from.sql, o.id, p.began, recallSpan.Microseconds(), recallRows)
+		some, err := storage.All(ctx, p.env.DB, from.scan, from.sql, o.id, until, recallSpan.Microseconds(), recallRows)
 		if err != nil {
 			return fmt.Errorf("archive of %s: %w", o.jid, err)
 		}
@@ -130,7 +144,7 @@ func (p *part) recall(ctx context.Context, o *owner) error {
 			p.resent.seen.SetIfAbsent(key, r.id) // the newest first: it is the one that counts
 		}
 	}
-	o.recalled.Store(true)
+	o.recalled.Store(until)
 	return nil
 }
 

@@ -91,6 +91,10 @@ func (p *part) expireAll(ctx context.Context) error {
 			return err
 		}
 		for _, n := range some {
+			last = n.id
+			if !p.env.Owns(n.jid) {
+				continue
+			}
 			if _, err := p.cut(ctx, n.id, cutoff, math.MaxInt64); err != nil {
 				return err
 			}
@@ -102,7 +106,6 @@ func (p *part) expireAll(ctx context.Context) error {
 					}
 				}
 			}
-			last = n.id
 		}
 	}
 }
@@ -112,6 +115,14 @@ func (p *part) fit(ctx context.Context, o *owner) error {
 	over := o.rows.Load() - int64(p.cfg.Quota)
 	if p.cfg.Quota <= 0 || over <= 0 {
 		return nil
+	}
+	if p.env.Notices != nil { // another node may have removed some, or counted them too
+		if err := p.owners.tally(ctx, o); err != nil {
+			return fmt.Errorf("archive quota: %w", err)
+		}
+		if over = o.rows.Load() - int64(p.cfg.Quota); over <= 0 {
+			return nil
+		}
 	}
 	n, err := p.cut(ctx, o.id, math.MaxInt64, over)
 	o.rows.Add(-n)
@@ -187,7 +198,7 @@ func (p *part) removed(ctx context.Context, bare jid.JID) (processor.Verdict, er
 		_, err = tx.Exec(ctx, `INSERT INTO archive_gone (owner, at) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id, p.env.Clock.Now().UnixMicro())
 		return err
 	})
-	p.owners.forget(bare)
+	p.changed(ctx, bare)
 	if err != nil {
 		return processor.Continue, fmt.Errorf("archive of %s: %w", bare, err)
 	}

@@ -77,7 +77,7 @@ func (p *part) rescue(ctx context.Context, f *processor.Flow) error {
 	if err != nil {
 		return err
 	}
-	if p.full(o) {
+	if p.full(ctx, o) {
 		p.metrics.full.Inc()
 		return stanza.NewError(stanza.ServiceUnavailable, "")
 	}

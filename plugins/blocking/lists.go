@@ -8,28 +8,32 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/maypok86/otter/v2"
+	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/storage"
+	"parley/storage/cache"
 )
 
-// maxCached bounds the cached lists: one unit per list and per item.
-const maxCached = 500_000
+const (
+	// maxCached bounds the cached lists: one unit per list and per item.
+	maxCached = 500_000
+	// cachedFor is how long what another node has changed may go unnoticed, when
+	// its notice is lost.
+	cachedFor = time.Minute
+	topic     = "blocking"
+)
 
 // Lists knows who has blocked whom. It is the plugin's contract, safe for
 // concurrent use.
 type Lists struct {
 	env   plugins.Env
-	cache *otter.Cache[jid.JID, *list]
+	cache *cache.Cache[jid.JID, *list]
 	seed  maphash.Seed
-	none  list // what nearly everybody has
-	// Loading and changing an account's list exclude each other, so that the
-	// cache cannot end up with what was true before.
-	locks [64]sync.Mutex
+	none  list           // what nearly everybody has
+	locks [64]sync.Mutex // who changes an account's list, or loads it, is alone
 }
 
 // list is one account's list: immutable.
@@ -70,12 +74,11 @@ func (l *list) matches(other jid.JID) bool {
 }
 
 func newLists(env plugins.Env) (*Lists, error) {
-	c, err := otter.New(&otter.Options[jid.JID, *list]{
-		MaximumWeight: maxCached,
-		Weigher:       func(_ jid.JID, l *list) uint32 { return uint32(1 + len(l.sorted)) }, //nolint:gosec // bounded by MaxItems
-	})
+	o := plugins.CachedAccounts[*list](env, topic, cachedFor)
+	o.Size, o.Weigh = maxCached, func(_ jid.JID, l *list) uint32 { return uint32(1 + len(l.sorted)) } //nolint:gosec // bounded by MaxItems
+	c, err := cache.New(o)
 	if err != nil {
-		return nil, fmt.Errorf("block lists: %w", err)
+		return nil, err
 	}
 	return &Lists{env: env, cache: c, seed: maphash.MakeSeed()}, nil
 }
@@ -112,11 +115,11 @@ const (
 )
 
 func (l *Lists) of(ctx context.Context, owner jid.JID) (*list, error) {
-	if own, ok := l.cache.GetIfPresent(owner); ok {
+	if own, ok := l.cache.Get(owner); ok {
 		return own, nil
 	}
 	defer l.lock(owner)()
-	return l.load(ctx, owner)
+	return l.cache.Load(ctx, owner, l.load)
 }
 
 func (l *Lists) lock(owner jid.JID) (unlock func()) {
@@ -125,11 +128,8 @@ func (l *Lists) lock(owner jid.JID) (unlock func()) {
 	return m.Unlock
 }
 
-// load is called with the owner's lock held.
+// load reads the list from the database.
 func (l *Lists) load(ctx context.Context, owner jid.JID) (*list, error) {
-	if own, ok := l.cache.GetIfPresent(owner); ok {
-		return own, nil
-	}
 	jids, err := storage.All(ctx, l.env.DB, func(r storage.Row) (jid.JID, error) {
 		var s string
 		if err := r.Scan(&s); err != nil {
@@ -140,15 +140,13 @@ func (l *Lists) load(ctx context.Context, owner jid.JID) (*list, error) {
 	if err != nil {
 		return nil, fmt.Errorf("block list: %w", err)
 	}
-	own := l.list(jids)
-	l.cache.Set(owner, own)
-	return own, nil
+	return l.list(jids), nil
 }
 
 // add blocks further addresses, and returns the list before and after.
 func (l *Lists) add(ctx context.Context, owner jid.JID, jids []jid.JID, most int) (before, after *list, err error) {
 	defer l.lock(owner)()
-	if before, err = l.load(ctx, owner); err != nil {
+	if before, err = l.cache.Load(ctx, owner, l.load); err != nil {
 		return nil, nil, err
 	}
 	after = newList(append(slices.Clone(before.sorted), jids...))
@@ -170,7 +168,7 @@ func (l *Lists) add(ctx context.Context, owner jid.JID, jids []jid.JID, most int
 // remove takes addresses off the list, all of them when none is named.
 func (l *Lists) remove(ctx context.Context, owner jid.JID, jids []jid.JID) (before, after *list, err error) {
 	defer l.lock(owner)()
-	if before, err = l.load(ctx, owner); err != nil {
+	if before, err = l.cache.Load(ctx, owner, l.load); err != nil {
 		return nil, nil, err
 	}
 	left := []jid.JID{}
@@ -198,18 +196,22 @@ func (l *Lists) remove(ctx context.Context, owner jid.JID, jids []jid.JID) (befo
 // change writes, and lets the cache know: what is written, or, when nobody
 // can tell, that it knows nothing.
 func (l *Lists) change(ctx context.Context, owner jid.JID, after *list, f func(storage.Tx) error) error {
-	l.cache.Invalidate(owner)
-	if err := l.env.DB.Tx(ctx, f); err != nil {
+	l.cache.Drop(owner)
+	since := l.cache.Begin()
+	err := l.env.DB.Tx(ctx, f)
+	if err == nil {
+		l.cache.Put(owner, after, since)
+	}
+	l.env.Forget(ctx, topic, owner.String()) // it may be committed whatever came back
+	if err != nil {
 		return fmt.Errorf("block list: %w", err)
 	}
-	l.cache.Set(owner, after)
 	return nil
 }
 
 // forget removes what is kept of an account.
 func (l *Lists) forget(ctx context.Context, owner jid.JID) error {
 	defer l.lock(owner)()
-	l.cache.Invalidate(owner)
 	err := l.env.DB.Tx(ctx, func(tx storage.Tx) error {
 		if _, err := tx.Exec(ctx, sqlForget, owner.String()); err != nil {
 			return err
@@ -217,6 +219,8 @@ func (l *Lists) forget(ctx context.Context, owner jid.JID) error {
 		_, err := tx.Exec(ctx, sqlReportsForget, owner.String())
 		return err
 	})
+	l.cache.Drop(owner)
+	l.env.Forget(ctx, topic, owner.String())
 	if err != nil {
 		return fmt.Errorf("forget block list: %w", err)
 	}

@@ -167,7 +167,7 @@ func TestListsConcurrently(t *testing.T) {
 					if blocked, err := l.Blocked(t.Context(), owner, mine[0]); err != nil || !blocked {
 						t.Errorf("not blocked: %v", err)
 					}
-					l.cache.Invalidate(owner)
+					l.cache.Drop(owner)
 					if _, _, err := l.remove(t.Context(), owner, mine); err != nil {
 						t.Error(err)
 					}

@@ -146,6 +146,7 @@ func (a *asker) answered(h Hash, w waiter, st *stanza.Stanza, err error) {
 	if err == nil {
 		outcome = "verified"
 		a.caps.verified.Set(h, features)
+		a.caps.teach(context.Background(), h, features)
 	} else {
 		a.log.Debug("capabilities not verified", "jid", w.at.String(), "node", w.what.String(), "err", err)
 	}

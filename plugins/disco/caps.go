@@ -4,11 +4,13 @@ import (
 	"context"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/maypok86/otter/v2"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins"
 	"parley/plugins/presence"
 	"parley/processor"
 	"parley/router/sessions"
@@ -32,18 +34,46 @@ const (
 
 // Caps is what is known of clients' capabilities. It is the plugin's contract.
 type Caps struct {
+	env      plugins.Env
 	sessions *sessions.Registry
 	verified *otter.Cache[Hash, []string]
 	remotes  *otter.Cache[jid.JID, Hash]
 	server   atomic.Pointer[disco] // who answers for the server now
 }
 
-func newCaps(reg *sessions.Registry) *Caps {
-	return &Caps{
-		sessions: reg,
+func newCaps(env plugins.Env) *Caps {
+	c := &Caps{
+		env: env, sessions: env.Sessions,
 		verified: otter.Must(&otter.Options[Hash, []string]{MaximumWeight: maxCacheBytes, Weigher: weigh}),
 		remotes:  otter.Must(&otter.Options[jid.JID, Hash]{MaximumSize: maxRemotes}),
 	}
+	env.OnForget(topicVerified, c.learn)
+	return c
+}
+
+// topicVerified is what nodes tell each other about what they have verified:
+// algorithm, hash and features, with NUL between.
+const topicVerified = "caps"
+
+// teach lets the other nodes know, so that they need not ask their clients.
+func (c *Caps) teach(ctx context.Context, h Hash, features []string) {
+	if c.env.Notices != nil {
+		ctx, cancel := context.WithTimeout(ctx, teachLimit)
+		defer cancel()
+		c.env.Forget(ctx, topicVerified, strings.Join(append([]string{h.Algorithm, h.Ver}, features...), "\x00"))
+	}
+}
+
+// teachLimit is how long a client's answer waits for nodes that are slow to
+// learn; they ask their clients then.
+const teachLimit = 250 * time.Millisecond
+
+func (c *Caps) learn(told string) {
+	parts := strings.Split(told, "\x00")
+	if len(parts) < 2 {
+		return
+	}
+	c.verified.Set(Hash{parts[0], parts[1]}, parts[2:])
 }
 
 // weigh is about the bytes an entry takes.

@@ -34,7 +34,7 @@ var Plugin = plugins.Plugin{
 		{Server: processor.Name, Defaults: defaults(), New: newDisco},
 		{Server: stream.Name, Name: "caps", New: newAdvert},
 	},
-	Contract: func(env plugins.Env) (any, error) { return newCaps(env.Sessions), nil },
+	Contract: func(env plugins.Env) (any, error) { return newCaps(env), nil },
 }
 
 // Config is the processor component's section.

@@ -74,7 +74,7 @@ func (l *Log) note(owner jid.JID, a Activity) (due bool) {
 	if !ok || before.At.Before(a.At) {
 		l.waiting[owner] = a
 	}
-	return !l.lazy || len(l.waiting) >= maxWaiting
+	return !l.lazy || l.env.Notices != nil || len(l.waiting) >= maxWaiting // others may be asked on another node
 }
 
 // write writes what waits: one row for an account, however often it came and

@@ -36,6 +36,7 @@ type Options struct {
 	Config  string                // YAML, over what a test house needs
 	Storage func() storage.Config // default: SQLite in the house's directory
 	Seam    bool                  // every envelope crosses a network on its way to the next stage
+	Nodes   int                   // that many nodes on one database, joined by NATS; clients are spread over them
 	Clock   plugins.Clock
 	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
 }
@@ -54,16 +55,22 @@ servers:
     tls: {plain_on_loopback: true}
 `
 
-// House is a running server.
+// House is a running server: one process's worth, or several nodes.
 type House struct {
-	opt Options
-	dir string
+	opt  Options
+	dir  string
+	nats string // where nodes meet; empty: there is one
 
 	mu    sync.Mutex
+	nodes []*node
+	over  []byte // the script's own configuration
+}
+
+// node is one Host with what it runs on.
+type node struct {
 	host  *plugins.Host
 	db    storage.DB
 	doors map[string]string
-	over  []byte // the script's own configuration
 }
 
 var (
@@ -76,6 +83,9 @@ var (
 func Start(t testing.TB, o Options) *House {
 	t.Helper()
 	h := &House{opt: o, dir: t.TempDir()}
+	if o.Nodes > 1 {
+		h.nats = NATS(t)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	if err := h.start(ctx); err != nil {
@@ -100,40 +110,61 @@ func Run(t *testing.T, o Options, glob string) {
 	script.Test(t, &script.Runner{Target: Start(t, o)}, glob)
 }
 
-// Host returns the Host, for tests that look inside.
-func (h *House) Host() *plugins.Host {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.host
-}
+// Host returns the Host, the first node's, for tests that look inside.
+func (h *House) Host() *plugins.Host { return h.node(0).host }
 
 // DB returns the database.
-func (h *House) DB() storage.DB {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.db
-}
+func (h *House) DB() storage.DB { return h.node(0).db }
 
 // Door returns the address of a door: c2s, c2s-tls, http, https.
-func (h *House) Door(name string) string {
+func (h *House) Door(name string) string { return h.node(0).doors[name] }
+
+func (h *House) node(i int) *node {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.doors[name]
+	if len(h.nodes) == 0 { // it did not start again
+		return &node{}
+	}
+	return h.nodes[i%len(h.nodes)]
 }
 
 func (h *House) start(ctx context.Context) error {
+	for i := range max(h.opt.Nodes, 1) {
+		n, err := h.startNode(ctx, i)
+		if err != nil {
+			return err
+		}
+		h.mu.Lock()
+		h.nodes = append(h.nodes, n)
+		h.mu.Unlock()
+	}
+	return nil
+}
+
+// nodeName is what a node is called.
+func (h *House) nodeName(i int) string {
+	if h.nats == "" {
+		return "test"
+	}
+	return fmt.Sprintf("node%d", i+1)
+}
+
+func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	schema, err := plugins.Schema(h.opt.Plugins)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	load := func() (*config.Tree, error) { return h.load(schema) }
+	load := func() (*config.Tree, error) { return h.load(schema, i) }
 	tree, err := load()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	level := new(slog.LevelVar)
 	level.Set(slog.LevelDebug)
 	log := slog.New(slog.NewTextHandler(h.logTo(), &slog.HandlerOptions{Level: level}))
+	if h.nats != "" {
+		log = log.With("node", h.nodeName(i))
+	}
 	reg := prometheus.NewRegistry()
 	sc := storage.Config{Driver: "sqlite", Path: filepath.Join(h.dir, "parley.db")}
 	if h.opt.Storage != nil {
@@ -141,7 +172,7 @@ func (h *House) start(ctx context.Context) error {
 	}
 	db, err := storage.Open(ctx, sc, log, reg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	clock := h.opt.Clock
 	if clock == nil {
@@ -151,24 +182,25 @@ func (h *House) start(ctx context.Context) error {
 	if h.opt.Seam {
 		wrap = func(c channel.MessageChannel) channel.MessageChannel { return network{c} }
 	}
-	host, err := plugins.New(ctx, plugins.Options{Wrap: wrap, Plugins: h.opt.Plugins, Tree: tree, Reload: load, DB: db, Log: log, Level: level, Clock: clock, Metrics: reg, Version: "test", Node: "test"})
+	host, err := plugins.New(ctx, plugins.Options{Wrap: wrap, Plugins: h.opt.Plugins, Tree: tree, Reload: load, DB: db, Log: log, Level: level, Clock: clock, Metrics: reg, Version: "test", Node: h.nodeName(i)})
 	if err == nil {
 		err = host.Start(ctx)
 	}
 	if err != nil {
-		return errors.Join(err, db.Close())
+		return nil, errors.Join(err, db.Close())
 	}
-	h.mu.Lock()
-	h.host, h.db = host, db
-	h.mu.Unlock()
-	return h.open(ctx, host)
+	n := &node{host: host, db: db}
+	if n.doors, err = doors(ctx, host); err != nil {
+		return nil, errors.Join(err, host.Stop(ctx), db.Close())
+	}
+	return n, nil
 }
 
-// open waits until the doors are open.
-func (h *House) open(ctx context.Context, host *plugins.Host) error {
+// doors waits until they are open.
+func doors(ctx context.Context, host *plugins.Host) (map[string]string, error) {
 	srv, ok := host.Server(stream.Name)
 	if !ok {
-		return errors.New("a house needs a streamer")
+		return nil, errors.New("a house needs a streamer")
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -179,14 +211,11 @@ func (h *House) open(ctx context.Context, host *plugins.Host) error {
 		case <-ctx.Done():
 		}
 	}()
-	doors, err := srv.(*stream.Server).Doors(ctx)
+	open, err := srv.(*stream.Server).Doors(ctx)
 	if err != nil {
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
-	h.mu.Lock()
-	h.doors = doors
-	h.mu.Unlock()
-	return nil
+	return open, nil
 }
 
 func (h *House) logTo() io.Writer {
@@ -200,27 +229,40 @@ func (h *House) logTo() io.Writer {
 }
 
 // load merges the house's layers: its own, the test's, the script's.
-func (h *House) load(schema *config.Schema) (*config.Tree, error) {
+func (h *House) load(schema *config.Schema, i int) (*config.Tree, error) {
 	h.mu.Lock()
 	over := h.over
 	h.mu.Unlock()
-	merged, err := merge([]byte(base), []byte("data: "+h.dir+"\n"), []byte(h.opt.Config), over)
+	dir, cluster := h.dir, ""
+	if h.nats != "" {
+		dir = filepath.Join(dir, h.nodeName(i))
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+		cluster = fmt.Sprintf(clustered, h.nats)
+	}
+	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), []byte(h.opt.Config), over)
 	if err != nil {
 		return nil, err
 	}
 	return config.Parse(schema, "test.yaml", merged, config.Inputs{})
 }
 
-// Stop ends the house.
-func (h *House) Stop(ctx context.Context) error {
+// take returns the nodes, which are no longer the house's.
+func (h *House) take() []*node {
 	h.mu.Lock()
-	host, db := h.host, h.db
-	h.host, h.db = nil, nil
-	h.mu.Unlock()
-	if host == nil {
-		return nil
+	defer h.mu.Unlock()
+	nodes := h.nodes
+	h.nodes = nil
+	return nodes
+}
+
+// Stop ends the house.
+func (h *House) Stop(ctx context.Context) (err error) {
+	for _, n := range h.take() {
+		err = errors.Join(err, n.host.Stop(ctx), n.db.Close())
 	}
-	return errors.Join(host.Stop(ctx), db.Close())
+	return err
 }
 
 // Domain implements script.Target.
@@ -233,7 +275,11 @@ type creator interface {
 
 // Account implements script.Target.
 func (h *House) Account(ctx context.Context, user, password string) error {
-	c, _ := h.Host().Contract("accounts")
+	host := h.Host()
+	if host == nil {
+		return errors.New("the house is not running")
+	}
+	c, _ := host.Contract("accounts")
 	mk, ok := c.(creator)
 	if !ok {
 		return fmt.Errorf("accounts contract is %T", c)
@@ -247,14 +293,18 @@ func (h *House) Account(ctx context.Context, user, password string) error {
 
 // Dial implements script.Target.
 func (h *House) Dial(ctx context.Context, kind script.DialKind) (net.Conn, error) {
+	return h.node(0).dial(ctx, kind)
+}
+
+func (n *node) dial(ctx context.Context, kind script.DialKind) (net.Conn, error) {
 	var d net.Dialer
 	switch kind {
 	case script.DirectTLS:
-		return d.DialContext(ctx, "tcp", h.Door("c2s-tls"))
+		return d.DialContext(ctx, "tcp", n.doors["c2s-tls"])
 	case script.WebSocket:
-		return script.DialWebSocket(ctx, "ws://"+h.Door("http")+"/xmpp-websocket", nil)
+		return script.DialWebSocket(ctx, "ws://"+n.doors["http"]+"/xmpp-websocket", nil)
 	}
-	return d.DialContext(ctx, "tcp", h.Door("c2s"))
+	return d.DialContext(ctx, "tcp", n.doors["c2s"])
 }
 
 // Service implements script.Target.
@@ -271,21 +321,26 @@ func (h *House) Restart(ctx context.Context) error {
 // Kill implements script.Killer: the database is cut off first, so that the
 // house ends with what is committed at that moment.
 func (h *House) Kill(ctx context.Context) error {
-	h.mu.Lock()
-	host, db := h.host, h.db
-	h.host, h.db = nil, nil
-	h.mu.Unlock()
-	if err := db.Close(); err != nil {
-		return err
+	nodes := h.take()
+	for _, n := range nodes {
+		if err := n.db.Close(); err != nil {
+			return err
+		}
 	}
-	_ = host.Stop(ctx) // it complains of the database
+	for _, n := range nodes {
+		_ = n.host.Stop(ctx) // it complains of the database
+	}
 	return h.start(ctx)
 }
 
 // Reload implements script.Target.
 func (h *House) Reload(ctx context.Context) error {
-	_, err := h.Host().Control().Reload(ctx)
-	return err
+	for i := range max(h.opt.Nodes, 1) {
+		if _, err := h.node(i).host.Control().Reload(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Configure implements script.Configurer: a restart with the script's own

@@ -128,7 +128,8 @@ func (c *component) farewell(ctx context.Context, now *sessions.Entry, before se
 	if err != nil {
 		contacts = &roster.Snapshot{} // directed presence has to end all the same
 	}
-	if before.Available {
+	if before.Available { // who is told may ask at once
+		c.fire(ctx, &Transition{Session: now, Before: before, Stanza: st})
 		c.broadcast(ctx, now, st, contacts)
 		if here {
 			c.house.Route(ctx, readdressed(now, st, now.JID))
@@ -139,9 +140,6 @@ func (c *component) farewell(ctx context.Context, now *sessions.Entry, before se
 			continue
 		}
 		c.house.Submit(ctx, rewritten(st, now.JID, to))
-	}
-	if before.Available {
-		c.fire(ctx, &Transition{Session: now, Before: before, Stanza: st})
 	}
 	return err
 }

@@ -44,7 +44,7 @@ func (c *component) welcome(ctx context.Context, s *sessions.Entry, contacts *ro
 
 // resumed brings a session that goes on after a restart what it may have
 // missed: who is there now, and who is not any more. Its own presence need not
-// be told: it was never taken back.
+// be told: it was never taken back, unless it was buried with its node.
 func (c *component) resumed(ctx context.Context, s *sessions.Entry) (processor.Verdict, error) {
 	if !s.Paused || !s.Available {
 		return processor.Continue, nil
@@ -63,6 +63,11 @@ func (c *component) resumed(ctx context.Context, s *sessions.Entry) (processor.V
 		}
 	}
 	c.house.Route(ctx, gone...)
+	if s.Buried {
+		if st := reparsed(s.Presence); st != nil {
+			c.broadcast(ctx, s, st, contacts)
+		}
+	}
 	return processor.Continue, c.welcome(ctx, s, contacts)
 }
 

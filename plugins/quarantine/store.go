@@ -32,7 +32,7 @@ func newStore(env plugins.Env) (any, error) {
 	if err := env.DB.QueryRow(ctx, `SELECT COALESCE(MAX(id), 0) FROM quarantine`).Scan(&highest); err != nil {
 		return nil, fmt.Errorf("quarantine: %w", err)
 	}
-	return &store{env, storage.NewIDs(env.Clock.Now, highest)}, nil
+	return &store{env, storage.NewIDs(env.Clock.Now, env.Slot, highest)}, nil
 }
 
 // startLimit bounds what is read at start.

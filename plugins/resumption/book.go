@@ -32,13 +32,13 @@ type book struct {
 
 	records  sync.Map // Conn number → *record
 	count    atomic.Int64
-	restored map[stream.Key]left // between Restore and Adopt, which the streamer calls one after the other
 	wake     chan struct{}
 	flushing sync.Mutex // one flush at a time
 
-	mu    sync.Mutex
-	dirty []*record
-	timer bool
+	mu       sync.Mutex
+	dirty    []*record
+	timer    bool
+	restored map[stream.Key]left // between Restore or Take and Adopt, which the streamer calls one after the other
 }
 
 // record is one session.
@@ -74,6 +74,8 @@ type image struct{ state, edits uint64 } // state is a hash
 
 func newBook(env plugins.Env) *book {
 	b := &book{env: env, seed: maphash.MakeSeed(), restored: map[stream.Key]left{}, wake: make(chan struct{}, 1)}
+	env.Sessions.Adopted(b.joined)
+	env.OnForget(topicSurrender, b.surrender)
 	b.limit.Store(int64(defaults().Sessions))
 	b.every.Store(int64(defaults().Every))
 	return b
@@ -232,10 +234,7 @@ func (b *book) write(r *record, w *storage.WriteSet) (row image, added bool) {
 	if b.accompanied(r.ref) {
 		r.pair()
 	}
-	blob, alone := encodeState(e), int64(1)
-	if r.paired {
-		alone = 0
-	}
+	blob, alone := encodeState(e), toInt(!r.paired)
 	row = image{maphash.Bytes(b.seed, blob) | 1, r.edits}
 	r.stale = false
 	if r.there && row == r.row {
@@ -250,7 +249,7 @@ func (b *book) write(r *record, w *storage.WriteSet) (row image, added bool) {
 	if r.sent != nil {
 		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent.Rows)
 	}
-	w.Add(&writeRow, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue)
+	w.Add(&writeRow, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node)
 	return row, true
 }
 
@@ -296,7 +295,7 @@ func (b *book) Restore(ctx context.Context) ([]stream.Lasting, error) {
 	if err := b.flush(ctx); err != nil { // what the streamer has left when it stopped alone
 		return nil, err
 	}
-	rows, err := takeAll(ctx, b.env.DB)
+	rows, err := takeAll(ctx, b.env.DB, b.env.Node, b.env.Notices == nil)
 	if err != nil {
 		return nil, err
 	}
@@ -307,7 +306,7 @@ func (b *book) Restore(ctx context.Context) ([]stream.Lasting, error) {
 			b.drop(l)
 			continue
 		}
-		b.restored[l.Key] = l
+		b.keep(l)
 		list = append(list, l.Lasting)
 	}
 	return list, nil
@@ -315,11 +314,13 @@ func (b *book) Restore(ctx context.Context) ([]stream.Lasting, error) {
 
 // Adopt implements stream.Resumptions.
 func (b *book) Adopt(k stream.Key, ref sessions.Ref) {
+	b.mu.Lock()
 	l, ok := b.restored[k]
+	delete(b.restored, k)
+	b.mu.Unlock()
 	if !ok {
 		return
 	}
-	delete(b.restored, k)
 	b.add(&record{ref: ref, key: k, id: idOf(k), span: l.Window, epoch: l.epoch, seq: l.H, stored: l.H, there: true, away: l.Away, waits: true})
 }
 

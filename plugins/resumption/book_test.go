@@ -66,7 +66,7 @@ func (d *desk) write() {
 // row is what the next process would find.
 func (d *desk) row() left {
 	d.t.Helper()
-	all, err := storage.All(d.t.Context(), d.db, scanLeft, `SELECT id, key, epoch, h, span, away, state, alone, acked, queue FROM resumption`)
+	all, err := storage.All(d.t.Context(), d.db, scanLeft, `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried FROM resumption`)
 	if err != nil || len(all) != 1 {
 		d.t.Fatalf("%d rows, %v", len(all), err)
 	}

@@ -82,7 +82,7 @@ func (b *book) flushSome(ctx context.Context, list []*record) error {
 		tries[i] = attempt{seq: r.seq, gone: r.gone && r.busy == 0}
 		switch {
 		case tries[i].gone:
-			w.Add(&deleteRow, r.id, r.epoch)
+			b.over(r, &w)
 		case r.gone: // a batch is still committing the row
 			b.mark(r)
 		default:

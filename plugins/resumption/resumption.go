@@ -122,6 +122,9 @@ func (k *keeper) Start(context.Context) error {
 	k.every.Store(int64(k.cfg.Every))
 	k.keepers.Add(1)
 	k.tasks.Go(func() { k.run(ctx) })
+	if k.env.Notices != nil {
+		k.tasks.Go(func() { k.sweep(ctx) })
+	}
 	return nil
 }
 
@@ -141,7 +144,11 @@ func (k *keeper) bound(_ context.Context, e *sessions.Entry) (processor.Verdict,
 }
 
 // unbound ends a session, or leaves it to the next process.
-func (k *keeper) unbound(_ context.Context, e *sessions.Entry) (processor.Verdict, error) {
+func (k *keeper) unbound(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
+	if k.env.Notices != nil && e.Node != k.env.Node {
+		now, bound := k.env.Sessions.Find(e.JID)
+		return processor.Continue, bury(ctx, k.env.DB, e.Ref, bound && now.Ref != e.Ref)
+	}
 	k.ended(e)
 	return processor.Continue, nil
 }

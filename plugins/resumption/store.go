@@ -1,6 +1,7 @@
 package resumption
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -18,7 +19,7 @@ import (
 var (
 	writeRow = storage.Stmt{
 		Name: "resumption.write",
-		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue, node) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (id) DO UPDATE SET h = excluded.h, away = excluded.away, state = excluded.state, alone = excluded.alone, acked = excluded.acked, queue = excluded.queue
 WHERE resumption.epoch = excluded.epoch AND resumption.h <= excluded.h`,
 		Idempotent: true,
@@ -26,6 +27,13 @@ WHERE resumption.epoch = excluded.epoch AND resumption.h <= excluded.h`,
 	writeCount = storage.Stmt{
 		Name:       "resumption.count",
 		SQL:        `UPDATE resumption SET h = $3 WHERE id = $1 AND epoch = $2 AND h < $3`,
+		Idempotent: true,
+	}
+	// In a cluster the end of a session is kept for a while: another node may be
+	// asked for it.
+	endRow = storage.Stmt{
+		Name:       "resumption.over",
+		SQL:        `UPDATE resumption SET span = 0, h = $3, away = $4, alone = 0, acked = NULL, queue = NULL WHERE id = $1 AND epoch = $2`,
 		Idempotent: true,
 	}
 	deleteRow = storage.Stmt{
@@ -75,16 +83,17 @@ type left struct {
 	err   error // why it cannot go on
 }
 
-// takeAll reads every row and makes them this process's: in one transaction,
-// so that what another one still writes comes before or counts for nothing.
-// What was noted at an orderly stop holds once.
-func takeAll(ctx context.Context, db storage.DB) (list []left, err error) {
+// takeAll reads the rows of earlier processes of the node, or if it is alone all
+// there are, and makes them this process's: in one transaction, so that what
+// another one still writes comes before or counts for nothing. What was noted at
+// an orderly stop holds once.
+func takeAll(ctx context.Context, db storage.DB, node string, alone bool) (list []left, err error) {
 	err = db.Tx(ctx, func(tx storage.Tx) error {
-		list, err = storage.All(ctx, tx, scanLeft, `SELECT id, key, epoch, h, span, away, state, alone, acked, queue FROM resumption`)
+		list, err = storage.All(ctx, tx, scanLeft, `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried FROM resumption WHERE node = $1 OR $2 = 1`, node, toInt(alone))
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL`)
+		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, node = $1 WHERE node = $1 OR $2 = 1`, node, toInt(alone))
 		return err
 	})
 	if err != nil {
@@ -92,7 +101,9 @@ func takeAll(ctx context.Context, db storage.DB) (list []left, err error) {
 	}
 	ofAccount := map[jid.JID]int{} // a device that came right before the end may not be in the others' rows
 	for _, l := range list {
-		ofAccount[l.Ref.JID.Bare()]++
+		if l.Window > 0 {
+			ofAccount[l.Ref.JID.Bare()]++
+		}
 	}
 	for i := range list {
 		list[i].Over = list[i].Over || ofAccount[list[i].Ref.JID.Bare()] > 1
@@ -100,11 +111,53 @@ func takeAll(ctx context.Context, db storage.DB) (list []left, err error) {
 	return list, nil
 }
 
+// nodeOf returns which node has the account's session of that key; "": none.
+func nodeOf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (node string, err error) {
+	var key []byte
+	err = db.QueryRow(ctx, `SELECT node, key FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String()).Scan(&node, &key)
+	switch {
+	case errors.Is(err, storage.ErrNoRows) || err == nil && !bytes.Equal(key, k[:]):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("session: %w", err)
+	}
+	return node, nil
+}
+
+// takeOne makes one row this node's, as takeAll does.
+func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, node string) (l *left, err error) {
+	err = db.Tx(ctx, func(tx storage.Tx) error {
+		list, err := storage.All(ctx, tx, scanLeft, `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String())
+		if err != nil || len(list) == 0 || list[0].Key != k {
+			return err
+		}
+		l = &list[0]
+		var rows int
+		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM resumption WHERE span > 0 AND account = $1`, account.String()).Scan(&rows); err != nil {
+			return err
+		}
+		l.Over = l.Over || rows > 1
+		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, node = $2 WHERE id = $1`, l.id, node)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("session: %w", err)
+	}
+	return l, nil
+}
+
+func toInt(yes bool) int64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
 func scanLeft(row storage.Row) (l left, err error) {
 	var key, state, queue []byte
-	var h, span, away, alone int64
+	var h, span, away, alone, buried int64
 	var acked *int64
-	if err := row.Scan(&l.id, &key, &l.epoch, &h, &span, &away, &state, &alone, &acked, &queue); err != nil {
+	if err := row.Scan(&l.id, &key, &l.epoch, &h, &span, &away, &state, &alone, &acked, &queue, &buried); err != nil {
 		return l, err
 	}
 	l.epoch++
@@ -122,12 +175,53 @@ func scanLeft(row storage.Row) (l left, err error) {
 		l.err = fmt.Errorf("state: %w", errors.Join(errDamaged, err))
 		return l, nil
 	}
-	l.Ref, l.State, l.Over = e.Session, *e.State, alone == 0
+	l.Ref, l.State, l.Over = e.Session, *e.State, alone == 0 || span == 0
+	l.State.Buried = l.State.Buried || buried == 1
 	if acked != nil {
 		l.Sent = &stream.Outbound{Acked: uint64(*acked)}
 		l.Sent.Rows, l.err = decodeQueue(queue)
 	}
 	return l, nil
+}
+
+// bury notes of a session of another node what this one has told in its place:
+// that it has gone, or if it was replaced that it is over.
+func bury(ctx context.Context, db storage.DB, at sessions.Ref, replaced bool) error {
+	account := at.JID.Bare().String()
+	type found struct {
+		id int64
+		at jid.JID
+	}
+	rows, err := storage.All(ctx, db, func(row storage.Row) (f found, err error) {
+		var state []byte
+		if err := row.Scan(&f.id, &state); err != nil {
+			return f, err
+		}
+		if e, err := channel.Decode(state, nil); err == nil {
+			f.at = e.Session.JID
+		}
+		return f, nil
+	}, `SELECT id, state FROM resumption WHERE account = $1 AND node = $2`, account, at.Node)
+	if err != nil {
+		return fmt.Errorf("session of %s: %w", at.Node, err)
+	}
+	for _, f := range rows {
+		if f.at != at.JID {
+			continue
+		}
+		if _, err := db.Exec(ctx, `UPDATE resumption SET buried = 1, span = CASE WHEN $3 = 1 THEN 0 ELSE span END WHERE id = $1 AND node = $2`, f.id, at.Node, toInt(replaced)); err != nil {
+			return fmt.Errorf("session of %s: %w", at.Node, err)
+		}
+	}
+	return nil
+}
+
+// deleteEnded removes what is kept of sessions that ended before then.
+func deleteEnded(ctx context.Context, db storage.DB, before time.Time) error {
+	if _, err := db.Exec(ctx, `DELETE FROM resumption WHERE span = 0 AND away < $1`, before.UnixMicro()); err != nil {
+		return fmt.Errorf("ended sessions: %w", err)
+	}
+	return nil
 }
 
 func deleteAccount(ctx context.Context, db storage.DB, account jid.JID) error {

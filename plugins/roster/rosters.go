@@ -4,13 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"strconv"
 	"sync"
 	"sync/atomic"
-
-	"github.com/maypok86/otter/v2"
+	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -19,6 +17,7 @@ import (
 	"parley/router/channel"
 	"parley/router/sessions"
 	"parley/storage"
+	"parley/storage/cache"
 )
 
 // Router is the part of *processor.Registrar that pushes need.
@@ -35,28 +34,33 @@ type Router interface {
 type Rosters struct {
 	env    plugins.Env
 	store  store
-	cache  *otter.Cache[jid.JID, *Snapshot]
+	cache  *cache.Cache[jid.JID, *Snapshot]
 	limits atomic.Pointer[Limits]
 	seed   maphash.Seed
 	locks  [256]sync.Mutex // by account
 }
 
-// cachedBytes bounds the cache: what all rosters in it hold.
-const cachedBytes = 512 << 20
+const (
+	// cachedBytes bounds the cache: what all rosters in it hold.
+	cachedBytes = 512 << 20
+	// cachedFor is how long what another node has changed may go unnoticed, when
+	// its notice is lost.
+	cachedFor = 10 * time.Minute
+	topic     = "roster"
+)
 
 // staleTries is how often a change is tried when other nodes change the same
 // roster.
 const staleTries = 5
 
 func newRosters(env plugins.Env) (*Rosters, error) {
-	c, err := otter.New(&otter.Options[jid.JID, *Snapshot]{
-		MaximumWeight: cachedBytes,
-		Weigher:       func(_ jid.JID, s *Snapshot) uint32 { return s.weight() },
-	})
-	if err != nil {
-		return nil, fmt.Errorf("roster cache: %w", err)
+	r := &Rosters{env: env, store: store{env.DB, maxTombstones}, seed: maphash.MakeSeed()}
+	o := plugins.CachedAccounts[*Snapshot](env, topic, cachedFor)
+	o.Size, o.Weigh = cachedBytes, func(_ jid.JID, s *Snapshot) uint32 { return s.weight() }
+	var err error
+	if r.cache, err = cache.New(o); err != nil {
+		return nil, err
 	}
-	r := &Rosters{env: env, store: store{env.DB, maxTombstones}, cache: c, seed: maphash.MakeSeed()}
 	r.limits.Store(&defaults().Limits)
 	return r, nil
 }
@@ -64,7 +68,7 @@ func newRosters(env plugins.Env) (*Rosters, error) {
 // Contacts returns the account's roster as it is now. owner is bare; an
 // account that never had a contact, or does not exist, has an empty one.
 func (r *Rosters) Contacts(ctx context.Context, owner jid.JID) (*Snapshot, error) {
-	if s, ok := r.cache.GetIfPresent(owner); ok {
+	if s, ok := r.cache.Get(owner); ok {
 		return s, nil
 	}
 	defer r.lock(owner)()
@@ -92,14 +96,7 @@ func (r *Rosters) lock(owner jid.JID) (unlock func()) {
 // current reads through the cache; the account's lock is held, so that nothing
 // older than the last change can get into it.
 func (r *Rosters) current(ctx context.Context, owner jid.JID) (*Snapshot, error) {
-	if s, ok := r.cache.GetIfPresent(owner); ok {
-		return s, nil
-	}
-	s, err := r.store.load(ctx, owner)
-	if err == nil {
-		r.cache.Set(owner, s)
-	}
-	return s, err
+	return r.cache.Load(ctx, owner, r.store.load)
 }
 
 // update makes one change and tells interested sessions about it. decide gets
@@ -120,15 +117,17 @@ func (r *Rosters) update(ctx context.Context, to Router, owner jid.JID, decide f
 			before()
 			return nil
 		}
+		since := r.cache.Begin()
 		err = r.store.save(ctx, s, ch, r.env.Clock.Now())
 		if err != nil { // nobody knows what the database holds now
-			r.cache.Invalidate(owner)
+			r.cache.Drop(owner)
 			if errors.Is(err, storage.ErrStale) && try < staleTries {
 				continue
 			}
 			return err
 		}
-		r.cache.Set(owner, s.with(ch))
+		r.cache.Put(owner, s.with(ch), since)
+		r.env.Forget(ctx, topic, owner.String())
 		before()
 		if ch.visible() {
 			r.push(ctx, to, owner, ch.item)
@@ -222,6 +221,8 @@ func (r *Rosters) Requests(ctx context.Context, owner jid.JID) ([][]byte, error)
 // forget deletes the account's roster.
 func (r *Rosters) forget(ctx context.Context, owner jid.JID) error {
 	defer r.lock(owner)()
-	r.cache.Invalidate(owner)
-	return r.store.forget(ctx, owner)
+	err := r.store.forget(ctx, owner)
+	r.cache.Drop(owner)
+	r.env.Forget(ctx, topic, owner.String())
+	return err
 }

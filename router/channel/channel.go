@@ -36,9 +36,10 @@ const (
 	Handled                     // router → streamer: everything of Session up to Seq is done and durable
 	Close                       // router → streamer: end the streams To with the stream error Reason
 	Poisoned                    // router, streamer → processor: handling it panicked with Reason (reliability row 38)
+	Arrive                      // processor → router → processor of the node that has To: it knows more about them
 )
 
-var kindNames = [...]string{"none", "stanza", "bind", "unbind", "acked", "undelivered", "change", "route", "deliver", "handled", "close", "poisoned"}
+var kindNames = [...]string{"none", "stanza", "bind", "unbind", "acked", "undelivered", "change", "route", "deliver", "handled", "close", "poisoned", "arrive"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
@@ -76,6 +77,7 @@ type Envelope struct {
 	Replay    bool            // Route: goes to exactly this full JID, pending replay included
 	Solicited bool            // Route, Deliver: the recipient has asked for it, so it waits for room instead of being cut off
 	Stored    bool            // Handled: a restart does not forget Seq
+	AtOnce    bool            // Close: the session ends without waiting for its client
 	Hops      uint8           // how often the house has re-routed it; bounded, so that loops end
 	Reason    string          // Close: stream error condition; Unbind: why it ended, when by ours; Handled of a Bind: why it was refused
 	Stamp     int64           // Undelivered: when it was first handed over, unix microseconds

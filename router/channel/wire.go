@@ -12,7 +12,7 @@ import (
 )
 
 // WireVersion is the first byte of an encoded Envelope.
-const WireVersion = 1
+const WireVersion = 2
 
 // ErrWire says that bytes are no Envelope of a version known here.
 var ErrWire = errors.New("not an envelope")
@@ -22,7 +22,7 @@ var ErrWire = errors.New("not an envelope")
 // addresses and the language.
 func Encode(dst []byte, e *Envelope) []byte {
 	w := writer{append(dst, WireVersion, byte(e.Kind), byte(e.Class))}
-	w.flags(e.Private, e.Replay, e.Solicited, e.Stanza != nil, e.State != nil, e.Stored)
+	w.flags(e.Private, e.Replay, e.Solicited, e.Stanza != nil, e.State != nil, e.Stored, e.AtOnce)
 	w.ref(e.Session)
 	w.uint(e.Seq)
 	w.str(e.Lang)
@@ -60,7 +60,7 @@ func Decode(b []byte, jids *jid.Cache) (*Envelope, error) {
 	e := &Envelope{Kind: Kind(b[1]), Class: Class(b[2])}
 	r := reader{b: b[3:]}
 	var hasStanza, hasState bool
-	r.flags(&e.Private, &e.Replay, &e.Solicited, &hasStanza, &hasState, &e.Stored)
+	r.flags(&e.Private, &e.Replay, &e.Solicited, &hasStanza, &hasState, &e.Stored, &e.AtOnce)
 	e.Session = r.ref()
 	e.Seq = r.uint()
 	e.Lang = r.str()
@@ -91,6 +91,34 @@ func Decode(b []byte, jids *jid.Cache) (*Envelope, error) {
 		return e, e.parse(jids, from, to, lang)
 	}
 	return e, nil
+}
+
+// EncodeBatch appends a batch's form for the network.
+func EncodeBatch(dst []byte, batch []*Envelope) []byte {
+	var one []byte
+	for _, e := range batch {
+		one = Encode(one[:0], e)
+		dst = binary.AppendUvarint(dst, uint64(len(one)))
+		dst = append(dst, one...)
+	}
+	return dst
+}
+
+// DecodeBatch reads what EncodeBatch wrote. The envelopes keep references into b.
+func DecodeBatch(b []byte, jids *jid.Cache) (batch []*Envelope, err error) {
+	r := reader{b: b}
+	for len(r.b) > 0 {
+		one := r.bytes()
+		if r.failed || one == nil {
+			return nil, ErrWire
+		}
+		e, err := Decode(one, jids)
+		if err != nil {
+			return nil, err
+		}
+		batch = append(batch, e)
+	}
+	return batch, nil
 }
 
 // parse rebuilds Stanza from Raw and what the sending stage has decided.
@@ -162,6 +190,7 @@ func (w *writer) time(t time.Time) {
 func (w *writer) state(s *sessions.State) {
 	w.b = append(w.b, byte(s.Kind), byte(s.Priority))
 	w.flags(s.Available, s.Interested, s.Carbons, s.Blocking, s.Hibernated, s.Replaying, s.Secure, s.Paused)
+	w.flags(s.Buried)
 	w.bytes(s.Presence)
 	w.time(s.PresenceAt)
 	for _, v := range [...]string{s.CapsNode, s.CapsHash, s.Device, s.Remote, s.Transport} {
@@ -274,6 +303,7 @@ func (r *reader) time() time.Time {
 func (r *reader) state() *sessions.State {
 	s := &sessions.State{Kind: sessions.Kind(r.byte()), Priority: int8(r.byte())}
 	r.flags(&s.Available, &s.Interested, &s.Carbons, &s.Blocking, &s.Hibernated, &s.Replaying, &s.Secure, &s.Paused)
+	r.flags(&s.Buried)
 	s.Presence = r.bytes()
 	s.PresenceAt = r.time()
 	for _, v := range [...]*string{&s.CapsNode, &s.CapsHash, &s.Device, &s.Remote, &s.Transport} {

@@ -27,10 +27,10 @@ func full(t testing.TB) *Envelope {
 		Kind: Route, Session: ref, Seq: 9, Lang: "de", Raw: raw, Stanza: st, To: []sessions.Ref{ref, {Node: "n2", Conn: 8, JID: st.To}},
 		Edits: st.Stamp(), State: &sessions.State{
 			Kind: sessions.Client, Available: true, Priority: -3, Presence: []byte("<presence/>"), PresenceAt: time.UnixMicro(123456),
-			Interested: true, Carbons: true, Blocking: true, CapsNode: "n#v", CapsHash: "sha-1", Hibernated: true, Replaying: true, Paused: true,
+			Interested: true, Carbons: true, Blocking: true, CapsNode: "n#v", CapsHash: "sha-1", Hibernated: true, Replaying: true, Paused: true, Buried: true,
 			Device: "d", Remote: "127.0.0.1:1", Secure: true, Transport: "tcp", BoundAt: time.UnixMicro(99),
 		},
-		Pending: 5, Rows: []int64{1, 1 << 60}, Class: ChatState, Private: true, Replay: true, Solicited: true, Stored: true, Hops: 2, Reason: "conflict", Stamp: 77,
+		Pending: 5, Rows: []int64{1, 1 << 60}, Class: ChatState, Private: true, Replay: true, Solicited: true, Stored: true, AtOnce: true, Hops: 2, Reason: "conflict", Stamp: 77,
 	}
 	e.Edits.Cut = []stanza.Span{{Start: 3, End: 5}}
 	e.Edits.Append = []byte("<x/>")

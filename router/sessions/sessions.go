@@ -3,9 +3,9 @@
 // A Registry holds one immutable Entry per bound stream: clients under their
 // full JID, external components under their domain. It is a node's replica of
 // what the owners of the sockets have told: Bind, Change and Unbind envelopes
-// feed it, and nobody writes an Entry of a socket that is not theirs. It is a
-// hint for routing, never the truth about a message: what a stale entry loses
-// is still pending in the archive.
+// feed it, and nobody writes an Entry of a socket that is not theirs (mirror.go).
+// It is a hint for routing, never the truth about a message: what a stale entry
+// loses is still pending in the archive.
 package sessions
 
 import (
@@ -52,6 +52,7 @@ type State struct {
 	CapsHash   string    // and the algorithm of its hash
 	Hibernated bool      // the socket is gone, the session may still be resumed (XEP-0198 §5)
 	Paused     bool      // the process ends before the session does (Unbound), or has begun after it (Bound, Resumed)
+	Buried     bool      // Paused: its contacts have been told that it has gone, with its node
 	Replaying  bool      // pending messages are on their way; live ones wait in the archive
 	Device     string    // SASL2 user-agent id, when the client gave one (XEP-0388 §2.3)
 	Remote     string    // the peer's network address, for operators
@@ -76,14 +77,18 @@ const shardCount = 64
 
 type shard struct {
 	mu       sync.RWMutex
-	accounts map[string][]*Entry // by bare JID; slices are never changed in place
-	_        [64]byte            // shards are locked by different cores
+	accounts map[string][]*Entry     // by bare JID; slices are never changed in place
+	gone     map[Ref][]chan struct{} // who waits for a session's end
+	_        [64]byte                // shards are locked by different cores
 }
 
 // Registry is safe for concurrent use. What it returns is immutable.
 type Registry struct {
 	seed   maphash.Seed
 	shards [shardCount]shard
+	mirror mirror
+
+	adopted []func(*Entry) // told of other nodes' sessions
 }
 
 // NewRegistry returns an empty registry.
@@ -109,6 +114,13 @@ func (r *Registry) Bind(ref Ref, st State) (replaced *Entry) {
 // BindIf is Bind unless refuse, which sees the account's sessions and decides
 // while no other can come, returns why not. It must not use the Registry.
 func (r *Registry) BindIf(ref Ref, st State, refuse func(all []*Entry) string) (replaced *Entry, why string) {
+	if replaced, why = r.bindIf(ref, st, refuse); why == "" {
+		r.mirror.show(ref)
+	}
+	return replaced, why
+}
+
+func (r *Registry) bindIf(ref Ref, st State, refuse func(all []*Entry) string) (replaced *Entry, why string) {
 	bare := ref.JID.Bare().String()
 	s := r.shard(bare)
 	s.mu.Lock()
@@ -121,6 +133,7 @@ func (r *Registry) BindIf(ref Ref, st State, refuse func(all []*Entry) string) (
 	for _, e := range old {
 		if e.JID == ref.JID {
 			replaced = e
+			s.left(e.Ref)
 			continue
 		}
 		list = append(list, e)
@@ -131,6 +144,7 @@ func (r *Registry) BindIf(ref Ref, st State, refuse func(all []*Entry) string) (
 
 // Unbind removes the session if it is still this very stream's and returns
 // its last state.
+// Other nodes hear of it by Show, after whom it concerns.
 func (r *Registry) Unbind(ref Ref) (*Entry, bool) {
 	bare := ref.JID.Bare().String()
 	s := r.shard(bare)
@@ -141,6 +155,7 @@ func (r *Registry) Unbind(ref Ref) (*Entry, bool) {
 		if e.Ref != ref {
 			continue
 		}
+		s.left(ref)
 		if len(old) == 1 {
 			delete(s.accounts, bare)
 			return e, true
@@ -155,7 +170,19 @@ func (r *Registry) Unbind(ref Ref) (*Entry, bool) {
 // Change replaces the session's state by what f makes of a copy of it and
 // returns the new entry. It reports false when the stream is not bound.
 func (r *Registry) Change(ref Ref, f func(*State)) (*Entry, bool) {
-	return r.update(ref, func(e *Entry) { f(&e.State) })
+	if r.mirror.to == nil {
+		return r.update(ref, func(e *Entry) { f(&e.State) })
+	}
+	seen := false
+	e, ok := r.update(ref, func(e *Entry) {
+		before := e.State
+		f(&e.State)
+		seen = !before.looks(&e.State)
+	})
+	if seen {
+		r.mirror.show(ref)
+	}
+	return e, ok
 }
 
 func (r *Registry) update(ref Ref, f func(*Entry)) (*Entry, bool) {

@@ -19,6 +19,7 @@ const queueLength = 4096
 // client is one named client or connection of a script. Its steps run on one goroutine; a second one reads.
 type client struct {
 	name     string
+	place    int // among the script's clients
 	opts     *options
 	decl     clientDecl
 	user     string // localpart with the run's suffix; "" for a bare connection
@@ -66,7 +67,7 @@ type messageReader interface{ ReadMessage() ([]byte, error) }
 func (c *client) dial(ctx context.Context, via Via) error {
 	c.drop()
 	kind := map[Via]DialKind{ViaDirectTLS: DirectTLS, ViaWebSocket: WebSocket}[via] // the others start as TCP
-	conn, err := c.opts.target.Dial(ctx, kind)
+	conn, err := c.socket(ctx, kind)
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
 	}
@@ -84,6 +85,13 @@ func (c *client) dial(ctx context.Context, via Via) error {
 	c.held, c.optional, c.dirty = nil, nil, false
 	c.start(conn, via == ViaWebSocket)
 	return nil
+}
+
+func (c *client) socket(ctx context.Context, kind DialKind) (net.Conn, error) {
+	if s, ok := c.opts.target.(Spreader); ok {
+		return s.DialFrom(ctx, c.place, kind)
+	}
+	return c.opts.target.Dial(ctx, kind)
 }
 
 func (c *client) fullJID() string {

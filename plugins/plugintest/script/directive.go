@@ -28,7 +28,7 @@ func (p *parser) directive(line int, text, word string, args []string) {
 		if len(args) == 0 {
 			err = fmt.Errorf("write service NAME …")
 		}
-	case "restart", "reload", "kill":
+	case "together", "restart", "reload", "kill":
 		if len(args) != 0 {
 			err = fmt.Errorf("%s takes nothing", word)
 		}

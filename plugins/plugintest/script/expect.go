@@ -187,6 +187,11 @@ func (x *run) settle(ctx context.Context, except *client) error {
 			return err // a connection that has ended has nothing under way
 		}
 	}
+	if s, ok := x.Target.(Settler); ok {
+		if err := s.Settled(ctx); err != nil {
+			return err
+		}
+	}
 	if x.Settle > 0 {
 		timer := time.NewTimer(x.Settle)
 		defer timer.Stop()

@@ -143,7 +143,7 @@ func (p *parser) headerLine(line string) {
 	p.script.Sources = append(p.script.Sources, sourceRef.FindAllString(line, -1)...)
 }
 
-var directive = regexp.MustCompile(`^(client|connect|login|roster|friends|drain|set|service|restart|reload|kill)$`)
+var directive = regexp.MustCompile(`^(client|connect|login|roster|friends|drain|set|service|together|restart|reload|kill)$`)
 var variableName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
 var clientName = regexp.MustCompile(`^[a-z][A-Za-z0-9_]*$`)
 

@@ -109,8 +109,8 @@ func (x *run) prepare(ctx context.Context) error {
 	} else if has {
 		return skip{"needs a configuration of its own"}
 	}
-	for _, d := range x.script.clients {
-		c := &client{name: d.name, opts: x.opts, decl: d, wanted: d.resource, user: x.UserPrefix + d.account + "-" + x.suffix}
+	for i, d := range x.script.clients {
+		c := &client{name: d.name, place: i, opts: x.opts, decl: d, wanted: d.resource, user: x.UserPrefix + d.account + "-" + x.suffix}
 		if _, made := x.accounts[d.account]; !made {
 			password := randomText(20)
 			if err := x.Target.Account(ctx, c.user, password); err != nil {

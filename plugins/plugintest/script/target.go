@@ -41,6 +41,19 @@ type Configurer interface {
 	Configure(ctx context.Context, overlay []byte) error
 }
 
+// Spreader is a Target with several nodes. Clients connect to it by their place in the script, so that they are spread
+// over the nodes and come back to theirs.
+type Spreader interface {
+	DialFrom(ctx context.Context, client int, kind DialKind) (net.Conn, error)
+}
+
+// Settler is a Target in which what one client has caused may still be on its way to another one after the first one's
+// round trip.
+type Settler interface {
+	// Settled returns when nothing is on its way.
+	Settled(ctx context.Context) error
+}
+
 // Killer is a Target that can end as kill -9 ends a program. Against a Target without it scripts with kill are skipped.
 type Killer interface {
 	// Kill ends the server so that nothing is written any more, and starts it again with the same data.

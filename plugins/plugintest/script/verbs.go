@@ -87,6 +87,11 @@ func (x *run) directive(ctx context.Context, st step) error {
 			}
 		}
 		return nil
+	case "together":
+		for _, c := range x.clients {
+			c.place = 0
+		}
+		return nil
 	case "restart":
 		return x.Target.Restart(ctx)
 	case "kill":
@@ -181,7 +186,7 @@ func (x *run) friends(ctx context.Context, first, second string) error {
 
 func (x *run) temporary(n string) *client {
 	c := x.clients[n]
-	return &client{name: n + "(friends)", opts: c.opts, decl: c.decl, user: c.user, password: c.password, started: true}
+	return &client{name: n + "(friends)", place: c.place, opts: c.opts, decl: c.decl, user: c.user, password: c.password, started: true}
 }
 
 // subscribe lets a see b's presence.

@@ -1,0 +1,114 @@
+package resumption
+
+import (
+	"context"
+	"encoding/hex"
+	"strings"
+	"time"
+
+	"parley/parser/jid"
+	"parley/storage"
+	"parley/stream"
+)
+
+// How a session goes from one node to another: its client resumes there. The
+// node that has it is asked to end it in order, which writes down everything; of
+// one that does not answer the row is taken as it is, and what that one still
+// writes counts for nothing (epoch).
+
+const (
+	topicSurrender = "resumption"
+	// surrenderLimit is how long the client waits for the node that had its
+	// session.
+	surrenderLimit = 3 * time.Second
+)
+
+// Take implements stream.Resumptions.
+func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream.Lasting, error) {
+	if b.env.Notices == nil {
+		return nil, nil
+	}
+	node, err := nodeOf(ctx, b.env.DB, k, account)
+	if err != nil || node == b.env.Node {
+		return nil, err
+	}
+	limited, cancel := context.WithTimeout(ctx, surrenderLimit)
+	defer cancel()
+	// Also when there is no row: the first one may not be written yet.
+	if err := b.env.Notices.Tell(limited, topicSurrender, hex.EncodeToString(k[:])+" "+account.String()); err != nil {
+		b.env.Log.Warn("a session is taken from a node that may not have ended it", "account", account.String(), "node", node, "err", err)
+	}
+	l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node)
+	if err != nil || l == nil {
+		return nil, err
+	}
+	if l.err != nil {
+		b.env.Log.Warn("a session of another node cannot be resumed", "err", l.err)
+		b.drop(*l)
+		return nil, nil
+	}
+	b.keep(*l)
+	return &l.Lasting, nil
+}
+
+// over lets the row of a session that has ended go: at once, or where another
+// node may be asked for it, when nobody comes any more. r.mu is held.
+func (b *book) over(r *record, w *storage.WriteSet) {
+	if b.env.Notices == nil || r.key == (stream.Key{}) {
+		w.Add(&deleteRow, r.id, r.epoch)
+		return
+	}
+	w.Add(&endRow, r.id, r.epoch, int64(r.seq-r.base), b.env.Clock.Now().UnixMicro())
+}
+
+const (
+	// endedFor is how long the end of a session is kept.
+	endedFor = time.Hour
+	// sweepEvery is how often those are removed that were kept long enough.
+	sweepEvery = 10 * time.Minute
+)
+
+// sweep runs until ctx is done.
+func (b *book) sweep(ctx context.Context) {
+	again := time.NewTicker(sweepEvery)
+	defer again.Stop()
+	for {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
+		if !b.env.Owns(Name) {
+			continue
+		}
+		if err := deleteEnded(ctx, b.env.DB, b.env.Clock.Now().Add(-endedFor)); err != nil && ctx.Err() == nil {
+			b.env.Log.Warn("ended sessions stay for now", "err", err)
+		}
+	}
+}
+
+// keep remembers a row until Adopt.
+func (b *book) keep(l left) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.restored[l.Key] = l
+}
+
+// surrender gives a session to the node that asks for it.
+func (b *book) surrender(text string) {
+	var k stream.Key
+	key, of, _ := strings.Cut(text, " ")
+	raw, err := hex.DecodeString(key)
+	account, wrong := jid.Parse(of)
+	front := b.front.Load()
+	if err != nil || wrong != nil || len(raw) != len(k) || front == nil {
+		return
+	}
+	copy(k[:], raw)
+	ctx, cancel := context.WithTimeout(context.Background(), surrenderLimit)
+	defer cancel()
+	front.Surrender(ctx, k, account) // it may have just ended, and that is not written yet
+	if err := b.flush(ctx); err != nil {
+		b.env.Log.Error("a session that goes to another node is not written down", "err", err)
+	}
+}

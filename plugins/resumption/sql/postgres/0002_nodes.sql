@@ -1,0 +1,10 @@
+-- +goose Up
+-- The node that has the session: only a later process of that node goes on with
+-- it by itself. Empty: from before there were several. buried is 1 when another
+-- node has told its contacts that it has gone. span 0: it has ended at away.
+ALTER TABLE resumption ADD COLUMN node text NOT NULL DEFAULT '';
+ALTER TABLE resumption ADD COLUMN buried bigint NOT NULL DEFAULT 0;
+
+-- +goose Down
+ALTER TABLE resumption DROP COLUMN buried;
+ALTER TABLE resumption DROP COLUMN node;

@@ -1,0 +1,163 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"parley/router/channel"
+	"parley/router/channel/nats"
+)
+
+// streamers is the way to the streamers of all nodes: what is for this node's
+// sockets goes on as it came, everything else goes to the node that has them,
+// also what its other stages have to see first.
+type streamers struct {
+	node  *Node
+	local channel.MessageChannel
+}
+
+// Streamers returns the way to all sockets, given the one to this node's.
+func (n *Node) Streamers(local channel.MessageChannel) channel.MessageChannel {
+	return streamers{n, local}
+}
+
+// Send implements channel.MessageChannel.
+func (s streamers) Send(ctx context.Context, batch []*channel.Envelope) error {
+	here := s.node.opt.Name
+	stays := true
+	for _, e := range batch {
+		stays = stays && onlyAt(e, here)
+	}
+	if stays {
+		return s.local.Send(ctx, batch)
+	}
+	mine := make([]*channel.Envelope, 0, len(batch))
+	away := map[destination][]*channel.Envelope{}
+	for _, e := range batch {
+		for node, part := range split(e) {
+			if node == here {
+				mine = append(mine, part)
+				continue
+			}
+			d := destination{node, portOf(part)}
+			away[d] = append(away[d], part)
+		}
+	}
+	for d, part := range away {
+		s.node.handOver(ctx, d, part)
+	}
+	if len(mine) == 0 {
+		return nil
+	}
+	return s.local.Send(ctx, mine)
+}
+
+type destination struct{ node, port string }
+
+// onlyAt reports whether the envelope is for sockets of this node alone.
+func onlyAt(e *channel.Envelope, node string) bool {
+	if e.Kind == channel.Handled {
+		return e.Session.Node == node
+	}
+	for _, ref := range e.To {
+		if ref.Node != node {
+			return false
+		}
+	}
+	return true
+}
+
+// split returns the envelope's parts by the node they are for.
+func split(e *channel.Envelope) map[string]*channel.Envelope {
+	if e.Kind == channel.Handled {
+		return map[string]*channel.Envelope{e.Session.Node: e}
+	}
+	parts := map[string]*channel.Envelope{}
+	for _, ref := range e.To {
+		p := parts[ref.Node]
+		if p == nil {
+			fresh := *e
+			fresh.To = nil
+			p = &fresh
+			parts[ref.Node] = p
+		}
+		p.To = append(p.To, ref)
+	}
+	return parts
+}
+
+// portOf: what may have to be held back behind a replay goes to the router of
+// the node that replays, and what its processor has to see with it.
+func portOf(e *channel.Envelope) string {
+	if e.Kind == channel.Deliver || e.Kind == channel.Arrive {
+		return portRouter
+	}
+	return portStreamer
+}
+
+// handOver gives envelopes to another node. What that one cannot take comes
+// back to the house: messages are pending, and requests are answered.
+func (n *Node) handOver(ctx context.Context, d destination, part []*channel.Envelope) {
+	payload := channel.EncodeBatch(nil, part)
+	err := n.bus.Send(ctx, d.node, d.port, payload, func(err error) {
+		if err != nil {
+			n.giveBack(d.node, part, err)
+		}
+	})
+	if err != nil {
+		n.giveBack(d.node, part, err)
+	}
+}
+
+// giveBack lets the house deal with what did not get to its sessions, as with
+// what a session has left behind (XEP-0198 §5).
+func (n *Node) giveBack(node string, part []*channel.Envelope, why error) {
+	var back []*channel.Envelope
+	for _, e := range part {
+		if e.Kind != channel.Deliver || e.Class != channel.Urgent || e.Solicited && e.Pending == 0 {
+			continue
+		}
+		raw := e.Edits.Render(nil, e.Raw)
+		for _, ref := range e.To {
+			back = append(back, &channel.Envelope{Kind: channel.Undelivered, Session: ref, Raw: raw, Pending: e.Pending, Stamp: e.Stamp, Hops: e.Hops})
+		}
+	}
+	if !errors.Is(why, nats.ErrGone) && !errors.Is(why, nats.ErrClosed) {
+		n.missed.add(node)
+		n.behind.add(node)
+	}
+	n.log.Warn("not handed over to another node", "node", node, "envelopes", len(part), "back", len(back), "err", why)
+	if len(back) == 0 {
+		return
+	}
+	n.task(func() {
+		if err := n.links.Parser.Send(n.ctx, back); err != nil {
+			n.log.Error("what another node does not take cannot be given back", "err", err, "count", len(back))
+		}
+	})
+}
+
+// task runs f, for which End waits, on a goroutine of its own: who calls may be
+// in the middle of what f needs.
+func (n *Node) task(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ctx.Err() == nil {
+		n.tasks.Go(f)
+	}
+}
+
+// arrive is the handler of what other nodes send to a stage of this one.
+func (n *Node) arrive(to channel.MessageChannel) func(context.Context, nats.Peer, []byte) error {
+	return func(ctx context.Context, from nats.Peer, payload []byte) error {
+		batch, err := channel.DecodeBatch(payload, n.jids)
+		if err != nil {
+			return fmt.Errorf("from %s: %w", from.Node, err)
+		}
+		if len(batch) == 0 {
+			return nil
+		}
+		return to.Send(ctx, batch)
+	}
+}

@@ -1,0 +1,90 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"time"
+
+	"parley/router/channel"
+	"parley/router/channel/nats"
+)
+
+// noticeWait is how long a notice waits for a node that does not answer: as
+// long as one may take to be known for dead, after which it remembers nothing.
+const noticeWait = 10 * time.Second
+
+// TopicMissed is told, with an account or "" for all, when something may not
+// have reached sessions.
+const TopicMissed = "missed"
+
+// noticeBoard is what is done when something is to be forgotten, by topic.
+type noticeBoard struct {
+	mu  sync.Mutex
+	all map[string][]func(key string)
+}
+
+// On lets f be called with every key that another node tells of under the
+// topic.
+func (n *Node) On(topic string, f func(key string)) {
+	n.notices.mu.Lock()
+	defer n.notices.mu.Unlock()
+	if n.notices.all == nil {
+		n.notices.all = map[string][]func(string){}
+	}
+	n.notices.all[topic] = append(n.notices.all[topic], f)
+}
+
+// Tell lets every other live node forget what it remembers of the key, and
+// returns when they have. A node that does not answer in time is reported: it
+// may use what it remembers until it is dead or hears of it.
+func (n *Node) Tell(ctx context.Context, topic, key string) error {
+	peers := n.others()
+	if len(peers) == 0 {
+		return nil
+	}
+	payload := encodeNotice(topic, key)
+	ctx, cancel := context.WithTimeout(ctx, noticeWait)
+	defer cancel()
+	forgotten := newAnswers() // also by one that is gone: it remembers nothing
+	var failed error
+	for _, p := range peers {
+		forgotten.expect()
+		if err := n.bus.Send(ctx, p, portNotices, payload, forgotten.came); err != nil {
+			failed = fmt.Errorf("%s is not told to forget: %w", p, err)
+			forgotten.came(err)
+		}
+	}
+	select {
+	case <-forgotten.sent():
+		return failed
+	case <-ctx.Done():
+		return fmt.Errorf("a node does not say that it has forgotten: %w", ctx.Err())
+	}
+}
+
+func encodeNotice(topic, key string) []byte {
+	b := binary.AppendUvarint(nil, uint64(len(topic)))
+	return append(append(b, topic...), key...)
+}
+
+// noticed is the handler of what others tell.
+func (n *Node) noticed(_ context.Context, from nats.Peer, payload []byte) error {
+	size, k := binary.Uvarint(payload)
+	if k <= 0 || size > uint64(len(payload)-k) {
+		return fmt.Errorf("notice of %s: %w", from.Node, channel.ErrWire)
+	}
+	n.notice(string(payload[k:k+int(size)]), string(payload[k+int(size):]))
+	return nil
+}
+
+// notice does here what is to be done about the key.
+func (n *Node) notice(topic, key string) {
+	n.notices.mu.Lock()
+	todo := n.notices.all[topic]
+	n.notices.mu.Unlock()
+	for _, f := range todo {
+		f(key)
+	}
+}

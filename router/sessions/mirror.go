@@ -1,0 +1,168 @@
+package sessions
+
+import (
+	"bytes"
+	"cmp"
+
+	"parley/parser/jid"
+)
+
+// Every node knows all sessions. The one that has a session's socket is the
+// only one that writes its entry, and shows the others what it has of the
+// account whenever that changes: the whole of it, so that what comes twice does
+// no harm and what is behind is made up for by whatever comes next.
+
+// mirror shows the others what this node has. The zero value is for a node that
+// is alone.
+type mirror struct {
+	node string
+	to   func(account jid.JID)
+}
+
+// show tells of the session's account, if the session is this node's.
+func (m *mirror) show(ref Ref) {
+	if m.to != nil && ref.Node == m.node {
+		m.to(ref.JID.Bare())
+	}
+}
+
+// Show lets the other nodes know what has become of a session.
+func (r *Registry) Show(ref Ref) { r.mirror.show(ref) }
+
+// Mirror lets show be called, with no lock held, after each change of an entry
+// of the node's that others can see. It is for the time before the first Bind.
+func (r *Registry) Mirror(node string, show func(account jid.JID)) {
+	r.mirror = mirror{node: node, to: show}
+}
+
+// looks reports whether other nodes would see no difference: of a replay they
+// know nothing.
+func (s *State) looks(other *State) bool {
+	a, b := *s, *other
+	if !bytes.Equal(a.Presence, b.Presence) || !a.PresenceAt.Equal(b.PresenceAt) || !a.BoundAt.Equal(b.BoundAt) {
+		return false
+	}
+	return a.Kind == b.Kind && a.Available == b.Available && a.Priority == b.Priority &&
+		a.Interested == b.Interested && a.Carbons == b.Carbons && a.Blocking == b.Blocking &&
+		a.CapsNode == b.CapsNode && a.CapsHash == b.CapsHash && a.Hibernated == b.Hibernated && a.Paused == b.Paused && a.Buried == b.Buried &&
+		a.Device == b.Device && a.Remote == b.Remote && a.Secure == b.Secure && a.Transport == b.Transport
+}
+
+// Of returns the node's sessions of an account.
+func (r *Registry) Of(node string, account jid.JID) (out []*Entry) {
+	for _, e := range r.Account(account) {
+		if e.Node == node {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// newer orders sessions that were given one address by two nodes at the same
+// time, the same way everywhere. Times are compared as they travel.
+func newer(a, b *Entry) bool {
+	return cmp.Or(cmp.Compare(a.BoundAt.UnixMicro(), b.BoundAt.UnixMicro()), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Conn, b.Conn)) > 0
+}
+
+// Gone returns what is closed when the session is not known here any more.
+func (r *Registry) Gone(ref Ref) <-chan struct{} {
+	gone := make(chan struct{})
+	bare := ref.JID.Bare().String()
+	s := r.shard(bare)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.accounts[bare] {
+		if e.Ref == ref {
+			if s.gone == nil {
+				s.gone = map[Ref][]chan struct{}{}
+			}
+			s.gone[ref] = append(s.gone[ref], gone)
+			return gone
+		}
+	}
+	close(gone)
+	return gone
+}
+
+// left tells who waits for a session's end; the shard's lock is held.
+func (s *shard) left(ref Ref) {
+	for _, gone := range s.gone[ref] {
+		close(gone)
+	}
+	delete(s.gone, ref)
+}
+
+// Adopted lets f be called, with no lock held, with every session of another
+// node that becomes known. It is for the time before the first Adopt.
+func (r *Registry) Adopted(f func(*Entry)) { r.adopted = append(r.adopted, f) }
+
+// Adopt makes theirs what is known of another node's sessions of the account.
+// Of two with one address (RFC 6120 §7.7.2.2) the newer one stays; the others
+// that had to go are returned.
+func (r *Registry) Adopt(node string, account jid.JID, theirs []*Entry) (ousted []*Entry) {
+	ousted, fresh := r.adopt(node, account.String(), theirs)
+	for _, e := range fresh {
+		for _, f := range r.adopted {
+			f(e)
+		}
+	}
+	return ousted
+}
+
+func (r *Registry) adopt(node, bare string, theirs []*Entry) (ousted, news []*Entry) {
+	s := r.shard(bare)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.accounts[bare]
+	list := make([]*Entry, 0, len(old)+len(theirs))
+	for _, e := range old {
+		if e.Node == node {
+			if now := withAddress(theirs, e.JID); now == nil || now.Ref != e.Ref {
+				s.left(e.Ref)
+			}
+			continue
+		}
+		if rival := withAddress(theirs, e.JID); rival != nil && newer(rival, e) {
+			ousted = append(ousted, e)
+			s.left(e.Ref)
+			continue
+		}
+		list = append(list, e)
+	}
+	for _, e := range theirs {
+		if withAddress(list, e.JID) == nil {
+			fresh := &Entry{Ref: e.Ref, State: e.State}
+			fresh.Replaying = false // where its socket is they know
+			list = append(list, fresh)
+			if was := withAddress(old, e.JID); was == nil || was.Ref != e.Ref {
+				news = append(news, fresh)
+			}
+		}
+	}
+	if len(list) == 0 {
+		delete(s.accounts, bare)
+		return ousted, news
+	}
+	s.accounts[bare] = list
+	return ousted, news
+}
+
+func withAddress(list []*Entry, at jid.JID) *Entry {
+	for _, e := range list {
+		if e.JID == at {
+			return e
+		}
+	}
+	return nil
+}
+
+// On returns all sessions of a node.
+func (r *Registry) On(node string) (out []*Entry) {
+	r.Each(func(e *Entry) bool {
+		if e.Node == node {
+			out = append(out, e)
+		}
+		return true
+	})
+	return out
+}
