@@ -31,7 +31,7 @@ var errFenced = errors.New("this node has lost its place in the cluster (Postgre
 // enter takes the node's place, if there is a cluster.
 func (h *Host) enter(ctx context.Context, all []Plugin) error {
 	c := h.settings.Cluster.NATS
-	if len(c.URLs) == 0 {
+	if len(c.URLs) == 0 || !h.tree.ServerEnabled(streamer) { // without one nobody is connected: a tool that works on the database
 		return nil
 	}
 	names, err := h.reachable(all)

@@ -118,7 +118,10 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err := h.repo.prepare(ctx); err != nil {
 		return h, errors.Join(err, h.leave(ctx))
 	}
-	return h, h.keys.Adopt(ctx, ring, h.settings.Storage.Encryption.Enabled)
+	if err := h.keys.Adopt(ctx, ring, h.settings.Storage.Encryption.Enabled); err != nil {
+		return h, errors.Join(err, h.leave(ctx))
+	}
+	return h, nil
 }
 
 // sealed are the tables that hold what is encrypted.

@@ -138,11 +138,19 @@ type Notices interface {
 	Tell(ctx context.Context, topic, key string) error
 	// Owns reports whether what one node has to do for the key is this one's.
 	Owns(key string) bool
+	// Alive reports whether a node counts as alive.
+	Alive(node string) bool
+	// Held reports whether this node counts as alive: when it does not, another
+	// one may have begun anything in its place.
+	Held() bool
 }
 
 // Missed is the topic under which a feature hears that something may not have
 // reached the sessions of an account ("": of any), so that it looks again.
 const Missed = cluster.TopicMissed
+
+// Held reports whether this node may still handle anything.
+func (e Env) Held() bool { return e.Notices == nil || e.Notices.Held() }
 
 // Owns reports whether what one node of a cluster has to do for the key is this
 // one's. It is a hint: for a moment two nodes may think so, or none.
@@ -172,6 +180,9 @@ func (e Env) Forget(ctx context.Context, topic, key string) {
 // each account has: what other nodes change of it, told under the topic, is
 // forgotten, and after ttl at the latest.
 func CachedAccounts[V any](env Env, topic string, ttl time.Duration) cache.Options[jid.JID, V] {
+	if env.Notices == nil {
+		ttl = 0 // nobody else changes it
+	}
 	return cache.Options[jid.JID, V]{
 		Topic: topic, Peers: env.Notices, TTL: ttl, Now: env.Clock.Now,
 		Parse: func(s string) (jid.JID, bool) {

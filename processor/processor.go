@@ -165,6 +165,9 @@ func (s *Server) detach(ctx context.Context, r *Registrar) error {
 
 // process is the stage's channel.Handler.
 func (s *Server) process(ctx context.Context, batch []*channel.Envelope) error {
+	if !s.env.Held() { // nothing of it is ever acknowledged: its clients send it again elsewhere (D1)
+		return nil
+	}
 	t := s.acquire()
 	defer t.Leave()
 	run := newRun(s, t, len(batch))
@@ -212,11 +215,14 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 	answer := *e
 	answer.Kind = channel.Handled
-	if now := s.env.Clock.Now(); !e.State.Paused || e.State.BoundAt.IsZero() { // one of before the start is as old as it was
-		e.State.BoundAt = now
-	}
 	var old *sessions.Entry
-	s.fetch(ctx, run, e)
+	after := s.fetch(ctx, run, e)
+	if !e.State.Paused || e.State.BoundAt.IsZero() { // one of before the start is as old as it was
+		e.State.BoundAt = s.env.Clock.Now()
+	}
+	if e.State.BoundAt.Before(after) { // that node's clock is ahead
+		e.State.BoundAt = after
+	}
 	old, answer.Reason = s.env.Sessions.BindIf(e.Session, *e.State, func(all []*sessions.Entry) string { return s.bindReason(e, all) })
 	if answer.Reason == "" {
 		if old != nil {
@@ -228,6 +234,7 @@ func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 		if entry, ok := s.env.Sessions.Find(e.Session.JID); ok {
 			tell(ctx, run, Bound, e.Session, entry)
 		}
+		s.env.Sessions.Show(e.Session)
 	}
 	answer.State = nil
 	run.pass(&answer)
@@ -241,13 +248,14 @@ const takeoverWait = 10 * time.Second
 // settles what it has sent and tells whom it concerns, then it is this one's
 // turn. When the other node does not answer the newer session counts
 // (sessions.Registry.Adopt).
-func (s *Server) fetch(ctx context.Context, run *run, e *channel.Envelope) {
+// The result is what the new one has to be later than.
+func (s *Server) fetch(ctx context.Context, run *run, e *channel.Envelope) (after time.Time) {
 	old, ok := s.env.Sessions.Find(e.Session.JID)
 	if !ok || old.Node == e.Session.Node || s.cfg.ResourceConflict != Replace || e.State.Kind != sessions.Client {
-		return
+		return after
 	}
 	if e.State.Paused { // of before the start, and its client has gone elsewhere
-		return
+		return after
 	}
 	gone := s.env.Sessions.Gone(old.Ref)
 	run.pass(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{old.Ref}, Reason: string(stanza.StreamConflict), AtOnce: true})
@@ -258,11 +266,9 @@ func (s *Server) fetch(ctx context.Context, run *run, e *channel.Envelope) {
 	case <-gone:
 	case <-limit.C:
 		s.log.Warn("a session is taken over from a node that does not answer", "jid", e.Session.JID.String(), "node", old.Node)
-		if at := old.BoundAt.Add(time.Microsecond); e.State.BoundAt.Before(at) { // that node's clock is ahead
-			e.State.BoundAt = at
-		}
 	case <-ctx.Done():
 	}
+	return old.BoundAt.Add(time.Microsecond)
 }
 
 func (s *Server) bindReason(e *channel.Envelope, all []*sessions.Entry) string {

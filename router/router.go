@@ -148,7 +148,7 @@ func (s *Server) replace(old func(*Registrar) bool, fresh *Registrar) {
 // route is the stage's channel.Handler.
 func (s *Server) route(ctx context.Context, batch []*channel.Envelope) error {
 	for i, e := range batch {
-		if e.Kind != channel.Arrive || e.To[0].Node != s.env.Node {
+		if e.Kind != channel.Arrive || len(e.To) == 0 || e.To[0].Node != s.env.Node {
 			continue
 		}
 		// It keeps its place among what the other node has routed itself.
@@ -333,14 +333,19 @@ func (b *bundle) chosen(ctx context.Context, e *channel.Envelope, all []*session
 // this node because of a replay. Another node's session is that one's business:
 // it looks when the message lands there.
 func (b *bundle) held(x *sessions.Entry, row int64) bool {
-	if row == 0 || x.Node != b.server.env.Node {
+	env := &b.server.env
+	if row == 0 || x.Node != env.Node {
 		return false
 	}
-	return x.Had(row) || x.Replaying && b.server.env.Sessions.Holds(x.Ref, row)
+	return x.Had(row) || x.Replaying && env.Sessions.Holds(x.Ref, row)
 }
 
 // land takes what another node has routed to sessions of this one.
 func (b *bundle) land(e *channel.Envelope) {
+	if e.Pending == 0 {
+		b.out = append(b.out, e)
+		return
+	}
 	e.To = slices.DeleteFunc(e.To, func(ref sessions.Ref) bool {
 		x, ok := b.server.env.Sessions.Find(ref.JID)
 		return ok && x.Ref == ref && b.held(x, e.Pending) // one that has just ended: its streamer gives it back

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -58,6 +59,7 @@ type committer struct {
 	patience time.Duration // how long a set is tried; 0: the engine never hangs
 	metrics  *metrics
 	log      *slog.Logger
+	may      atomic.Pointer[func() bool] // see Fencer; nil: always
 
 	mu     sync.RWMutex // held for reading while submitting: Close waits for it
 	closed bool
@@ -225,6 +227,10 @@ func (c *committer) take(s *submission) {
 // settle writes the sets and answers every one of them.
 func (c *committer) settle(sets []*submission, tries int) {
 	for sets = c.inTime(sets, errTooLate); len(sets) > 0; {
+		if may := c.may.Load(); may != nil && !(*may)() {
+			c.answer(sets, errFenced)
+			return
+		}
 		failed, err := c.engine.write(sets)
 		tries--
 		switch {
@@ -283,6 +289,15 @@ func (c *committer) repeatable(sets []*submission, err error) []*submission {
 	}
 	return again
 }
+
+// Fencer is a DB whose commits can be forbidden.
+type Fencer interface {
+	// Fence asks may before each attempt to commit: what has waited while the
+	// process stood still must not be written when another one has taken its place.
+	Fence(may func() bool)
+}
+
+var errFenced = fmt.Errorf("%w: this process has lost its place", ErrUnavailable)
 
 func (c *committer) answer(sets []*submission, err error) {
 	if err != nil {

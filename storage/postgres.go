@@ -216,6 +216,9 @@ func (t pgTx) Exec(ctx context.Context, s string, args ...any) (int64, error) {
 // Commit implements DB.
 func (d *pgDB) Commit(ctx context.Context, w *WriteSet) error { return d.group.commit(ctx, w) }
 
+// Fence implements Fencer.
+func (d *pgDB) Fence(may func() bool) { d.group.may.Store(&may) }
+
 // write implements engine. An attempt lasts until the oldest set has waited for
 // long enough, but not too short for a database that is just coming back.
 func (d *pgDB) write(sets []*submission) (failed int, err error) {

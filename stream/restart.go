@@ -109,6 +109,7 @@ func (s *Server) fetch(ctx context.Context, key Key, account jid.JID) {
 	case err != nil:
 		s.log.Warn("a session of another node cannot be had", "account", account.String(), "err", err)
 	case l != nil:
+		l.State.BoundAt = s.env.Clock.Now() // newer than what others still know of it
 		s.reviveOrEnd(ctx, k, *l, s.env.Clock.Now())
 	}
 }

@@ -150,7 +150,9 @@ func (a *Accounts) DeleteOwn(ctx context.Context, f *processor.Flow) error {
 	f.Send(&channel.Envelope{Kind: channel.Route, Raw: reply.Raw, Stanza: reply})
 	going := a.sessions(j)
 	for _, ref := range going {
-		a.closing.add(ref)
+		if ref.Node == a.env.Node {
+			a.closing.add(ref)
+		}
 	}
 	f.Send(&channel.Envelope{Kind: channel.Close, To: going, Reason: string(stanza.StreamNotAuthorized)})
 	return nil
@@ -227,6 +229,9 @@ func (a *Accounts) close(ctx context.Context, going ...sessions.Ref) {
 		return
 	}
 	for _, ref := range going {
+		if ref.Node != a.env.Node {
+			continue // its own node hears of the change
+		}
 		a.closing.add(ref)
 		if e, ok := a.env.Sessions.Find(ref.JID); !ok || e.Ref != ref { // it has just left
 			a.closing.remove(ref)

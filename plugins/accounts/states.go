@@ -88,7 +88,7 @@ func (a *Accounts) now(ctx context.Context, j jid.JID) (state, error) {
 	if a.check(j) != nil {
 		return absent, nil
 	}
-	since := a.states.Begin()
+	since := a.states.Begin(j)
 	st, err := a.store.state(ctx, j)
 	if err == nil {
 		a.states.Put(j, st, since)

@@ -15,10 +15,19 @@ import (
 // was set back meanwhile (reliability row 29): the mark in the database is
 // ahead of every id in it. Who takes an id beyond the mark raises it in the
 // commit that stores the message, so an id is never there without its mark.
+//
+// Of several nodes each has a mark of its own, and waits for its clock to pass
+// it: ids that run ahead of another node's would order what somebody sends from
+// there before what they sent here (D3).
 type ids struct {
 	*storage.IDs
+	mark    int64        // the number of this node's mark
 	durable atomic.Int64 // the mark in the database, as far as we know
 }
+
+// waitForMark is how long a node waits for its clock. One that is further behind
+// was set back.
+const waitForMark = 10 * time.Second
 
 // markAhead is how far the mark is raised at a time: one row more every so many
 // microseconds, and how far ids may be ahead of the clock after a crash.
@@ -31,13 +40,40 @@ var raiseMark = storage.Stmt{
 }
 
 func newIDs(ctx context.Context, db storage.DB, now func() time.Time, node int) (*ids, error) {
-	mark, err := reached(ctx, db)
+	if node < 0 {
+		mark, err := reached(ctx, db)
+		if err != nil {
+			return nil, err
+		}
+		return idsFrom(now, node, onlyMark, mark), nil
+	}
+	own := int64(node) + firstNodeMark
+	mark, err := markOf(ctx, db, onlyMark, own)
 	if err != nil {
 		return nil, err
 	}
-	g := &ids{IDs: storage.NewIDs(now, node, mark)}
+	if ahead := time.UnixMicro(mark).Sub(now()); ahead > 0 {
+		t := time.NewTimer(min(ahead, waitForMark))
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return idsFrom(now, node, own, mark), nil
+}
+
+// The numbers of marks: that of a node that is alone, and those of several.
+const (
+	onlyMark      = int64(1)
+	firstNodeMark = int64(2)
+)
+
+func idsFrom(now func() time.Time, node int, number, mark int64) *ids {
+	g := &ids{IDs: storage.NewIDs(now, node, mark), mark: number}
 	g.durable.Store(mark)
-	return g, nil
+	return g
 }
 
 // take returns an id for a row that is stored with the flow.
@@ -53,7 +89,7 @@ func (g *ids) cover(f *processor.Flow, id int64) {
 		return
 	}
 	mark := id + markAhead
-	f.Store(&raiseMark, 1, mark)
+	f.Store(&raiseMark, g.mark, mark)
 	f.Settled(func(stored bool) {
 		for old := g.durable.Load(); stored && old < mark && !g.durable.CompareAndSwap(old, mark); {
 			old = g.durable.Load()

@@ -44,6 +44,12 @@ func (r *replays) again(ref sessions.Ref) {
 	}
 	r.busy <- struct{}{}
 	defer func() { <-r.busy }()
+	// Other nodes' rows may be older than what this session has had its last of.
+	r.mu.Lock()
+	if at, had := r.left[ref]; had {
+		r.left[ref] = min(at, idAt(r.part.env.Clock.Now().Add(-commitLimit)))
+	}
+	r.mu.Unlock()
 	now, ok := r.part.reg.Change(ref, func(st *sessions.State) { st.Replaying = st.Available && st.Priority >= 0 })
 	if ok && now.Replaying {
 		r.begin(context.Background(), ref, false)

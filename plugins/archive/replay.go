@@ -171,6 +171,9 @@ func (r *replays) run(ctx context.Context, re *replay) {
 				r.left[re.ref] = re.from
 			}
 			r.mu.Unlock()
+			if now, ok := r.part.env.Sessions.Find(re.ref.JID); ok && now.Ref == re.ref && now.Replaying {
+				r.begin(ctx, re.ref, false) // somebody wanted another one and found this one at work
+			}
 			return
 		}
 		re.from = min(re.from, re.floor)

@@ -18,9 +18,10 @@ import (
 type standing uint8
 
 const (
-	fresh standing = iota // nothing: its rows have to be stored
-	there                 // it is stored, though its sender was told that it is not: the database could not say
-	sent                  // it is stored and has been on its way
+	fresh     standing = iota // nothing: its rows have to be stored
+	there                     // it is stored, though its sender was told that it is not: the database could not say
+	sent                      // it is stored and has been on its way
+	elsewhere                 // it is stored by another node, which may have died before it was on its way
 )
 
 // identify gives the message its id in the owner's archive, the one it has if
@@ -35,7 +36,7 @@ func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id in
 	if !ok {
 		return p.ids.take(f), fresh, nil
 	}
-	if err := p.recall(ctx, o, p.elsewhere(f)); err != nil {
+	if err := p.recall(ctx, o, p.othersUntil(f)); err != nil {
 		return 0, fresh, err
 	}
 	if id, ok := p.resent.underWay(key); ok {
@@ -47,10 +48,16 @@ func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id in
 	if id, ok := p.resent.seen.GetIfPresent(key); ok {
 		// What was noted may not have been committed, or be delivered and gone.
 		s := sent
-		if id < 0 {
+		switch {
+		case id < 0:
 			id, s = -id, there
+		case p.env.Notices != nil && id >= p.began && !p.gave(id):
+			s = elsewhere
 		}
-		stored, err := p.stored(ctx, o, id)
+		stored, waits, err := p.stored(ctx, o, id)
+		if s == elsewhere && !waits {
+			s = sent // somebody has it
+		}
 		if err != nil || stored {
 			p.metrics.resent.Inc()
 			return id, s, err
@@ -62,10 +69,12 @@ func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id in
 	return id, fresh, nil
 }
 
-func (p *part) stored(ctx context.Context, o *owner, id int64) (bool, error) {
-	var n int
-	err := p.env.DB.QueryRow(ctx, `SELECT (SELECT COUNT(*) FROM archive WHERE owner = $1 AND id = $2) + (SELECT COUNT(*) FROM archive_pending WHERE owner = $1 AND id = $2)`, o.id, id).Scan(&n)
-	return n > 0, err
+// stored reports whether the message is in the database, and whether it waits
+// for its recipient.
+func (p *part) stored(ctx context.Context, o *owner, id int64) (stored, waits bool, err error) {
+	var kept, pending int
+	err = p.env.DB.QueryRow(ctx, `SELECT (SELECT COUNT(*) FROM archive WHERE owner = $1 AND id = $2), (SELECT COUNT(*) FROM archive_pending WHERE owner = $1 AND id = $2)`, o.id, id).Scan(&kept, &pending)
+	return kept+pending > 0, pending > 0, err
 }
 
 // How much of an archive is looked at for messages that are sent again after
@@ -101,10 +110,13 @@ func (p *part) recallFrom(o *owner) [2]recalled {
 	}}
 }
 
-// elsewhere is up to where another process may have stored what the sender's
+// gave reports whether an id is one of this node's.
+func (p *part) gave(id int64) bool { return id%storage.NodeSlots == int64(p.env.Slot) }
+
+// othersUntil is up to where another process may have stored what the sender's
 // client sends again here (an id): until this process began, or with several
 // nodes, until its session did.
-func (p *part) elsewhere(f *processor.Flow) int64 {
+func (p *part) othersUntil(f *processor.Flow) int64 {
 	if p.env.Notices == nil || f.Session == nil {
 		return p.began
 	}

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"parley/storage"
@@ -10,11 +9,15 @@ import (
 
 // reached is the mark that ids have never come beyond.
 func reached(ctx context.Context, q storage.Querier) (mark int64, err error) {
-	err = q.QueryRow(ctx, `SELECT mark FROM archive_mark WHERE id = $1`, 1).Scan(&mark)
-	if errors.Is(err, storage.ErrNoRows) {
-		return 0, nil
+	if err = q.QueryRow(ctx, `SELECT COALESCE(MAX(mark), 0) FROM archive_mark`).Scan(&mark); err != nil {
+		return 0, fmt.Errorf("archive mark: %w", err)
 	}
-	if err != nil {
+	return mark, nil
+}
+
+// markOf is the higher one of two marks.
+func markOf(ctx context.Context, q storage.Querier, a, b int64) (mark int64, err error) {
+	if err = q.QueryRow(ctx, `SELECT COALESCE(MAX(mark), 0) FROM archive_mark WHERE id IN ($1, $2)`, a, b).Scan(&mark); err != nil {
 		return 0, fmt.Errorf("archive mark: %w", err)
 	}
 	return mark, nil
@@ -24,6 +27,6 @@ func reached(ctx context.Context, q storage.Querier) (mark int64, err error) {
 // (XEP-0313 §3.5), so none is given a second time, even with a clock that went
 // back.
 func restored(ctx context.Context, tx storage.Tx, reached int64) error {
-	_, err := tx.Exec(ctx, raiseMark.SQL, 1, reached)
+	_, err := tx.Exec(ctx, raiseMark.SQL, onlyMark, reached)
 	return err
 }

@@ -145,6 +145,7 @@ func (l *Lists) load(ctx context.Context, owner jid.JID) (*list, error) {
 
 // add blocks further addresses, and returns the list before and after.
 func (l *Lists) add(ctx context.Context, owner jid.JID, jids []jid.JID, most int) (before, after *list, err error) {
+	defer l.env.Forget(ctx, topic, owner.String()) // it may be committed whatever comes back
 	defer l.lock(owner)()
 	if before, err = l.cache.Load(ctx, owner, l.load); err != nil {
 		return nil, nil, err
@@ -167,6 +168,7 @@ func (l *Lists) add(ctx context.Context, owner jid.JID, jids []jid.JID, most int
 
 // remove takes addresses off the list, all of them when none is named.
 func (l *Lists) remove(ctx context.Context, owner jid.JID, jids []jid.JID) (before, after *list, err error) {
+	defer l.env.Forget(ctx, topic, owner.String()) // it may be committed whatever comes back
 	defer l.lock(owner)()
 	if before, err = l.cache.Load(ctx, owner, l.load); err != nil {
 		return nil, nil, err
@@ -197,12 +199,11 @@ func (l *Lists) remove(ctx context.Context, owner jid.JID, jids []jid.JID) (befo
 // can tell, that it knows nothing.
 func (l *Lists) change(ctx context.Context, owner jid.JID, after *list, f func(storage.Tx) error) error {
 	l.cache.Drop(owner)
-	since := l.cache.Begin()
+	since := l.cache.Begin(owner)
 	err := l.env.DB.Tx(ctx, f)
 	if err == nil {
 		l.cache.Put(owner, after, since)
 	}
-	l.env.Forget(ctx, topic, owner.String()) // it may be committed whatever came back
 	if err != nil {
 		return fmt.Errorf("block list: %w", err)
 	}
@@ -211,6 +212,7 @@ func (l *Lists) change(ctx context.Context, owner jid.JID, after *list, f func(s
 
 // forget removes what is kept of an account.
 func (l *Lists) forget(ctx context.Context, owner jid.JID) error {
+	defer l.env.Forget(ctx, topic, owner.String()) // it may be committed whatever comes back
 	defer l.lock(owner)()
 	err := l.env.DB.Tx(ctx, func(tx storage.Tx) error {
 		if _, err := tx.Exec(ctx, sqlForget, owner.String()); err != nil {
@@ -220,7 +222,6 @@ func (l *Lists) forget(ctx context.Context, owner jid.JID) error {
 		return err
 	})
 	l.cache.Drop(owner)
-	l.env.Forget(ctx, topic, owner.String())
 	if err != nil {
 		return fmt.Errorf("forget block list: %w", err)
 	}

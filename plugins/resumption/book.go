@@ -189,7 +189,7 @@ func (b *book) Keep(ref sessions.Ref, seq uint64, rows bool, w *storage.WriteSet
 		b.mark(r)
 		return false
 	}
-	row, added := b.write(r, w)
+	row, added := b.write(r, w, b.guards())
 	if added {
 		r.trying = row
 		r.busy++
@@ -214,13 +214,27 @@ func (b *book) Kept(ref sessions.Ref, seq uint64, stored bool) {
 	b.written(r, seq, r.trying)
 }
 
+// writes are the statements for a record.
+type writes struct{ row, count *storage.Stmt }
+
+// lazily is for what may find that the session is another process's by now.
+func lazily() writes { return writes{&writeRow, &writeCount} }
+
+// guards are for rows that nobody else may store for the session.
+func (b *book) guards() writes {
+	if b.env.Notices == nil {
+		return lazily()
+	}
+	return writes{&guardRow, &guardCount}
+}
+
 // write adds the record to w as far as it has changed, unless the session is
 // ending. row is what the whole row was made of; zero: h goes alone. r.mu is
 // held.
-func (b *book) write(r *record, w *storage.WriteSet) (row image, added bool) {
+func (b *book) write(r *record, w *storage.WriteSet, s writes) (row image, added bool) {
 	h := int64(r.seq - r.base)
 	if r.there && !r.stale {
-		w.Add(&writeCount, r.id, r.epoch, h)
+		w.Add(s.count, r.id, r.epoch, h)
 		return image{}, true
 	}
 	e := r.last
@@ -238,7 +252,7 @@ func (b *book) write(r *record, w *storage.WriteSet) (row image, added bool) {
 	row = image{maphash.Bytes(b.seed, blob) | 1, r.edits}
 	r.stale = false
 	if r.there && row == r.row {
-		w.Add(&writeCount, r.id, r.epoch, h)
+		w.Add(s.count, r.id, r.epoch, h)
 		return image{}, true
 	}
 	var away int64
@@ -249,7 +263,7 @@ func (b *book) write(r *record, w *storage.WriteSet) (row image, added bool) {
 	if r.sent != nil {
 		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent.Rows)
 	}
-	w.Add(&writeRow, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node)
+	w.Add(s.row, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node)
 	return row, true
 }
 

@@ -86,7 +86,7 @@ func (b *book) flushSome(ctx context.Context, list []*record) error {
 		case r.gone: // a batch is still committing the row
 			b.mark(r)
 		default:
-			tries[i].row, tries[i].written = b.write(r, &w)
+			tries[i].row, tries[i].written = b.write(r, &w, lazily())
 		}
 		r.mu.Unlock()
 	}
@@ -130,7 +130,7 @@ func (b *book) Sync(ctx context.Context, ref sessions.Ref) error {
 		return nil
 	}
 	var w storage.WriteSet
-	row, added := b.write(r, &w)
+	row, added := b.write(r, &w, lazily())
 	if !added {
 		r.mu.Unlock()
 		return errEnding

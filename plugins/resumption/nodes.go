@@ -13,8 +13,8 @@ import (
 
 // How a session goes from one node to another: its client resumes there. The
 // node that has it is asked to end it in order, which writes down everything; of
-// one that does not answer the row is taken as it is, and what that one still
-// writes counts for nothing (epoch).
+// a dead one the row is taken as it is, and what that one still writes counts for
+// nothing (epoch). One that lives and does not answer keeps it.
 
 const (
 	topicSurrender = "resumption"
@@ -36,7 +36,10 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream
 	defer cancel()
 	// Also when there is no row: the first one may not be written yet.
 	if err := b.env.Notices.Tell(limited, topicSurrender, hex.EncodeToString(k[:])+" "+account.String()); err != nil {
-		b.env.Log.Warn("a session is taken from a node that may not have ended it", "account", account.String(), "node", node, "err", err)
+		if node == "" || b.env.Notices.Alive(node) { // it may go on with the session: the client begins anew
+			b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", node, "err", err)
+			return nil, nil
+		}
 	}
 	l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node)
 	if err != nil || l == nil {

@@ -29,6 +29,26 @@ WHERE resumption.epoch = excluded.epoch AND resumption.h <= excluded.h`,
 		SQL:        `UPDATE resumption SET h = $3 WHERE id = $1 AND epoch = $2 AND h < $3`,
 		Idempotent: true,
 	}
+	// In a cluster the rows of a batch go with these: a node that has lost a
+	// session, and does not know it yet, stores nothing for it any more. They hold
+	// whatever has been written since.
+	guardRow = storage.Stmt{
+		Name: "resumption.guarded",
+		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue, node) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+ON CONFLICT (id) DO UPDATE SET h = CASE WHEN resumption.h < excluded.h THEN excluded.h ELSE resumption.h END,
+	away = CASE WHEN resumption.h <= excluded.h THEN excluded.away ELSE resumption.away END,
+	state = CASE WHEN resumption.h <= excluded.h THEN excluded.state ELSE resumption.state END,
+	alone = CASE WHEN resumption.h <= excluded.h THEN excluded.alone ELSE resumption.alone END,
+	acked = CASE WHEN resumption.h <= excluded.h THEN excluded.acked ELSE resumption.acked END,
+	queue = CASE WHEN resumption.h <= excluded.h THEN excluded.queue ELSE resumption.queue END
+WHERE resumption.epoch = excluded.epoch`,
+		Idempotent: true, Must: true,
+	}
+	guardCount = storage.Stmt{
+		Name:       "resumption.guarded-count",
+		SQL:        `UPDATE resumption SET h = CASE WHEN h < $3 THEN $3 ELSE h END WHERE id = $1 AND epoch = $2`,
+		Idempotent: true, Must: true,
+	}
 	// In a cluster the end of a session is kept for a while: another node may be
 	// asked for it.
 	endRow = storage.Stmt{
@@ -185,7 +205,8 @@ func scanLeft(row storage.Row) (l left, err error) {
 }
 
 // bury notes of a session of another node what this one has told in its place:
-// that it has gone, or if it was replaced that it is over.
+// that it has gone, or if it was replaced that it is over. What that node still
+// wants to store for it counts for nothing.
 func bury(ctx context.Context, db storage.DB, at sessions.Ref, replaced bool) error {
 	account := at.JID.Bare().String()
 	type found struct {
@@ -209,7 +230,7 @@ func bury(ctx context.Context, db storage.DB, at sessions.Ref, replaced bool) er
 		if f.at != at.JID {
 			continue
 		}
-		if _, err := db.Exec(ctx, `UPDATE resumption SET buried = 1, span = CASE WHEN $3 = 1 THEN 0 ELSE span END WHERE id = $1 AND node = $2`, f.id, at.Node, toInt(replaced)); err != nil {
+		if _, err := db.Exec(ctx, `UPDATE resumption SET buried = 1, epoch = epoch + 1, span = CASE WHEN $3 = 1 THEN 0 ELSE span END WHERE id = $1 AND node = $2`, f.id, at.Node, toInt(replaced)); err != nil {
 			return fmt.Errorf("session of %s: %w", at.Node, err)
 		}
 	}

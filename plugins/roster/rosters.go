@@ -103,6 +103,12 @@ func (r *Rosters) current(ctx context.Context, owner jid.JID) (*Snapshot, error)
 // the roster as it is and says what changes; before runs between the change
 // and the push. When others were faster, decide is asked again.
 func (r *Rosters) update(ctx context.Context, to Router, owner jid.JID, decide func(*Snapshot) (change, error), before func()) error {
+	changed := false
+	defer func() { // with no lock held: the other node's may be waited for
+		if changed {
+			r.env.Forget(ctx, topic, owner.String())
+		}
+	}()
 	defer r.lock(owner)()
 	for try := 0; ; try++ {
 		s, err := r.current(ctx, owner)
@@ -117,7 +123,8 @@ func (r *Rosters) update(ctx context.Context, to Router, owner jid.JID, decide f
 			before()
 			return nil
 		}
-		since := r.cache.Begin()
+		since := r.cache.Begin(owner)
+		changed = true // perhaps, whatever comes back
 		err = r.store.save(ctx, s, ch, r.env.Clock.Now())
 		if err != nil { // nobody knows what the database holds now
 			r.cache.Drop(owner)
@@ -127,7 +134,6 @@ func (r *Rosters) update(ctx context.Context, to Router, owner jid.JID, decide f
 			return err
 		}
 		r.cache.Put(owner, s.with(ch), since)
-		r.env.Forget(ctx, topic, owner.String())
 		before()
 		if ch.visible() {
 			r.push(ctx, to, owner, ch.item)
@@ -220,9 +226,9 @@ func (r *Rosters) Requests(ctx context.Context, owner jid.JID) ([][]byte, error)
 
 // forget deletes the account's roster.
 func (r *Rosters) forget(ctx context.Context, owner jid.JID) error {
+	defer r.env.Forget(ctx, topic, owner.String())
 	defer r.lock(owner)()
 	err := r.store.forget(ctx, owner)
 	r.cache.Drop(owner)
-	r.env.Forget(ctx, topic, owner.String())
 	return err
 }

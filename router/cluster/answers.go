@@ -6,26 +6,28 @@ import "sync/atomic"
 // the sender's own.
 type answers struct {
 	open atomic.Int64
-	all  chan struct{} // closed when none is open
+	then func() // when none is open
 }
 
-func newAnswers() *answers {
-	a := &answers{all: make(chan struct{})}
+func newAnswers(then func()) *answers {
+	a := &answers{then: then}
 	a.open.Store(1)
 	return a
+}
+
+// awaited is newAnswers whose end is a closed channel.
+func awaited() (*answers, <-chan struct{}) {
+	all := make(chan struct{})
+	return newAnswers(func() { close(all) }), all
 }
 
 func (a *answers) expect() { a.open.Add(1) }
 
 func (a *answers) came(error) {
 	if a.open.Add(-1) == 0 {
-		close(a.all)
+		a.then()
 	}
 }
 
-// sent says that nothing more is expected, and returns what is closed when
-// everything has come.
-func (a *answers) sent() <-chan struct{} {
-	a.came(nil)
-	return a.all
-}
+// sent says that nothing more is expected.
+func (a *answers) sent() { a.came(nil) }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"parley/router/channel"
 	"parley/router/channel/nats"
@@ -30,6 +32,9 @@ func (s streamers) Send(ctx context.Context, batch []*channel.Envelope) error {
 		stays = stays && onlyAt(e, here)
 	}
 	if stays {
+		if batch = s.node.holds.behind(batch); len(batch) == 0 {
+			return nil
+		}
 		return s.local.Send(ctx, batch)
 	}
 	mine := make([]*channel.Envelope, 0, len(batch))
@@ -44,13 +49,35 @@ func (s streamers) Send(ctx context.Context, batch []*channel.Envelope) error {
 			away[d] = append(away[d], part)
 		}
 	}
+	mine, done := s.later(mine)
 	for d, part := range away {
-		s.node.handOver(ctx, d, part)
+		done.expect()
+		s.node.handOver(ctx, d, part, done.came)
 	}
-	if len(mine) == 0 {
-		return nil
+	var err error
+	if len(mine) > 0 {
+		err = s.local.Send(ctx, mine)
 	}
-	return s.local.Send(ctx, mine)
+	done.sent()
+	return err
+}
+
+// later holds what is told about the batch until everything in it was handed
+// over, or that has taken too long.
+func (s streamers) later(mine []*channel.Envelope) (now []*channel.Envelope, done *answers) {
+	now, release := s.node.holds.begin(mine)
+	tell := sync.OnceFunc(func() {
+		release(func(handled []*channel.Envelope) {
+			if err := s.local.Send(s.node.ctx, handled); err != nil && s.node.ctx.Err() == nil {
+				s.node.log.Error("streamer does not take what is done", "err", err, "count", len(handled))
+			}
+		})
+	})
+	limit := time.AfterFunc(handedWithin, tell)
+	return now, newAnswers(func() {
+		limit.Stop()
+		tell()
+	})
 }
 
 type destination struct{ node, port string }
@@ -98,15 +125,25 @@ func portOf(e *channel.Envelope) string {
 
 // handOver gives envelopes to another node. What that one cannot take comes
 // back to the house: messages are pending, and requests are answered.
-func (n *Node) handOver(ctx context.Context, d destination, part []*channel.Envelope) {
+func (n *Node) handOver(ctx context.Context, d destination, part []*channel.Envelope, done func(error)) {
 	payload := channel.EncodeBatch(nil, part)
 	err := n.bus.Send(ctx, d.node, d.port, payload, func(err error) {
 		if err != nil {
 			n.giveBack(d.node, part, err)
 		}
+		done(err)
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, nats.ErrTooLarge) && len(part) > 1:
+		half := len(part) / 2
+		both := newAnswers(func() { done(nil) })
+		both.expect()
+		n.handOver(ctx, d, part[:half], both.came)
+		n.handOver(ctx, d, part[half:], both.came)
+	default:
 		n.giveBack(d.node, part, err)
+		done(err)
 	}
 }
 
@@ -123,11 +160,13 @@ func (n *Node) giveBack(node string, part []*channel.Envelope, why error) {
 			back = append(back, &channel.Envelope{Kind: channel.Undelivered, Session: ref, Raw: raw, Pending: e.Pending, Stamp: e.Stamp, Hops: e.Hops})
 		}
 	}
-	if !errors.Is(why, nats.ErrGone) && !errors.Is(why, nats.ErrClosed) {
+	if errors.Is(why, nats.ErrStalled) {
 		n.missed.add(node)
 		n.behind.add(node)
 	}
-	n.log.Warn("not handed over to another node", "node", node, "envelopes", len(part), "back", len(back), "err", why)
+	n.complaints.Do(func() {
+		n.log.Warn("not handed over to another node; messages wait in the database", "node", node, "envelopes", len(part), "back", len(back), "err", why)
+	})
 	if len(back) == 0 {
 		return
 	}

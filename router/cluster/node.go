@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"parley/parser/jid"
 	"parley/router/channel"
@@ -58,6 +59,9 @@ type Node struct {
 	behind  peerSet // who has not been shown something
 	missed  peerSet // who may not have got something besides
 	notices noticeBoard
+	holds   holds
+
+	complaints rate.Sometimes // log lines about what is not handed over
 
 	ctx   context.Context // until End
 	stop  context.CancelFunc
@@ -78,7 +82,7 @@ type change struct{ joined, left []Member }
 // Enter takes the node's name and connects it. Nothing is sent or received
 // before Begin. The error says what to do.
 func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
-	n := &Node{opt: o, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}}
+	n := &Node{opt: o, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := Migrate(ctx, o.DB); err != nil {
 		return nil, err
@@ -86,6 +90,9 @@ func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
 	var err error
 	if n.members, err = n.join(ctx, Options{DB: o.DB, Node: o.Name, Version: o.Version, Servers: o.Servers, Clock: o.Clock, Log: n.log, Metrics: o.Metrics, Lease: o.Lease, Changed: n.change}); err != nil {
 		return nil, err
+	}
+	if f, ok := o.DB.(storage.Fencer); ok {
+		f.Fence(n.Held)
 	}
 	o.NATS.Self = peer(n.members.Self())
 	o.NATS.Log, o.NATS.Metrics = n.log, o.Metrics
@@ -137,6 +144,15 @@ func (n *Node) Owns(key string) bool {
 	m, ok := n.members.Owner(key, "processor")
 	return !ok || m.Node == n.opt.Name
 }
+
+// Alive reports whether a node counts as alive.
+func (n *Node) Alive(node string) bool {
+	_, alive := n.members.Find(node)
+	return alive
+}
+
+// Held reports whether this node counts as alive.
+func (n *Node) Held() bool { return n.members.Held() }
 
 // Members are the nodes that are there.
 func (n *Node) Members() *Members { return n.members }
@@ -208,6 +224,7 @@ func (n *Node) apply(c change) {
 		n.behind.remove(m.Node)
 		n.missed.remove(m.Node)
 		n.bury(m)
+		n.task(func() { n.notice(TopicMissed, "") }) // what it has stored last it may have told nobody
 	}
 	n.admit(c.joined)
 }

@@ -118,6 +118,7 @@ func (w *world) enter(name string) *member {
 func (m *member) bind(conn uint64, at string) sessions.Ref {
 	ref := sessions.Ref{Node: m.opt.Name, Conn: conn, JID: jid.MustParse(at)}
 	m.registry.Bind(ref, sessions.State{Kind: sessions.Client, BoundAt: time.Now(), Device: fmt.Sprint(conn)})
+	m.registry.Show(ref)
 	return ref
 }
 

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -47,17 +48,20 @@ func (n *Node) Tell(ctx context.Context, topic, key string) error {
 	payload := encodeNotice(topic, key)
 	ctx, cancel := context.WithTimeout(ctx, noticeWait)
 	defer cancel()
-	forgotten := newAnswers() // also by one that is gone: it remembers nothing
+	forgotten, all := awaited() // also by one that is gone: it remembers nothing
 	var failed error
 	for _, p := range peers {
 		forgotten.expect()
 		if err := n.bus.Send(ctx, p, portNotices, payload, forgotten.came); err != nil {
-			failed = fmt.Errorf("%s is not told to forget: %w", p, err)
+			if !errors.Is(err, nats.ErrGone) {
+				failed = fmt.Errorf("%s is not told to forget: %w", p, err)
+			}
 			forgotten.came(err)
 		}
 	}
+	forgotten.sent()
 	select {
-	case <-forgotten.sent():
+	case <-all:
 		return failed
 	case <-ctx.Done():
 		return fmt.Errorf("a node does not say that it has forgotten: %w", ctx.Err())

@@ -11,7 +11,7 @@ import (
 func (n *Node) Settled(ctx context.Context) error {
 	nothing := channel.EncodeBatch(nil, nil)
 	peers, ports := n.others(), []string{portRouter, portStreamer}
-	arrived := newAnswers()
+	arrived, all := awaited()
 	for _, p := range peers {
 		for _, port := range ports {
 			arrived.expect()
@@ -20,8 +20,9 @@ func (n *Node) Settled(ctx context.Context) error {
 			}
 		}
 	}
+	arrived.sent()
 	select {
-	case <-arrived.sent():
+	case <-all:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -68,7 +68,7 @@ func (n *Node) showTo(peers []string, account jid.JID) (seen <-chan struct{}) {
 	lock.Lock()
 	defer lock.Unlock()
 	payload := encodeSight(account, n.opt.Registry.Of(n.opt.Name, account))
-	a := newAnswers()
+	a, all := awaited()
 	for _, p := range peers {
 		a.expect()
 		if err := n.bus.Send(n.ctx, p, portSessions, payload, a.came); err != nil {
@@ -79,7 +79,8 @@ func (n *Node) showTo(peers []string, account jid.JID) (seen <-chan struct{}) {
 			}
 		}
 	}
-	return a.sent()
+	a.sent()
+	return all
 }
 
 func (n *Node) showLock(account jid.JID) *sync.Mutex {
@@ -114,7 +115,7 @@ func (n *Node) adopt(ctx context.Context, from nats.Peer, payload []byte) error 
 	}
 	entries := make([]*sessions.Entry, 0, len(batch)-1)
 	for _, e := range batch[1:] {
-		if e.State == nil || e.Session.Node != from.Node {
+		if e.State == nil || e.Session.Node != from.Node || e.Session.JID.Bare() != batch[0].Session.JID {
 			return fmt.Errorf("sessions of %s: %w", from.Node, channel.ErrWire)
 		}
 		entries = append(entries, &sessions.Entry{Ref: e.Session, State: *e.State})
@@ -187,6 +188,12 @@ func (s *peerSet) has(node string) bool {
 	return has
 }
 
+func (s *peerSet) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all) == 0
+}
+
 func (s *peerSet) take() (nodes []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,7 +218,19 @@ func (n *Node) catchUp() {
 		for _, p := range n.behind.take() {
 			n.showAll(p)
 		}
+		if !n.behind.empty() { // who cannot be sent to now is not asked all the time
+			wait(n.ctx, retryBehind)
+		}
 		again.Reset(retryBehind)
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -238,10 +257,11 @@ func (n *Node) showAll(p string) {
 // shown is when a peer knows every session of this node. What either has routed
 // before may have been kept, though somebody was there.
 func (n *Node) shown(p string, err error) {
-	if err != nil || !n.missed.remove(p) {
+	if err != nil || !n.missed.has(p) {
 		return
 	}
 	n.task(func() {
+		n.missed.remove(p)
 		if err := n.bus.Send(n.ctx, p, portNotices, encodeNotice(TopicMissed, ""), nil); err != nil && !errors.Is(err, nats.ErrGone) {
 			n.missed.add(p)
 			n.behind.add(p)

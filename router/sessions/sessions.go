@@ -113,14 +113,8 @@ func (r *Registry) Bind(ref Ref, st State) (replaced *Entry) {
 
 // BindIf is Bind unless refuse, which sees the account's sessions and decides
 // while no other can come, returns why not. It must not use the Registry.
+// Other nodes hear of it by Show, when it is ready for what they send.
 func (r *Registry) BindIf(ref Ref, st State, refuse func(all []*Entry) string) (replaced *Entry, why string) {
-	if replaced, why = r.bindIf(ref, st, refuse); why == "" {
-		r.mirror.show(ref)
-	}
-	return replaced, why
-}
-
-func (r *Registry) bindIf(ref Ref, st State, refuse func(all []*Entry) string) (replaced *Entry, why string) {
 	bare := ref.JID.Bare().String()
 	s := r.shard(bare)
 	s.mu.Lock()

@@ -14,6 +14,7 @@ package cache
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -42,8 +43,22 @@ type Cache[K comparable, V any] struct {
 	opt   Options[K, V]
 	cache *otter.Cache[K, entry[V]]
 
-	mu      sync.Mutex // leaf: keeps filling apart from forgetting
+	seed    maphash.Seed
+	stripes [stripes]stripe
+}
+
+// stripes is how many keys are apart: what is forgotten of one keeps what is
+// read of few others from being kept.
+const stripes = 256
+
+// stripe keeps filling apart from forgetting.
+type stripe struct {
+	mu      sync.Mutex // leaf
 	changes uint64
+}
+
+func (c *Cache[K, V]) stripe(key K) *stripe {
+	return &c.stripes[maphash.Comparable(c.seed, key)%stripes]
 }
 
 type entry[V any] struct {
@@ -53,7 +68,7 @@ type entry[V any] struct {
 
 // New returns an empty cache.
 func New[K comparable, V any](o Options[K, V]) (*Cache[K, V], error) {
-	c := &Cache[K, V]{opt: o}
+	c := &Cache[K, V]{opt: o, seed: maphash.MakeSeed()}
 	inner := &otter.Options[K, entry[V]]{MaximumSize: o.Size}
 	if o.Weigh != nil {
 		inner = &otter.Options[K, entry[V]]{MaximumWeight: uint64(o.Size), Weigher: func(k K, e entry[V]) uint32 { return o.Weigh(k, e.value) }}
@@ -91,7 +106,7 @@ func (c *Cache[K, V]) Load(ctx context.Context, key K, load func(context.Context
 	if v, ok := c.Get(key); ok {
 		return v, nil
 	}
-	since := c.Begin()
+	since := c.Begin(key)
 	v, err := load(ctx, key)
 	if err == nil {
 		c.Put(key, v, since)
@@ -103,30 +118,35 @@ func (c *Cache[K, V]) Load(ctx context.Context, key K, load func(context.Context
 type Moment struct{ changes uint64 }
 
 // Begin is called before the database is read or written.
-func (c *Cache[K, V]) Begin() Moment {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return Moment{c.changes}
+func (c *Cache[K, V]) Begin(key K) Moment {
+	s := c.stripe(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Moment{s.changes}
 }
 
 // Put keeps a value, unless something has been forgotten since: then it may be
-// older than what that was forgotten for.
+// older than what that was forgotten for, and nothing is kept.
 func (c *Cache[K, V]) Put(key K, v V, since Moment) {
 	e := entry[V]{value: v}
 	if c.opt.TTL > 0 {
 		e.at = c.opt.Now().UnixMicro()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.changes == since.changes {
+	s := c.stripe(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changes == since.changes {
 		c.cache.Set(key, e)
+		return
 	}
+	c.cache.Invalidate(key)
 }
 
 // Drop forgets the key here.
 func (c *Cache[K, V]) Drop(key K) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.changes++
+	s := c.stripe(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes++
 	c.cache.Invalidate(key)
 }

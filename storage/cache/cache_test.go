@@ -58,9 +58,16 @@ func TestStaleLookUpIsNotKept(t *testing.T) {
 			if v := load(t, c, says("newer")); v != "new" {
 				t.Errorf("%s: nothing is kept", v)
 			}
-			since := c.Begin()
+			since := c.Begin(1)
 			change()
 			c.Put(1, "of before the change", since)
+			if v, ok := c.Get(1); ok {
+				t.Errorf("%s was kept", v)
+			}
+			load(t, c, says("before a change of one's own"))
+			since = c.Begin(1)
+			change()
+			c.Put(1, "after it, or of before the other one", since)
 			if v, ok := c.Get(1); ok {
 				t.Errorf("%s was kept", v)
 			}

@@ -66,8 +66,13 @@ servers:
 // newServer prepares a server with its data in dir. storage is YAML.
 func newServer(t *testing.T, program, dir, storage string) *server {
 	t.Helper()
+	return configured(t, program, fmt.Sprintf(configuration, dir, storage))
+}
+
+func configured(t *testing.T, program, yaml string) *server {
+	t.Helper()
 	s := &server{program: program, config: filepath.Join(t.TempDir(), "parley.yaml"), up: make(chan struct{})}
-	if err := os.WriteFile(s.config, fmt.Appendf(nil, configuration, dir, storage), 0o600); err != nil {
+	if err := os.WriteFile(s.config, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -166,6 +171,8 @@ func (s *server) account(ctx context.Context, user string) error {
 	}
 	return nil
 }
+
+func (s *server) refused() []string { return s.log.refused() }
 
 // environment is ours without the variables that configure a server or a test.
 func environment() []string {

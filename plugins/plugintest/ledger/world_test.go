@@ -44,7 +44,7 @@ const (
 // world is a server with its people and their book.
 type world struct {
 	t      *testing.T
-	server *server
+	server house
 	book   *book
 	seed   uint64
 	tasks  sync.WaitGroup
@@ -52,8 +52,18 @@ type world struct {
 	cancel context.CancelFunc
 }
 
+// house is what serves a world.
+type house interface {
+	start() error
+	account(ctx context.Context, user string) error
+	// address waits until there is a door.
+	address(ctx context.Context) (string, error)
+	// refused are the ids of the messages that it says it has not stored.
+	refused() []string
+}
+
 // newWorld starts the server, makes the accounts, and lets everybody talk.
-func newWorld(t *testing.T, s *server, seed uint64) *world {
+func newWorld(t *testing.T, s house, seed uint64) *world {
 	t.Helper()
 	if err := s.start(); err != nil {
 		t.Fatal(err)
@@ -248,7 +258,7 @@ func (w *world) settle() verdict {
 			devices[p.user] = append(devices[p.user], p.user+"/"+r)
 		}
 	}
-	for _, oid := range w.server.log.refused() {
+	for _, oid := range w.server.refused() {
 		w.book.refusedOnce(oid)
 	}
 	return w.book.audit(devices)
@@ -330,7 +340,7 @@ func (c *client) history(ctx context.Context) error {
 			after = "<after>" + after + "</after>"
 		}
 		id := "page" + strconv.Itoa(page)
-		err := c.conn.Send("<iq type='set' id='" + id + "'><query xmlns='" + nsArchive + "'><set xmlns='http://jabber.org/protocol/rsm'><max>250</max>" + after + "</set></query></iq>")
+		err := c.send([]outgoing{{raw: "<iq type='set' id='" + id + "'><query xmlns='" + nsArchive + "'><set xmlns='http://jabber.org/protocol/rsm'><max>250</max>" + after + "</set></query></iq>"}})
 		if err != nil {
 			return err
 		}

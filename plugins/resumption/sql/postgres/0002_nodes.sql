@@ -4,7 +4,9 @@
 -- node has told its contacts that it has gone. span 0: it has ended at away.
 ALTER TABLE resumption ADD COLUMN node text NOT NULL DEFAULT '';
 ALTER TABLE resumption ADD COLUMN buried bigint NOT NULL DEFAULT 0;
+CREATE INDEX resumption_account ON resumption (account);
 
 -- +goose Down
+DROP INDEX resumption_account;
 ALTER TABLE resumption DROP COLUMN buried;
 ALTER TABLE resumption DROP COLUMN node;
