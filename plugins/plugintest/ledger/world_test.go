@@ -127,7 +127,7 @@ type device struct {
 const (
 	tick     = 10 * time.Millisecond // between bursts
 	maxBurst = 4
-	window   = 24                     // messages that may be unacknowledged
+	window   = 24                     // messages that may be unanswered
 	retry    = 50 * time.Millisecond  // after a login that failed
 	moment   = 300 * time.Millisecond // of being here, or away, on average
 )
@@ -221,7 +221,7 @@ func (d *device) talk() error {
 		return nil
 	default:
 	}
-	if !d.sends || len(d.waiting) >= window {
+	if !d.sends || d.open() >= window {
 		return nil
 	}
 	var burst []outgoing
