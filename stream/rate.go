@@ -113,8 +113,9 @@ type party struct {
 	origin  netip.Prefix
 }
 
-// paces are those that streams share. One stays until it has surely
-// recovered from its last stream, so that a new connection is no new allowance.
+// paces are those that streams share. One stays until it has surely recovered
+// from its last stream, so that a new connection is no new allowance. A timer
+// that waits for that holds them, so they are no part of the Server.
 type paces struct {
 	mu  sync.Mutex
 	all map[party]*shared

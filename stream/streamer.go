@@ -67,7 +67,7 @@ type Server struct {
 	retired   plugins.Retired // tables that may still be run in
 	sessions  sessionTable
 	conns     connSet
-	paces     paces
+	paces     *paces
 	lastID    atomic.Uint64
 
 	resumes resumeTable
@@ -118,7 +118,7 @@ func (s *Server) poller(c *Conn) *poller {
 }
 
 func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.Server, error) {
-	s := &Server{env: env, cfg: *defaults(), log: env.Log, links: links, jids: jid.NewCache(1 << 16)}
+	s := &Server{env: env, cfg: *defaults(), paces: &paces{}, log: env.Log, links: links, jids: jid.NewCache(1 << 16)}
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}

@@ -39,6 +39,7 @@ func (w *world) sendAll(attacks []attack) {
 	_ = w.Account(w.ctx, "mallory", secret)
 	var work sync.WaitGroup
 	for i, a := range attacks {
+		bytes := strings.ReplaceAll(a.bytes, "$BOB", w.bob.JID.String()) // once: its memory is not the server's
 		for j := range each {
 			work.Go(func() {
 				p, err := dialPeer(w.Door("c2s"))
@@ -56,7 +57,7 @@ func (w *world) sendAll(attacks []attack) {
 					w.Errorf("%s: %v", a.name, err)
 					return
 				}
-				_ = p.say(strings.ReplaceAll(a.bytes, "$BOB", w.bob.JID.String())) // it may end before everything is written
+				_ = p.say(bytes) // it may end before everything is written
 				w.ended(a, p)
 			})
 		}
