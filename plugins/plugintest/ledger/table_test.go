@@ -28,9 +28,8 @@ something breaks. Afterwards everybody fetches what waits and reads the archive,
 - **lost**: acknowledged and not in both archives, or never received
 - **duplicated**: came to a device more than once, under the same stanza-id; another stanza-id fails the test
 - **reordered**: not in the order it was sent, for each sender and recipient, in an archive or on a device
-- **late**: reordered on one device alone: sent again, received by another device of the account too, and delivered to this one after
-  newer messages. Fails the test. Seen once (Postgres, server killed): a message that the archive knew was routed once more when it was
-  sent again; it is not any more (plugins/archive/testdata/resent-order.txtar)
+- **late**: got by a device after newer messages of the same sender, though archives are in order. Fails the test, but for "NATS restarted": what
+  waits in the database while nodes do not hear each other is overtaken by what its sender, who has moved to the recipient's node, says there
 - **refused**: answered with ` + "`<resource-constraint/>`" + `, for now
 - **recovery**: until the next message is acknowledged; after a kill from the kill on, else from the moment the fault is over. But for
   the kill the server is never started again.
