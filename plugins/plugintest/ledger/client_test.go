@@ -178,19 +178,6 @@ func (c *client) send(list []outgoing) error {
 	return c.conn.Send(b.String())
 }
 
-// open is how many messages have neither been acknowledged nor refused: what is
-// refused is acknowledged when the database is back.
-func (c *client) open() (n int) {
-	c.book.mu.Lock()
-	defer c.book.mu.Unlock()
-	for _, o := range c.waiting {
-		if e := c.book.entries[o.oid]; e == nil || !e.refused {
-			n++
-		}
-	}
-	return n
-}
-
 // covered takes what the server has acknowledged off the list.
 func (c *client) covered(h string) error {
 	n, err := strconv.ParseUint(h, 10, 32)

@@ -129,6 +129,9 @@ func refused(w *world, m mark) {
 func killDatabase(p *postgres) fault {
 	return func(w *world, random *mrand.Rand) time.Time {
 		after(random, time.Second)
+		// Somebody has to be able to speak: what was refused before fills windows
+		// until it is acknowledged.
+		w.progress("talk before the fault", w.book.now(), 2*window)
 		m := w.book.now()
 		p.kill()
 		refused(w, m)

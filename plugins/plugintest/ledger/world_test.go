@@ -127,8 +127,7 @@ type device struct {
 const (
 	tick     = 10 * time.Millisecond // between bursts
 	maxBurst = 4
-	window   = 24                     // messages that may be unanswered
-	patient  = 8                      // times as many may be unacknowledged: a small disk is not filled for good
+	window   = 24                     // messages that may be unacknowledged
 	retry    = 50 * time.Millisecond  // after a login that failed
 	moment   = 300 * time.Millisecond // of being here, or away, on average
 )
@@ -222,7 +221,7 @@ func (d *device) talk() error {
 		return nil
 	default:
 	}
-	if !d.sends || d.open() >= window || len(d.waiting) >= patient*window {
+	if !d.sends || len(d.waiting) >= window {
 		return nil
 	}
 	var burst []outgoing
