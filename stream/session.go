@@ -374,6 +374,26 @@ func (s *Session) evict(ctx context.Context, se *stanza.StreamError) {
 	s.end(ctx)
 }
 
+// retire ends the session for one that takes its address elsewhere: when
+// everything that its client has sent is done, so that nothing of it comes behind
+// what the client sends there, or sends again.
+func (s *Session) retire(ctx context.Context, se *stanza.StreamError) {
+	s.mu.Lock()
+	c := s.conn
+	if c == nil {
+		c = s.left
+	}
+	s.mu.Unlock()
+	if c != nil {
+		c.abort(se)
+		c.tr.Close(0)
+		limit := time.NewTimer(takeoverWait)
+		defer limit.Stop()
+		_ = waitFor(ctx, limit, c.left) && waitFor(ctx, limit, s.settled())
+	}
+	s.end(ctx)
+}
+
 // survives reports whether the session can outlive its connection.
 func (s *Session) survives() bool {
 	if s == nil {

@@ -417,7 +417,7 @@ func (s *Server) deliverOne(e *channel.Envelope, touched []*Session) (out []*Ses
 			why := &stanza.StreamError{Condition: stanza.StreamCondition(e.Reason)}
 			switch {
 			case ok && e.AtOnce:
-				s.later(func(ctx context.Context) { sess.evict(ctx, why) })
+				s.later(func(ctx context.Context) { sess.retire(ctx, why) })
 			case ok:
 				sess.closeWith(why)
 			}

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -88,14 +87,11 @@ func play(t *testing.T, o *outcome, s house, seed uint64, f fault) {
 		}
 	}
 	o.verdict = w.settle()
-	if o.fault == natsRestarted {
-		devices := func(s string) bool { return !strings.HasPrefix(s, "the archive of ") }
-		n := len(o.reordered)
-		o.reordered = slices.DeleteFunc(o.reordered, devices)
-		o.late = n - len(o.reordered)
+	if o.database == severalNodes {
+		o.excuse(t)
 	}
 	t.Logf("%s, %s: %d rounds, %d sent, %d acked, %d refused, %d repeated, %d late, %d resumed, recovery median %v", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused, o.duplicates, o.late, w.book.resumptions(), median(o.recovery))
-	if o.bad() {
+	if o.bad() && (o.database != severalNodes || len(o.lost)+len(o.reordered)+len(o.wrong) > 0) {
 		t.Errorf("lost %s\nreordered %s\nwrong %s", some(o.lost), some(o.reordered), some(o.wrong))
 	}
 }

@@ -28,7 +28,7 @@ something breaks. Afterwards everybody fetches what waits and reads the archive,
 - **lost**: acknowledged and not in both archives, or never received
 - **duplicated**: came to a device more than once, under the same stanza-id; another stanza-id fails the test
 - **reordered**: not in the order it was sent, for each sender and recipient, in an archive or on a device
-- **late**: got by a device after newer messages of the same sender, though archives are in order. Fails the test, but for "NATS restarted": what
+- **late**: got by a device after newer messages of the same sender, though archives are in order. Fails the test, but with several nodes: what
   waits in the database while nodes do not hear each other is overtaken by what its sender, who has moved to the recipient's node, says there
 - **refused**: answered with ` + "`<resource-constraint/>`" + `, for now
 - **recovery**: until the next message is acknowledged; after a kill from the kill on, else from the moment the fault is over. But for
