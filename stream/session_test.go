@@ -17,16 +17,19 @@ import (
 	"parley/stream/sasl"
 )
 
-// serve starts the connection's reader.
-func serve(c *Conn) { go c.live(context.Background()) }
+// serve starts the connection's reader; over is closed when it is through with
+// everything, the session's end with it.
+func serve(c *Conn) (over <-chan struct{}) {
+	done := make(chan struct{})
+	go func() { defer close(done); c.live(context.Background()) }()
+	return done
+}
 
-// cut ends the connection as a broken network does, and waits until the
-// session knows.
-func cut(c *Conn, p *pipe) {
+// cut ends the connection as a broken network does, and waits until its session
+// knows and has told the house.
+func cut(p *pipe, over <-chan struct{}) {
 	p.Close(0)
-	<-c.left
-	c.session.telling.Lock() // detach has told the house
-	defer c.session.telling.Unlock()
+	<-over
 }
 
 // resume resumes on a new connection and opens it.
@@ -41,11 +44,11 @@ func TestRule58Resume(t *testing.T) {
 	h := newHouse(t, nil)
 	c, p := h.bound(t, "a")
 	id := enable(t, c, p)
-	serve(c)
+	over := serve(c)
 	p.in <- []byte("<stream:stream to='localhost' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>")
 	h.message(c.session, "1")
 	h.message(c.session, "2")
-	cut(c, p)
+	cut(p, over)
 	h.message(c.session, "3")
 	c2, p2 := resume(t, h, id, 1)
 	want(t, p2.read(), "<resumed xmlns='urn:xmpp:sm:3' previd='"+id+"' h='0'/><message id='2'/><message id='3'/>")
@@ -123,10 +126,10 @@ func testResumeWaits(t *testing.T) {
 	h := newHouse(t, nil)
 	c, p := h.bound(t, "a")
 	id := enable(t, c, p)
-	serve(c)
+	over := serve(c)
 	h.hold = true
 	mustSay(t, c, "<message/>")
-	cut(c, p)
+	cut(p, over)
 	c2, p2 := h.login()
 	done := make(chan error)
 	go func() { done <- say(c2, "<resume xmlns='urn:xmpp:sm:3' previd='"+id+"' h='0'/>") }()
@@ -145,8 +148,8 @@ func TestRule58Window(t *testing.T) {
 	h := newHouse(t, nil)
 	c, p := h.bound(t, "a")
 	id := enable(t, c, p)
-	serve(c)
-	cut(c, p)
+	over := serve(c)
+	cut(p, over)
 	stamp := h.clock.Now().UnixMicro()
 	h.send1(c.session, channel.Envelope{Raw: []byte("<message id='1'/>"), Pending: 7})
 	h.send1(c.session, channel.Envelope{Raw: []byte("<presence/>"), Class: channel.Presence})
@@ -180,8 +183,8 @@ func TestFault5AwayTooLong(t *testing.T) {
 	h := newHouse(t, nil)
 	c, p := h.bound(t, "a")
 	id := enable(t, c, p)
-	serve(c)
-	cut(c, p)
+	over := serve(c)
+	cut(p, over)
 	n := awayFactor*h.cfg.Resumption.Unacked + 3
 	for i := range n {
 		h.message(c.session, fmt.Sprint(i))
@@ -200,7 +203,7 @@ func TestFault5SlowReaderDetached(t *testing.T) {
 	h := newHouse(t, nil)
 	c, p := h.bound(t, "a")
 	id := enable(t, c, p)
-	serve(c)
+	over := serve(c)
 	p.stuck = true
 	n := h.cfg.Resumption.Unacked + 1
 	for i := range n {
@@ -210,7 +213,7 @@ func TestFault5SlowReaderDetached(t *testing.T) {
 	if !p.closed {
 		t.Fatal("still connected")
 	}
-	<-c.left
+	<-over
 	_, p2 := resume(t, h, id, 0)
 	if got := strings.Count(p2.read(), "<message"); got != n {
 		t.Fatalf("%d of %d sent again", got, n)
@@ -222,13 +225,13 @@ func TestFault5SlowReaderDetached(t *testing.T) {
 func TestFault5SlowReaderClosed(t *testing.T) {
 	h := newHouse(t, nil)
 	c, p := h.bound(t, "a")
-	serve(c)
+	over := serve(c)
 	p.stuck = true
 	for i := range 400 {
 		h.message(c.session, fmt.Sprint(i))
 	}
 	h.errands.wait()
-	<-c.left
+	<-over
 	written := strings.Count(p.read(), "<message")
 	if back := len(h.sent(channel.Undelivered)); written == 0 || back == 0 || written+back != 400 {
 		t.Fatalf("%d written, %d handed back", written, back)

@@ -31,6 +31,7 @@ type book struct {
 	every   atomic.Int64 // a time.Duration
 
 	records  sync.Map // Conn number → *record
+	keys     sync.Map // stream.Key → *record
 	count    atomic.Int64
 	wake     chan struct{}
 	flushing sync.Mutex // one flush at a time
@@ -50,23 +51,24 @@ type record struct {
 	span  time.Duration
 	epoch int64
 
-	mu     sync.Mutex
-	seq    uint64 // what the house has handled
-	stored uint64 // what the row says, as far as is known
-	there  bool   // the row is in the table
-	stale  bool   // the row may have to say more than another h
-	edits  uint64 // of away, last and sent
-	row    image  // what the row was made of
-	trying image  // of the one that a batch is committing
-	busy   int    // commits of batches under way
-	queued bool   // in book.dirty
-	paused bool   // Pause was called: the Unbind follows
-	away   time.Time
-	last   *sessions.Entry  // Paused: what it was
-	sent   *stream.Outbound // Paused: what goes into the row
-	gone   bool             // ended: the row goes
-	paired bool             // the account has, or had, another session beside it
-	waits  bool             // of an earlier process, and its client has not come yet
+	mu      sync.Mutex
+	seq     uint64 // what the house has handled
+	stored  uint64 // what the row says, as far as is known
+	there   bool   // the row is in the table
+	stale   bool   // the row may have to say more than another h
+	edits   uint64 // of away, last and sent
+	row     image  // what the row was made of
+	trying  image  // of the one that a batch is committing
+	busy    int    // commits of batches under way
+	queued  bool   // in book.dirty
+	paused  bool   // Pause was called: the Unbind follows
+	away    time.Time
+	last    *sessions.Entry  // Paused: what it was
+	sent    *stream.Outbound // Paused: what goes into the row
+	gone    bool             // ended: the row goes
+	leaving chan struct{}    // closed when the session has ended or is paused; nil: nobody waits
+	paired  bool             // the account has, or had, another session beside it
+	waits   bool             // of an earlier process, and its client has not come yet
 }
 
 // image tells rows apart: what they were made of. The zero value is none.
@@ -103,10 +105,12 @@ func (b *book) Begin(l stream.Lasting) {
 
 func (b *book) add(r *record) {
 	b.records.Store(r.ref.Conn, r)
+	b.keys.Store(r.key, r)
 	b.count.Add(1)
 }
 
 func (b *book) remove(r *record) {
+	b.keys.CompareAndDelete(r.key, r)
 	if _, had := b.records.LoadAndDelete(r.ref.Conn); had {
 		b.count.Add(-1)
 	}
@@ -168,6 +172,10 @@ func (b *book) with(ref sessions.Ref, f func(*record)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(r)
+	if r.leaving != nil && (r.gone || r.paused) {
+		close(r.leaving)
+		r.leaving = nil
+	}
 	r.stale = true
 	b.mark(r)
 }
@@ -263,7 +271,7 @@ func (b *book) write(r *record, w *storage.WriteSet, s writes) (row image, added
 	if r.sent != nil {
 		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent.Rows)
 	}
-	w.Add(s.row, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node)
+	w.Add(s.row, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node, toInt(r.paused))
 	return row, true
 }
 

@@ -66,7 +66,7 @@ func (d *desk) write() {
 // row is what the next process would find.
 func (d *desk) row() left {
 	d.t.Helper()
-	all, err := storage.All(d.t.Context(), d.db, scanLeft, `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried FROM resumption`)
+	all, err := storage.All(d.t.Context(), d.db, scanLeft, selectLeft)
 	if err != nil || len(all) != 1 {
 		d.t.Fatalf("%d rows, %v", len(all), err)
 	}
@@ -145,6 +145,32 @@ func TestPausedSessionsOutliveTheStreamer(t *testing.T) {
 		}
 		if d.row().Sent == nil {
 			d.t.Error("what was sent is not known")
+		}
+	})
+}
+
+// While the node that has a session lives, another one has it when that one has
+// let it go and not before: else both would go on with it.
+func TestRule58ALivingNodeKeepsItsSession(t *testing.T) {
+	eachDesk(t, func(d *desk) {
+		key, account := stream.Key{1}, d.ref.JID.Bare()
+		if l, err := takeOne(t.Context(), d.db, key, account, "m", true); err != nil || l != nil {
+			t.Fatalf("taken from a node that has it: %+v, %v", l, err)
+		}
+		left := d.heldBy(key).left()
+		select {
+		case <-left:
+			t.Fatal("let go")
+		default:
+		}
+		d.Pause(d.ref, nil)
+		<-left
+		d.write()
+		if l, err := takeOne(t.Context(), d.db, key, account, "m", true); err != nil || l == nil || l.Over {
+			t.Fatalf("not taken: %+v, %v", l, err)
+		}
+		if l := d.row(); l.given {
+			t.Fatal("the one who has it now has let it go")
 		}
 	})
 }

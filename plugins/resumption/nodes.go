@@ -35,13 +35,13 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream
 	limited, cancel := context.WithTimeout(ctx, surrenderLimit)
 	defer cancel()
 	// Also when there is no row: the first one may not be written yet.
-	if err := b.env.Notices.Tell(limited, topicSurrender, hex.EncodeToString(k[:])+" "+account.String()); err != nil {
-		if node == "" || b.env.Notices.Alive(node) { // it may go on with the session: the client begins anew
-			b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", node, "err", err)
-			return nil, nil
-		}
+	err = b.env.Notices.Tell(limited, topicSurrender, hex.EncodeToString(k[:])+" "+account.String())
+	lives := node == "" || b.env.Notices.Alive(node)
+	if err != nil && lives { // it may go on with the session: the client begins anew
+		b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", node, "err", err)
+		return nil, nil
 	}
-	l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node)
+	l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node, lives)
 	if err != nil || l == nil {
 		return nil, err
 	}
@@ -108,10 +108,44 @@ func (b *book) surrender(text string) {
 		return
 	}
 	copy(k[:], raw)
+	r := b.heldBy(k)
+	if r == nil || r.ref.JID.Bare() != account {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), surrenderLimit)
 	defer cancel()
-	front.Surrender(ctx, k, account) // it may have just ended, and that is not written yet
+	front.Surrender(ctx, k, account)
+	// It may be ending by itself.
+	select {
+	case <-r.left():
+	case <-ctx.Done():
+		return // it stays: its row does not say that it is given
+	}
 	if err := b.flush(ctx); err != nil {
 		b.env.Log.Error("a session that goes to another node is not written down", "err", err)
 	}
+}
+
+// heldBy returns the record of the session that has the key, nil: none is here.
+func (b *book) heldBy(k stream.Key) *record {
+	if v, ok := b.keys.Load(k); ok {
+		return v.(*record)
+	}
+	return nil
+}
+
+// left is closed when the session has ended, or is paused.
+func (r *record) left() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := make(chan struct{})
+	switch {
+	case r.gone || r.paused:
+		close(c)
+	case r.leaving != nil:
+		return r.leaving
+	default:
+		r.leaving = c
+	}
+	return c
 }

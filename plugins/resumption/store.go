@@ -19,8 +19,8 @@ import (
 var (
 	writeRow = storage.Stmt{
 		Name: "resumption.write",
-		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue, node) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-ON CONFLICT (id) DO UPDATE SET h = excluded.h, away = excluded.away, state = excluded.state, alone = excluded.alone, acked = excluded.acked, queue = excluded.queue
+		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue, node, given) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+ON CONFLICT (id) DO UPDATE SET h = excluded.h, away = excluded.away, state = excluded.state, alone = excluded.alone, acked = excluded.acked, queue = excluded.queue, given = excluded.given
 WHERE resumption.epoch = excluded.epoch AND resumption.h <= excluded.h`,
 		Idempotent: true,
 	}
@@ -34,13 +34,14 @@ WHERE resumption.epoch = excluded.epoch AND resumption.h <= excluded.h`,
 	// whatever has been written since.
 	guardRow = storage.Stmt{
 		Name: "resumption.guarded",
-		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue, node) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue, node, given) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 ON CONFLICT (id) DO UPDATE SET h = CASE WHEN resumption.h < excluded.h THEN excluded.h ELSE resumption.h END,
 	away = CASE WHEN resumption.h <= excluded.h THEN excluded.away ELSE resumption.away END,
 	state = CASE WHEN resumption.h <= excluded.h THEN excluded.state ELSE resumption.state END,
 	alone = CASE WHEN resumption.h <= excluded.h THEN excluded.alone ELSE resumption.alone END,
 	acked = CASE WHEN resumption.h <= excluded.h THEN excluded.acked ELSE resumption.acked END,
-	queue = CASE WHEN resumption.h <= excluded.h THEN excluded.queue ELSE resumption.queue END
+	queue = CASE WHEN resumption.h <= excluded.h THEN excluded.queue ELSE resumption.queue END,
+	given = CASE WHEN resumption.h <= excluded.h THEN excluded.given ELSE resumption.given END
 WHERE resumption.epoch = excluded.epoch`,
 		Idempotent: true, Must: true,
 	}
@@ -95,11 +96,15 @@ func decodeQueue(b []byte) (rows []int64, err error) {
 	return rows, nil
 }
 
+// selectLeft selects what scanLeft reads.
+const selectLeft = `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried, given FROM resumption`
+
 // left is a row of an earlier process.
 type left struct {
 	stream.Lasting
 	id    int64
 	epoch int64
+	given bool  // its node lets another one have it
 	err   error // why it cannot go on
 }
 
@@ -109,11 +114,11 @@ type left struct {
 // an orderly stop holds once.
 func takeAll(ctx context.Context, db storage.DB, node string, alone bool) (list []left, err error) {
 	err = db.Tx(ctx, func(tx storage.Tx) error {
-		list, err = storage.All(ctx, tx, scanLeft, `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried FROM resumption WHERE node = $1 OR $2 = 1`, node, toInt(alone))
+		list, err = storage.All(ctx, tx, scanLeft, selectLeft+` WHERE node = $1 OR $2 = 1`, node, toInt(alone))
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, node = $1 WHERE node = $1 OR $2 = 1`, node, toInt(alone))
+		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, node = $1 WHERE node = $1 OR $2 = 1`, node, toInt(alone))
 		return err
 	})
 	if err != nil {
@@ -144,12 +149,17 @@ func nodeOf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (
 	return node, nil
 }
 
-// takeOne makes one row this node's, as takeAll does.
-func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, node string) (l *left, err error) {
+// takeOne makes one row this node's, as takeAll does; of a node that is there
+// (asked) only what that one has let go. nil: there is none, or none to be had.
+func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, node string, asked bool) (l *left, err error) {
 	err = db.Tx(ctx, func(tx storage.Tx) error {
-		list, err := storage.All(ctx, tx, scanLeft, `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String())
+		l = nil
+		list, err := storage.All(ctx, tx, scanLeft, selectLeft+` WHERE id = $1 AND account = $2`, idOf(k), account.String())
 		if err != nil || len(list) == 0 || list[0].Key != k {
 			return err
+		}
+		if asked && !list[0].given {
+			return nil
 		}
 		l = &list[0]
 		var rows int
@@ -157,7 +167,7 @@ func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, 
 			return err
 		}
 		l.Over = l.Over || rows > 1
-		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, node = $2 WHERE id = $1`, l.id, node)
+		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, node = $2 WHERE id = $1`, l.id, node)
 		return err
 	})
 	if err != nil {
@@ -175,12 +185,13 @@ func toInt(yes bool) int64 {
 
 func scanLeft(row storage.Row) (l left, err error) {
 	var key, state, queue []byte
-	var h, span, away, alone, buried int64
+	var h, span, away, alone, buried, given int64
 	var acked *int64
-	if err := row.Scan(&l.id, &key, &l.epoch, &h, &span, &away, &state, &alone, &acked, &queue, &buried); err != nil {
+	if err := row.Scan(&l.id, &key, &l.epoch, &h, &span, &away, &state, &alone, &acked, &queue, &buried, &given); err != nil {
 		return l, err
 	}
 	l.epoch++
+	l.given = given == 1 || span == 0
 	if len(key) != len(l.Key) {
 		l.err = errDamaged
 		return l, nil
