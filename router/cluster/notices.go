@@ -68,6 +68,25 @@ func (n *Node) Tell(ctx context.Context, topic, key string) error {
 	}
 }
 
+// Order is Tell for one node, which has to be there.
+func (n *Node) Order(ctx context.Context, node, topic, key string) error {
+	ctx, cancel := context.WithTimeout(ctx, noticeWait)
+	defer cancel()
+	done := make(chan error, 1)
+	err := n.bus.Send(ctx, node, portNotices, encodeNotice(topic, key), func(err error) { done <- err })
+	if err == nil {
+		select {
+		case err = <-done:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s does not answer: %w", node, err)
+	}
+	return nil
+}
+
 func encodeNotice(topic, key string) []byte {
 	b := binary.AppendUvarint(nil, uint64(len(topic)))
 	return append(append(b, topic...), key...)

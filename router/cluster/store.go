@@ -187,8 +187,8 @@ func place(node string, all []known) (int, error) {
 }
 
 // drain reports whether the life is not over.
-func (s *store) drain(ctx context.Context, me Member) (bool, error) {
-	n, err := s.db.Exec(ctx, `UPDATE cluster_node SET draining = true WHERE node = $1 AND incarnation = $2 AND NOT ended`, me.Node, int64(me.Incarnation))
+func (s *store) drain(ctx context.Context, me Member, is bool) (bool, error) {
+	n, err := s.db.Exec(ctx, `UPDATE cluster_node SET draining = $3 WHERE node = $1 AND incarnation = $2 AND NOT ended`, me.Node, int64(me.Incarnation), is)
 	return n > 0, err
 }
 
