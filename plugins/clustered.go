@@ -47,7 +47,11 @@ func (h *Host) enter(ctx context.Context, all []Plugin) error {
 		NATS:     nats.Options{URLs: c.URLs, Cluster: c.Prefix, TLS: t, Credentials: c.Credentials},
 		Registry: h.sessions, Clock: h.opt.Clock, Log: h.opt.Log, Metrics: h.opt.Metrics,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	h.node.On(topicDrain, h.ordered)
+	return nil
 }
 
 // reachable are the Servers of this node; in a cluster they must be such that

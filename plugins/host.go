@@ -48,6 +48,8 @@ type Host struct {
 	overlay  overlayStore
 	keys     *atrest.Rotation
 	node     *cluster.Node // nil: alone
+	drainage drainage
+	since    time.Time
 	watch    sync.WaitGroup
 	left     chan struct{} // closed when the node leaves the cluster
 
@@ -79,7 +81,7 @@ type running struct {
 // New migrates the database and makes every Server and component that the
 // configuration asks for. Nothing runs yet.
 func New(ctx context.Context, o Options) (*Host, error) {
-	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), left: make(chan struct{}), overlay: overlayStore{o.DB}}
+	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), left: make(chan struct{}), overlay: overlayStore{o.DB}, since: o.Clock.Now()}
 	sorted, err := byRequirement(o.Plugins)
 	if err != nil {
 		return nil, err
@@ -220,11 +222,12 @@ func (h *Host) Start(ctx context.Context) error {
 // Fatal delivers the error of a Server that ended by itself.
 func (h *Host) Fatal() <-chan error { return h.fatal }
 
-// Stop drains: Servers end in the opposite order of their start, the streamer
-// first, so that what clients have sent is still handled; then components stop.
+// Stop drains: clients go to other nodes, if there are any; Servers end in the
+// opposite order of their start, the streamer first, so that what clients have
+// sent is still handled; then components stop.
 func (h *Host) Stop(ctx context.Context) error {
 	h.keys.Stop()
-	var errs []error
+	errs := []error{h.moveOut(ctx)}
 	for _, r := range slices.Backward(h.servers) {
 		errs = append(errs, r.halt(ctx))
 		// Whoever still sends to it must not wait for a stage that never comes

@@ -17,6 +17,7 @@ import (
 //	                   forget (Stored), and no h goes beyond that
 //	lost, resumed      Away, Sync
 //	the server stops   Pause, then Unbind with system-shutdown
+//	a node drains      the same, then Offer (drain.go)
 //	the server starts  Restore: what was left goes on without a connection, and
 //	                   waits for its client as any session does that lost its own
 //	ended              the Unbind says it
@@ -31,13 +32,18 @@ type Resumptions interface {
 	Sync(context.Context, sessions.Ref) error
 	// Pause notes what the next process has to know. The Unbind follows.
 	Pause(sessions.Ref, *Outbound)
+	// Moves reports whether another node could go on with the session.
+	Moves(sessions.Ref) bool
+	// Offer lets another node go on with a session that was paused: one of them
+	// calls Registrar.Adopt. It returns when they know.
+	Offer(ctx context.Context, k Key, account jid.JID) error
 	// Restore returns what earlier processes have left. Adopt follows for
 	// each of them.
 	Restore(context.Context) ([]Lasting, error)
 	// Take makes a session of another node this one's: that node, if it is
-	// there, ends it first (Registrar.Surrender). nil: the account has none of
-	// that key. Adopt follows.
-	Take(ctx context.Context, k Key, account jid.JID) (*Lasting, error)
+	// there, ends it first (Registrar.Surrender). offered: only one that it has
+	// let go already. nil: the account has none of that key. Adopt follows.
+	Take(ctx context.Context, k Key, account jid.JID, offered bool) (*Lasting, error)
 	// Adopt goes on with a session under a new number.
 	Adopt(Key, sessions.Ref)
 	// End drops a session that the house does not know. Others end by Unbind.
@@ -99,12 +105,12 @@ func (s *Server) reviveOrEnd(ctx context.Context, k Resumptions, r Lasting, now 
 }
 
 // fetch brings a session that another node has, or had, to this one.
-func (s *Server) fetch(ctx context.Context, key Key, account jid.JID) {
+func (s *Server) fetch(ctx context.Context, key Key, account jid.JID, offered bool) {
 	k := s.table.Load().resumptions
 	if k == nil {
 		return
 	}
-	l, err := k.Take(ctx, key, account)
+	l, err := k.Take(ctx, key, account, offered)
 	switch {
 	case err != nil:
 		s.log.Warn("a session of another node cannot be had", "account", account.String(), "err", err)
@@ -241,7 +247,8 @@ func (s *Session) pause(k Resumptions) bool {
 	s.srv.sessions.remove(s.ref.Conn)
 	s.srv.resumes.remove(s.sm.key)
 	k.Pause(s.ref, out)
-	batch := []*channel.Envelope{{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load(), Reason: string(stanza.StreamSystemShutdown)}}
+	batch := s.detached() // what the client has taken must not come again elsewhere
+	batch = append(batch, &channel.Envelope{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load(), Reason: string(stanza.StreamSystemShutdown)})
 	for _, e := range back {
 		if e.Pending == 0 { // what is pending waits for this very session
 			batch = append(batch, e)

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ type Session struct {
 	unwritten []int64       // without stream management: rows the socket has not taken yet
 	room      chan struct{} // closed when the outbox has drained or the connection has changed; nil: nobody waits
 	caughtUp  chan struct{} // closed when everything received is durable; nil: nobody waits
+	leaving   bool          // it is on its way to another node
 	away      time.Time     // since when it hibernates
 	pinged    time.Time     // when a silent client without stream management was asked; zero: it was not
 }
@@ -183,6 +185,8 @@ func (s *Session) take(d delivery) bool {
 	case s.ended || s.broken:
 		s.srv.bounce(s.ref, d)
 		return false
+	case s.has(d):
+		return false
 	case s.opening:
 		s.early = append(s.early, d)
 		return false
@@ -191,6 +195,26 @@ func (s *Session) take(d delivery) bool {
 	}
 	s.release()
 	return s.put(d)
+}
+
+// has reports whether the client has been sent a row already that the house still
+// takes for pending, because it is not acknowledged or that is not known yet. When
+// the house looks once more for what waits it finds what is on its way as well,
+// so one of the two comes second. s.mu is held.
+func (s *Session) has(d delivery) bool {
+	row := d.row
+	if row == 0 || !d.solicited && (s.sm == nil || s.sm.replayed == 0) {
+		return false
+	}
+	is := func(d delivery) bool { return d.row == row }
+	switch {
+	case s.sm != nil && slices.ContainsFunc(s.sm.queue, is), slices.ContainsFunc(s.early, is), slices.Contains(s.unwritten, row):
+		return true
+	case s.srv.acks.holds(s.ref, row):
+		s.srv.acks.add(s.ref, row) // whoever brings it waits to hear of that
+		return true
+	}
+	return false
 }
 
 // put queues behind everything else; s.mu is held.
@@ -445,15 +469,22 @@ func (s *Session) end(ctx context.Context) {
 	s.mu.Unlock()
 	s.srv.sessions.remove(s.ref.Conn)
 	s.srv.resumes.forget(s)
-	var batch []*channel.Envelope
-	if rows := s.srv.acks.takeOf(s.ref); len(rows) > 0 { // on detach at the latest (design: Pending)
-		batch = append(batch, &channel.Envelope{Kind: channel.Acked, Session: s.ref, Rows: rows})
-	}
+	batch := s.detached()
 	batch = append(batch, &channel.Envelope{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load()})
 	batch = append(batch, back...)
 	if err := s.srv.send(ctx, batch...); err != nil {
 		s.srv.log.Error("session not unbound", "jid", s.ref.JID.String(), "err", err)
 	}
+}
+
+// detached tells which rows the client has taken: on detach at the latest (design:
+// Pending).
+func (s *Session) detached() []*channel.Envelope {
+	rows := s.srv.acks.takeOf(s.ref)
+	if len(rows) == 0 {
+		return nil
+	}
+	return []*channel.Envelope{{Kind: channel.Acked, Session: s.ref, Rows: rows}}
 }
 
 // leftovers are what the client was never known to have; s.mu is held.

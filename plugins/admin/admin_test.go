@@ -54,6 +54,11 @@ func (h *house) StopPlugin(_ context.Context, n string) error  { return h.note("
 func (h *house) Unset(_ context.Context, by, path string) ([]string, error) {
 	return []string{path}, h.note("unset %s by %s", path, by)
 }
+func (h *house) Cluster() plugins.Cluster { return plugins.Cluster{Node: "a", Alone: true, Held: true} }
+func (h *house) Drain(_ context.Context, node string, pace float64) error {
+	return h.note("drain %s %v", node, pace)
+}
+func (h *house) Undrain(_ context.Context, node string) error { return h.note("undrain %s", node) }
 func (h *house) Reload(context.Context) ([]plugins.ConfigChange, error) {
 	return nil, h.note("reload")
 }
@@ -110,6 +115,12 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/plugins/p/start", "", nil, 204, "start plugin p"},
 		{"POST", "/v1/config/reload", "", nil, 200, "reload"},
 		{"DELETE", "/v1/config/a.b", "", nil, 200, "unset a.b by juliet"},
+		{"GET", "/v1/nodes", "", nil, 200, ""},
+		{"POST", "/v1/nodes/a/drain", `{"pace":2.5}`, nil, 204, "drain a 2.5"},
+		{"POST", "/v1/nodes/a/drain", `{"pace":0}`, nil, 400, ""},
+		{"POST", "/v1/nodes/a/drain", `{"pace":1}`, fmt.Errorf("a: %w", plugins.ErrAlone), 409, "drain a 1"},
+		{"POST", "/v1/nodes/z/undrain", "", fmt.Errorf("%w: z", plugins.ErrNode), 404, "undrain z"},
+		{"POST", "/v1/nodes/a/undrain", "", nil, 204, "undrain a"},
 		{"GET", "/v1/nothing", "", nil, 404, ""},
 		{"GET", "/v1/components", "", nil, 200, ""},
 		{"GET", "/v1/status", "", nil, 200, ""},

@@ -39,7 +39,8 @@ type book struct {
 	mu       sync.Mutex
 	dirty    []*record
 	timer    bool
-	restored map[stream.Key]left // between Restore or Take and Adopt, which the streamer calls one after the other
+	taking   map[stream.Key]chan struct{} // closed when the session is here, or not to be had
+	restored map[stream.Key]left          // between Restore or Take and Adopt, which the streamer calls one after the other
 }
 
 // record is one session.
@@ -66,7 +67,7 @@ type record struct {
 	last    *sessions.Entry  // Paused: what it was
 	sent    *stream.Outbound // Paused: what goes into the row
 	gone    bool             // ended: the row goes
-	leaving chan struct{}    // closed when the session has ended or is paused; nil: nobody waits
+	leaving chan struct{}    // closed when gone, or with last; nil: nobody waits
 	paired  bool             // the account has, or had, another session beside it
 	waits   bool             // of an earlier process, and its client has not come yet
 }
@@ -75,9 +76,10 @@ type record struct {
 type image struct{ state, edits uint64 } // state is a hash
 
 func newBook(env plugins.Env) *book {
-	b := &book{env: env, seed: maphash.MakeSeed(), restored: map[stream.Key]left{}, wake: make(chan struct{}, 1)}
+	b := &book{env: env, seed: maphash.MakeSeed(), taking: map[stream.Key]chan struct{}{}, restored: map[stream.Key]left{}, wake: make(chan struct{}, 1)}
 	env.Sessions.Adopted(b.joined)
 	env.OnForget(topicSurrender, b.surrender)
+	env.OnForget(topicOffer, b.offered)
 	b.limit.Store(int64(defaults().Sessions))
 	b.every.Store(int64(defaults().Every))
 	return b
@@ -172,7 +174,7 @@ func (b *book) with(ref sessions.Ref, f func(*record)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(r)
-	if r.leaving != nil && (r.gone || r.paused) {
+	if r.leaving != nil && (r.gone || r.last != nil) {
 		close(r.leaving)
 		r.leaving = nil
 	}
@@ -344,6 +346,9 @@ func (b *book) Adopt(k stream.Key, ref sessions.Ref) {
 		return
 	}
 	b.add(&record{ref: ref, key: k, id: idOf(k), span: l.Window, epoch: l.epoch, seq: l.H, stored: l.H, there: true, away: l.Away, waits: true})
+	b.mu.Lock()
+	b.taken(k)
+	b.mu.Unlock()
 }
 
 // drop lets a row of an earlier process go.

@@ -136,17 +136,19 @@ func takeAll(ctx context.Context, db storage.DB, node string, alone bool) (list 
 	return list, nil
 }
 
-// nodeOf returns which node has the account's session of that key; "": none.
-func nodeOf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (node string, err error) {
+// nodeOf returns which node has the account's session of that key, "": none, and
+// whether it lets another one have it.
+func nodeOf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (node string, given bool, err error) {
 	var key []byte
-	err = db.QueryRow(ctx, `SELECT node, key FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String()).Scan(&node, &key)
+	var let int64
+	err = db.QueryRow(ctx, `SELECT node, key, given FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String()).Scan(&node, &key, &let)
 	switch {
 	case errors.Is(err, storage.ErrNoRows) || err == nil && !bytes.Equal(key, k[:]):
-		return "", nil
+		return "", false, nil
 	case err != nil:
-		return "", fmt.Errorf("session: %w", err)
+		return "", false, fmt.Errorf("session: %w", err)
 	}
-	return node, nil
+	return node, let == 1, nil
 }
 
 // takeOne makes one row this node's, as takeAll does; of a node that is there
