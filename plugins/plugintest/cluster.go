@@ -2,12 +2,15 @@ package plugintest
 
 import (
 	"context"
+	"errors"
 	"net"
 	"testing"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
+	"parley/plugins"
 	"parley/plugins/plugintest/script"
+	"parley/stream"
 )
 
 // clustered is what the nodes of a house are configured with besides.
@@ -32,6 +35,34 @@ func NATS(t testing.TB) string {
 		t.Fatal("NATS does not start")
 	}
 	return s.ClientURL()
+}
+
+// HostAt is the Host of a node, from 0.
+func (h *House) HostAt(i int) *plugins.Host { return h.node(i).host }
+
+// DoorAt is Door of a node; "": it is closed.
+func (h *House) DoorAt(i int, name string) string {
+	srv, ok := h.HostAt(i).Server(stream.Name)
+	if !ok {
+		return ""
+	}
+	return srv.(*stream.Server).Addresses()[name]
+}
+
+// RestartAt stops one node in order and starts it again.
+func (h *House) RestartAt(ctx context.Context, i int) error {
+	n := h.node(i)
+	if err := errors.Join(n.host.Stop(ctx), n.db.Close()); err != nil {
+		return err
+	}
+	n, err := h.startNode(ctx, i)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.nodes[i] = n
+	return nil
 }
 
 // Spread is a house of several nodes over which a script's clients are spread:
