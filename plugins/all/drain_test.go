@@ -237,7 +237,7 @@ func TestReliabilityDrainEndsWhatCannotMove(t *testing.T) {
 	befriend(juliet, phone)
 	desk := login(ctx, t, h, 0, "romeo", "desk", true)
 	phone.say("<message to='juliet@localhost' type='chat'><body>hello</body></message><r xmlns='urn:xmpp:sm:3'/>")
-	h1 := phone.next("a").Get("h")
+	phone.next("a") // it has read everything
 	phone.Close()
 	desk.Close()
 	if err := h.HostAt(0).Control().Drain(ctx, "node1", 1000); err != nil {
@@ -251,8 +251,8 @@ func TestReliabilityDrainEndsWhatCannotMove(t *testing.T) {
 	}
 	until(ctx, t, "an empty node", func() bool { n, _ := nodeOf(h, 1, "node1"); return n.Sessions == 0 })
 	_, el := phone.resume(h, 1, "romeo")
-	if el.Name.Local != "failed" || el.Get("h") != h1 {
-		t.Errorf("phone: %s, acknowledged was %s", el.Bytes(""), h1)
+	if el.Name.Local != "failed" || el.Get("h") != "4" { // a request, two presences, the message
+		t.Errorf("phone: %s", el.Bytes(""))
 	}
 }
 

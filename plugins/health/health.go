@@ -162,7 +162,7 @@ func (r *routes) check(ctx context.Context) error {
 	for _, name := range r.house.stopped() {
 		errs = append(errs, fmt.Errorf("server %s does not run", name))
 	}
-	if r.streams.Draining() {
+	if r.streams != nil && r.streams.Draining() {
 		errs = append(errs, errors.New("this node drains: clients go to others"))
 	}
 	return errors.Join(errs...)

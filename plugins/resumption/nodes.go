@@ -176,7 +176,7 @@ func (b *book) Offer(ctx context.Context, k stream.Key, account jid.JID) error {
 	return b.env.Notices.Tell(ctx, topicOffer, named(k, account))
 }
 
-// letGo waits until the house has let a session go, and its row says so.
+// letGo waits until a session has ended or is paused, and its row says so.
 func (b *book) letGo(ctx context.Context, r *record) error {
 	select {
 	case <-r.left():
@@ -268,13 +268,13 @@ func (b *book) heldBy(k stream.Key) *record {
 	return nil
 }
 
-// left is closed when the house has let the session go: it has ended, or is paused.
+// left is closed when the session has ended, or is paused.
 func (r *record) left() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := make(chan struct{})
 	switch {
-	case r.gone || r.last != nil:
+	case r.gone || r.paused:
 		close(c)
 	case r.leaving != nil:
 		return r.leaving
