@@ -142,7 +142,7 @@ func (h *Host) makeServers(all []Plugin) error {
 		if err != nil {
 			return fmt.Errorf("server %s: %w", p.Serve.Name, err)
 		}
-		l := newLink(d)
+		l := newLink(h.workers(p.Serve.Name, d))
 		if h.opt.Wrap != nil {
 			l.MessageChannel = h.opt.Wrap(l.MessageChannel)
 		}
@@ -165,9 +165,9 @@ func (h *Host) makeServers(all []Plugin) error {
 	return nil
 }
 
-func newLink(d Deployment) *link {
-	if d.Workers > 0 {
-		q := channel.NewQueue(d.Workers)
+func newLink(workers int) *link {
+	if workers > 0 {
+		q := channel.NewQueue(workers)
 		return &link{q, q, q.Close}
 	}
 	c := channel.NewInline()
@@ -175,14 +175,24 @@ func newLink(d Deployment) *link {
 }
 
 func (h *Host) out(server string) channel.MessageChannel {
-	l, ok := h.links[server]
+	l, here := h.links[server]
 	switch {
-	case !ok:
-		return nowhere{server}
-	case h.node != nil && server == streamer:
-		return h.node.Streamers(l)
+	case h.node != nil && server == streamer && !h.node.Front():
+		return h.node.Streamers(h.link(streamer))
+	case here:
+		return l
+	case h.node != nil && h.node.Front() && (server == parser || server == processor):
+		return h.node.ToCore(server)
 	}
-	return l
+	return nowhere{server}
+}
+
+// link is the channel to a Server of this process; nil: there is none.
+func (h *Host) link(server string) channel.MessageChannel {
+	if l, here := h.links[server]; here {
+		return l
+	}
+	return nil
 }
 
 // nowhere is the channel to a Server that this node does not run.
@@ -197,7 +207,7 @@ func (h *Host) env(name string, contracts map[string]any) Env {
 	return Env{
 		Node: h.opt.Node, Slot: h.slot(), Notices: h.notices(), Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
 		Log: h.opt.Log.With("component", name), Clock: h.opt.Clock, DB: h.opt.DB, AtRest: &h.keys.Vault, Metrics: h.opt.Metrics,
-		Sessions: h.sessions, contracts: contracts,
+		Sessions: h.sessions, Halves: h.halves(), contracts: contracts,
 	}
 }
 

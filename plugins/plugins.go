@@ -124,7 +124,34 @@ type Env struct {
 	Metrics   prometheus.Registerer // what is registered here goes with the component
 	Sessions  *sessions.Registry    // the node's replica of who is bound where
 	Notices   Notices               // reaches the features of other nodes; nil: this one is alone
+	Halves    Halves                // reaches the rest of the house, of which this process may have one half; nil: it is alone
 	contracts map[string]any
+}
+
+// Halves join the two parts of a feature when one is on a front (streamer,
+// parser) and the other on its core (processor, router). What concerns a session
+// and has its place among its stanzas is a channel.Note; this is for the rest.
+type Halves interface {
+	// Front reports whether this process has no processor: a core has it.
+	Front() bool
+	// Attached lets f be called, on a goroutine of its own, whenever the front
+	// has got another core. It is for Contract and New.
+	Attached(f func())
+	// CallCore asks what a function given to Answer answers; it waits for a core.
+	CallCore(ctx context.Context, name string, payload []byte) ([]byte, error)
+	// Answer lets f answer calls of fronts, whose node from is. Several may run
+	// at once. It is for Contract.
+	Answer(name string, f func(ctx context.Context, from string, payload []byte) ([]byte, error))
+}
+
+// Front reports whether this process has no processor: a core has it.
+func (e Env) Front() bool { return e.Halves != nil && e.Halves.Front() }
+
+// OnAnswer lets f answer fronts. It is for Contract.
+func (e Env) OnAnswer(name string, f func(ctx context.Context, from string, payload []byte) ([]byte, error)) {
+	if e.Halves != nil && !e.Halves.Front() {
+		e.Halves.Answer(name, f)
+	}
 }
 
 // Notices let features forget, on every node, what they remember of something

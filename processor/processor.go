@@ -201,6 +201,8 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 		run.undelivered(ctx, e)
 	case channel.Poisoned:
 		run.poisoned(ctx, e)
+	case channel.Note:
+		s.noted(ctx, run, e)
 	case channel.Arrive:
 		run.arrive(ctx, &Flow{Stanza: e.Stanza, Hops: e.Hops + 1})
 	case channel.Close, channel.Handled:
@@ -300,8 +302,19 @@ func (s *Server) unbind(ctx context.Context, run *run, e *channel.Envelope) {
 	}
 	last := *entry
 	last.Paused = e.Reason == string(stanza.StreamSystemShutdown)
+	last.Buried = e.Reason == channel.FrontLost
 	tell(ctx, run, Unbound, e.Session, &last)
 	s.env.Sessions.Show(e.Session)
+}
+
+// noted hands a feature what its part in the streamer has to say.
+func (s *Server) noted(ctx context.Context, run *run, e *channel.Envelope) {
+	for _, r := range run.table.parts {
+		if r.name != e.Reason || r.noted == nil {
+			continue
+		}
+		_ = s.protect(func() error { r.noted(ctx, e.Session, e.Raw); return nil }) // it is logged
+	}
 }
 
 // change notes whether a session has a connection.

@@ -91,7 +91,7 @@ func (s *Server) reviveOrEnd(ctx context.Context, k Resumptions, r Lasting, now 
 	if !r.Over && (r.Away.IsZero() || now.Sub(r.Away) < r.Window) {
 		return s.reviveOne(ctx, k, r, now)
 	}
-	gone := s.ref(s.lastID.Add(1), r.Ref.JID)
+	gone := s.nextRef(r.Ref.JID)
 	k.Adopt(r.Key, gone)
 	k.End(gone)
 	s.resumes.remember(r.Key, pastSession{account: r.Ref.JID.Bare(), h: uint32(r.H)})
@@ -128,7 +128,7 @@ func (s *Server) surrender(ctx context.Context, key Key, account jid.JID) bool {
 }
 
 func (s *Server) reviveOne(ctx context.Context, k Resumptions, r Lasting, now time.Time) bool {
-	sess := &Session{srv: s, ref: s.ref(s.lastID.Add(1), r.Ref.JID), bindDone: make(chan string, 1), away: now}
+	sess := &Session{srv: s, ref: s.nextRef(r.Ref.JID), bindDone: make(chan string, 1), away: now}
 	if !r.Away.IsZero() {
 		sess.away = r.Away
 	}

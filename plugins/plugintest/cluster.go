@@ -19,6 +19,17 @@ servers:
   router: {deployment: {type: distributed}}
 `
 
+// half is what a front, or its core, is configured with besides.
+func (h *House) half(i int) []byte {
+	switch {
+	case !h.opt.Halves:
+		return nil
+	case i == 0:
+		return []byte("servers: {processor: {enabled: false}, router: {enabled: false}}")
+	}
+	return []byte("servers: {streamer: {enabled: false}, processor: {deployment: {type: distributed}}}")
+}
+
 // NATS starts a server that ends with the test and returns its URL.
 func NATS(t testing.TB) string {
 	t.Helper()
@@ -45,14 +56,17 @@ var (
 
 // DialFrom implements script.Spreader.
 func (h Spread) DialFrom(ctx context.Context, client int, kind script.DialKind) (net.Conn, error) {
+	if h.opt.Halves {
+		client = 0 // the other one is the core
+	}
 	return h.node(client).dial(ctx, kind)
 }
 
 // Settled implements script.Settler: what one node has sent to another may lead
 // to something for a third.
 func (h Spread) Settled(ctx context.Context) error {
-	for range min(h.opt.Nodes, 2) {
-		for i := range h.opt.Nodes {
+	for range 2 {
+		for i := range h.count() {
 			if err := h.node(i).host.Settled(ctx); err != nil {
 				return err
 			}

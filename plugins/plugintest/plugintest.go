@@ -37,6 +37,7 @@ type Options struct {
 	Storage func() storage.Config // default: SQLite in the house's directory
 	Seam    bool                  // every envelope crosses a network on its way to the next stage
 	Nodes   int                   // that many nodes on one database, joined by NATS; clients are spread over them
+	Halves  bool                  // a front and a core, joined by NATS
 	Clock   plugins.Clock
 	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
 }
@@ -83,7 +84,7 @@ var (
 func Start(t testing.TB, o Options) *House {
 	t.Helper()
 	h := &House{opt: o, dir: t.TempDir()}
-	if o.Nodes > 1 {
+	if o.Nodes > 1 || o.Halves {
 		h.nats = NATS(t)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
@@ -129,16 +130,37 @@ func (h *House) node(i int) *node {
 }
 
 func (h *House) start(ctx context.Context) error {
-	for i := range max(h.opt.Nodes, 1) {
+	for _, i := range h.order() {
 		n, err := h.startNode(ctx, i)
 		if err != nil {
 			return err
 		}
 		h.mu.Lock()
-		h.nodes = append(h.nodes, n)
+		h.nodes = append(h.nodes, nil)
+		copy(h.nodes[1:], h.nodes)
+		h.nodes[0] = n
 		h.mu.Unlock()
 	}
 	return nil
+}
+
+// order is how nodes are started, the first one last: it is the one that a test
+// looks at and dials, and a front waits for its core.
+func (h *House) order() []int {
+	n := h.count()
+	out := make([]int, n)
+	for i := range out {
+		out[i] = n - 1 - i
+	}
+	return out
+}
+
+// count is how many nodes there are.
+func (h *House) count() int {
+	if h.opt.Halves {
+		return 2
+	}
+	return max(h.opt.Nodes, 1)
 }
 
 // nodeName is what a node is called.
@@ -190,6 +212,9 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	n := &node{host: host, db: db}
+	if h.opt.Halves && i == 1 {
+		return n, nil // a core has no doors
+	}
 	if n.doors, err = doors(ctx, host); err != nil {
 		return nil, errors.Join(err, host.Stop(ctx), db.Close())
 	}
@@ -241,7 +266,7 @@ func (h *House) load(schema *config.Schema, i int) (*config.Tree, error) {
 		}
 		cluster = fmt.Sprintf(clustered, h.nats)
 	}
-	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), []byte(h.opt.Config), over)
+	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), h.half(i), []byte(h.opt.Config), over)
 	if err != nil {
 		return nil, err
 	}
@@ -335,7 +360,7 @@ func (h *House) Kill(ctx context.Context) error {
 
 // Reload implements script.Target.
 func (h *House) Reload(ctx context.Context) error {
-	for i := range max(h.opt.Nodes, 1) {
+	for i := range h.count() {
 		if _, err := h.node(i).host.Control().Reload(ctx); err != nil {
 			return err
 		}

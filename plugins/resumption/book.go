@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"parley/parser/jid"
-	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/processor"
 	"parley/router/sessions"
@@ -76,8 +75,11 @@ type image struct{ state, edits uint64 } // state is a hash
 
 func newBook(env plugins.Env) *book {
 	b := &book{env: env, seed: maphash.MakeSeed(), restored: map[stream.Key]left{}, wake: make(chan struct{}, 1)}
-	env.Sessions.Adopted(b.joined)
-	env.OnForget(topicSurrender, b.surrender)
+	if !env.Front() { // there its core has the book
+		env.Sessions.Adopted(b.joined)
+		env.OnForget(topicSurrender, b.surrender)
+		b.answer()
+	}
 	b.limit.Store(int64(defaults().Sessions))
 	b.every.Store(int64(defaults().Every))
 	return b
@@ -96,6 +98,10 @@ func (b *book) Begin(l stream.Lasting) {
 	if b.count.Load() >= b.limit.Load() || b.keepers.Load() == 0 {
 		return
 	}
+	b.begin(l)
+}
+
+func (b *book) begin(l stream.Lasting) {
 	r := &record{ref: l.Ref, key: l.Key, id: idOf(l.Key), base: l.Base, span: l.Window, seq: l.Base, stored: l.Base, stale: true}
 	b.add(r)
 	r.mu.Lock()
@@ -139,8 +145,8 @@ func (b *book) joined(e *sessions.Entry) {
 		waits := false
 		b.with(other.Ref, func(r *record) { r.pair(); waits = r.waits })
 		b.with(e.Ref, (*record).pair)
-		if front := b.front.Load(); waits && front != nil {
-			front.Close(other.Ref, &stanza.StreamError{Condition: stanza.StreamReset})
+		if waits {
+			b.reset(other.Ref)
 		}
 	}
 }
@@ -156,7 +162,8 @@ func (b *book) Pause(ref sessions.Ref, sent *stream.Outbound) {
 // ended is the end of a session's entry in the house.
 func (b *book) ended(e *sessions.Entry) {
 	b.with(e.Ref, func(r *record) {
-		if r.gone = !e.Paused; e.Paused {
+		r.paused = r.paused || e.Buried // its front has gone: whoever comes may have it
+		if r.gone = !e.Paused && !e.Buried; !r.gone {
 			r.last = e
 			r.edits++
 		}
@@ -317,7 +324,7 @@ func (b *book) Restore(ctx context.Context) ([]stream.Lasting, error) {
 	if err := b.flush(ctx); err != nil { // what the streamer has left when it stopped alone
 		return nil, err
 	}
-	rows, err := takeAll(ctx, b.env.DB, b.env.Node, b.env.Notices == nil)
+	rows, err := takeAll(ctx, b.env.DB, b.env.Node, b.env.Notices == nil, b.heldBy)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/router/sessions"
 	"parley/storage"
 	"parley/stream"
 )
@@ -29,8 +31,11 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream
 		return nil, nil
 	}
 	node, err := nodeOf(ctx, b.env.DB, k, account)
-	if err != nil || node == b.env.Node {
+	if err != nil {
 		return nil, err
+	}
+	if node == b.env.Node {
+		return b.takeHere(ctx, k, account)
 	}
 	limited, cancel := context.WithTimeout(ctx, surrenderLimit)
 	defer cancel()
@@ -41,7 +46,24 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream
 		b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", node, "err", err)
 		return nil, nil
 	}
-	l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node, lives)
+	return b.take(ctx, k, account, lives)
+}
+
+// takeHere is Take for a session of one of this node's fronts, or of one that it
+// has lost.
+func (b *book) takeHere(ctx context.Context, k stream.Key, account jid.JID) (*stream.Lasting, error) {
+	r := b.heldBy(k)
+	if r != nil && r.ref.JID.Bare() == account {
+		limited, cancel := context.WithTimeout(ctx, surrenderLimit)
+		defer cancel()
+		b.release(limited, r)
+	}
+	return b.take(ctx, k, account, r != nil)
+}
+
+// take makes the row this node's; asked: somebody had it, and was asked for it.
+func (b *book) take(ctx context.Context, k stream.Key, account jid.JID, asked bool) (*stream.Lasting, error) {
+	l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node, asked)
 	if err != nil || l == nil {
 		return nil, err
 	}
@@ -103,8 +125,7 @@ func (b *book) surrender(text string) {
 	key, of, _ := strings.Cut(text, " ")
 	raw, err := hex.DecodeString(key)
 	account, wrong := jid.Parse(of)
-	front := b.front.Load()
-	if err != nil || wrong != nil || len(raw) != len(k) || front == nil {
+	if err != nil || wrong != nil || len(raw) != len(k) {
 		return
 	}
 	copy(k[:], raw)
@@ -114,15 +135,41 @@ func (b *book) surrender(text string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), surrenderLimit)
 	defer cancel()
-	front.Surrender(ctx, k, account)
-	// It may be ending by itself.
+	b.release(ctx, r)
+}
+
+// release ends a session here, as far as it can go on elsewhere, and returns when
+// that is written down. It may be ending by itself. One that does not end keeps
+// its row, which does not say that it is given.
+func (b *book) release(ctx context.Context, r *record) {
+	front, house := b.front.Load(), b.house.Load()
+	switch {
+	case b.here(r.ref) && front != nil:
+		front.Surrender(ctx, r.key, r.ref.JID.Bare())
+	case house != nil:
+		house.Note(ctx, encodeNote(note{Op: opSurrender}), r.ref)
+	}
 	select {
 	case <-r.left():
 	case <-ctx.Done():
-		return // it stays: its row does not say that it is given
+		return
 	}
 	if err := b.flush(ctx); err != nil {
 		b.env.Log.Error("a session that goes to another node is not written down", "err", err)
+	}
+}
+
+// here reports whether the session's socket is in this process.
+func (b *book) here(ref sessions.Ref) bool { return sessions.SlotOf(ref.Conn) == b.env.Slot }
+
+// reset ends a session whose client has not come yet.
+func (b *book) reset(ref sessions.Ref) {
+	front, house := b.front.Load(), b.house.Load()
+	switch {
+	case b.here(ref) && front != nil:
+		front.Close(ref, &stanza.StreamError{Condition: stanza.StreamReset})
+	case house != nil:
+		house.Close(context.Background(), stanza.StreamReset, ref)
 	}
 }
 

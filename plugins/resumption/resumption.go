@@ -109,6 +109,7 @@ func newKeeper(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 func (k *keeper) Register(r *processor.Registrar) {
 	k.house.Store(r)
 	r.Keep(k.book)
+	r.Noted(k.noted)
 	processor.On(r, processor.Bound, processor.Last, k.bound)
 	processor.On(r, processor.Unbound, processor.Last, k.unbound)
 	processor.On(r, processor.AccountRemoved, processor.Normal, k.removed)
@@ -165,6 +166,9 @@ type front struct {
 }
 
 func newFront(env plugins.Env, _ plugins.Config) (plugins.Component, error) {
+	if env.Front() {
+		return &far{env: env}, nil
+	}
 	b, err := plugins.Need[*book](env, Name)
 	return &front{book: b}, err
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"parley/parser/jid"
@@ -99,6 +100,9 @@ func decodeQueue(b []byte) (rows []int64, err error) {
 // selectLeft selects what scanLeft reads.
 const selectLeft = `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried, given FROM resumption`
 
+// takeRow makes a row another process's.
+const takeRow = `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, node = $2 WHERE id = $1`
+
 // left is a row of an earlier process.
 type left struct {
 	stream.Lasting
@@ -111,15 +115,25 @@ type left struct {
 // takeAll reads the rows of earlier processes of the node, or if it is alone all
 // there are, and makes them this process's: in one transaction, so that what
 // another one still writes comes before or counts for nothing. What was noted at
-// an orderly stop holds once.
-func takeAll(ctx context.Context, db storage.DB, node string, alone bool) (list []left, err error) {
+// an orderly stop holds once. Sessions that are here already stay as they are.
+func takeAll(ctx context.Context, db storage.DB, node string, alone bool, here func(stream.Key) *record) (list []left, err error) {
 	err = db.Tx(ctx, func(tx storage.Tx) error {
 		list, err = storage.All(ctx, tx, scanLeft, selectLeft+` WHERE node = $1 OR $2 = 1`, node, toInt(alone))
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, node = $1 WHERE node = $1 OR $2 = 1`, node, toInt(alone))
-		return err
+		all := len(list)
+		list = slices.DeleteFunc(list, func(l left) bool { return here(l.Key) != nil })
+		if len(list) == all {
+			_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, node = $1 WHERE node = $1 OR $2 = 1`, node, toInt(alone))
+			return err
+		}
+		for _, l := range list {
+			if _, err := tx.Exec(ctx, takeRow, l.id, node); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("sessions: %w", err)
@@ -167,7 +181,7 @@ func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, 
 			return err
 		}
 		l.Over = l.Over || rows > 1
-		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, node = $2 WHERE id = $1`, l.id, node)
+		_, err = tx.Exec(ctx, takeRow, l.id, node)
 		return err
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"parley/parser/jid"
@@ -21,10 +22,12 @@ import (
 // The ports of a node's pipes, one for each kind of thing that must not wait
 // behind another.
 const (
-	portStreamer = "streamer" // Handled, Close: for this node's sockets
-	portRouter   = "router"   // Deliver, Arrive: for this node's sessions, which may have to hold it back
-	portSessions = "sessions" // who is bound at the other node
-	portNotices  = "notices"  // what must be forgotten
+	portStreamer  = "streamer"  // Handled, Close: for this node's sockets
+	portRouter    = "router"    // Deliver, Arrive: for this node's sessions, which may have to hold it back
+	portParser    = "parser"    // what a front's sockets have brought
+	portProcessor = "processor" // and what its parser has made of it
+	portSessions  = "sessions"  // who is bound at the other node
+	portNotices   = "notices"   // what must be forgotten
 )
 
 // addresses is how many prepared addresses of what arrives are remembered.
@@ -38,12 +41,13 @@ type NodeOptions struct {
 	NATS          nats.Options  // Self is filled in
 	Lease         time.Duration // 0: the default
 	Registry      *sessions.Registry
+	Orphaned      func(context.Context) // of a front: its core is gone, and with it every session
 	Clock         Clock
 	Log           *slog.Logger
 	Metrics       prometheus.Registerer
 }
 
-// Links are the ways into the stages of this node.
+// Links are the ways into the stages of this node; nil: it does not run that one.
 type Links struct{ Streamer, Parser, Processor, Router channel.MessageChannel }
 
 // Node is this process's part in the cluster: it is a member, it has pipes to
@@ -60,6 +64,9 @@ type Node struct {
 	missed  peerSet // who may not have got something besides
 	notices noticeBoard
 	holds   holds
+	front   *front // nil: it has a processor
+	fronts  fronts
+	desk    desk
 
 	complaints rate.Sometimes // log lines about what is not handed over
 
@@ -84,6 +91,10 @@ type change struct{ joined, left []Member }
 func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
 	n := &Node{opt: o, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	n.desk.busy = semaphore.NewWeighted(maxCalls)
+	if (Member{Servers: o.Servers}).isFront() {
+		n.front = &front{lost: o.Orphaned}
+	}
 	if err := Migrate(ctx, o.DB); err != nil {
 		return nil, err
 	}
@@ -164,15 +175,19 @@ func (n *Node) Fenced() <-chan struct{} { return n.members.Fenced() }
 // Begin lets the node take part.
 func (n *Node) Begin(l Links) error {
 	n.links = l
-	for port, h := range map[string]nats.Handler{
-		portStreamer: n.arrive(l.Streamer), portRouter: n.arrive(l.Router),
-		portSessions: n.adopt, portNotices: n.noticed,
-	} {
+	ports := map[string]nats.Handler{portSessions: n.adopt, portNotices: n.noticed, portCalls: n.called, portReplies: n.replied}
+	if n.Front() {
+		ports[portStreamer] = n.returns
+	} else {
+		ports[portStreamer], ports[portRouter] = n.arrive(sockets{n, l.Streamer}), n.arrive(l.Router)
+		ports[portParser], ports[portProcessor] = n.enters(l.Parser), n.enters(l.Processor)
+		n.opt.Registry.Mirror(n.opt.Name, n.show)
+	}
+	for port, h := range ports {
 		if err := n.bus.Handle(port, h); err != nil {
 			return fmt.Errorf("cluster: %w", err)
 		}
 	}
-	n.opt.Registry.Mirror(n.opt.Name, n.show)
 	n.mu.Lock()
 	n.begun = true
 	early := n.early
@@ -182,6 +197,7 @@ func (n *Node) Begin(l Links) error {
 	for _, c := range early {
 		n.apply(c)
 	}
+	n.attach()
 	n.tasks.Go(n.catchUp)
 	return nil
 }
@@ -223,10 +239,16 @@ func (n *Node) apply(c change) {
 		n.bus.Leave(peer(m))
 		n.behind.remove(m.Node)
 		n.missed.remove(m.Node)
+		n.orphan(m)
 		n.bury(m)
+		n.fronts.know(m, false)
+		if m.isFront() && !n.Front() {
+			n.buryFront(m)
+		}
 		n.task(func() { n.notice(TopicMissed, "") }) // what it has stored last it may have told nobody
 	}
 	n.admit(c.joined)
+	n.attach()
 }
 
 // admit lets members in that are not yet.
@@ -242,6 +264,7 @@ func (n *Node) admit(all []Member) {
 			continue
 		}
 		n.log.Info("node has joined", "node", m.Node, "incarnation", m.Incarnation, "version", m.Version)
+		n.fronts.know(m, true)
 		n.bus.Join(peer(m))
 		n.behind.add(m.Node) // it knows nothing of this node's sessions
 	}
@@ -328,6 +351,9 @@ func (n *Node) others() []string {
 // bury ends the sessions of a node that is gone. Everybody forgets them; one
 // node, the same for all, tells whom it concerns (RFC 6121 §4.5.2).
 func (n *Node) bury(m Member) {
+	if n.Front() {
+		return // it tells nobody
+	}
 	var mine []*channel.Envelope
 	for _, e := range n.opt.Registry.On(m.Node) {
 		owner, ok := n.members.Owner(e.JID.Bare().String(), "processor")

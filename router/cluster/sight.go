@@ -120,12 +120,33 @@ func (n *Node) adopt(ctx context.Context, from nats.Peer, payload []byte) error 
 		}
 		entries = append(entries, &sessions.Entry{Ref: e.Session, State: *e.State})
 	}
+	if n.Front() {
+		n.recognize(from.Node, batch[0].Session.JID, entries)
+		return nil
+	}
 	for _, e := range n.opt.Registry.Adopt(from.Node, batch[0].Session.JID, entries) {
 		if e.Node == n.opt.Name {
 			n.oust(e)
 		}
 	}
 	return nil
+}
+
+// recognize is adopt for a front: of what its core shows, some are its own.
+func (n *Node) recognize(core string, account jid.JID, entries []*sessions.Entry) {
+	var own, others []*sessions.Entry
+	for _, e := range entries {
+		if sessions.SlotOf(e.Conn) == n.Number() {
+			e.Node = n.opt.Name
+			own = append(own, e)
+			continue
+		}
+		others = append(others, e)
+	}
+	n.opt.Registry.Adopt(core, account, others)
+	if c := n.front.core.Load(); c != nil && c.Node == core {
+		n.opt.Registry.Adopt(n.opt.Name, account, own)
+	}
 }
 
 // oust ends a session of this node whose address a newer one has elsewhere
@@ -216,6 +237,7 @@ func (n *Node) catchUp() {
 			return
 		}
 		for _, p := range n.behind.take() {
+			n.payOwed(p)
 			n.showAll(p)
 		}
 		if !n.behind.empty() { // who cannot be sent to now is not asked all the time
@@ -238,7 +260,7 @@ func wait(ctx context.Context, d time.Duration) {
 // behind again.
 func (n *Node) showAll(p string) {
 	seen := map[jid.JID]struct{}{}
-	for _, e := range n.opt.Registry.On(n.opt.Name) {
+	for _, e := range n.shows() {
 		account := e.JID.Bare()
 		if _, twice := seen[account]; twice {
 			continue
@@ -252,6 +274,14 @@ func (n *Node) showAll(p string) {
 	if err := n.bus.Send(n.ctx, p, portSessions, encodeSight(jid.JID{}, nil), func(err error) { n.shown(p, err) }); err != nil && !errors.Is(err, nats.ErrGone) {
 		n.behind.add(p)
 	}
+}
+
+// shows are the sessions that others are shown by this node.
+func (n *Node) shows() []*sessions.Entry {
+	if n.Front() {
+		return nil // its core does
+	}
+	return n.opt.Registry.On(n.opt.Name)
 }
 
 // shown is when a peer knows every session of this node. What either has routed

@@ -24,6 +24,19 @@ type Ref struct {
 	JID  jid.JID
 }
 
+// connBits is how much of a Conn counts streams; what is above tells whose
+// sockets they are. Numbers begin at the clock, which takes 51 bits.
+const connBits = 56
+
+// Conn is the number of the nth stream of the process that has the slot among
+// those of a cluster; negative: it is alone.
+func Conn(slot int, n uint64) uint64 {
+	return uint64(slot+1)<<connBits | n&(1<<connBits-1) //nolint:gosec // slots are few
+}
+
+// SlotOf returns the slot of the process that has the stream's socket.
+func SlotOf(conn uint64) int { return int(conn>>connBits) - 1 } //nolint:gosec // 8 bits
+
 // IsZero reports whether the Ref names no stream, as for stanzas that the
 // server itself made.
 func (r Ref) IsZero() bool { return r.Conn == 0 }
