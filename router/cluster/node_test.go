@@ -59,6 +59,8 @@ type member struct {
 	*Node
 	registry                            *sessions.Registry
 	streamer, parser, processor, router *intake
+	orphaned                            chan struct{}
+	end                                 func()
 }
 
 // world is what nodes have in common.
@@ -82,18 +84,29 @@ func newWorld(t *testing.T) *world {
 	return &world{t, storagetest.Open(t, storagetest.SQLite(t)), s.ClientURL()}
 }
 
-// enter starts a node, which ends with the test.
+// enter starts a node that has everything. It ends with the test.
 func (w *world) enter(name string) *member {
 	w.Helper()
-	m := &member{registry: sessions.NewRegistry(), streamer: newIntake(), parser: newIntake(), processor: newIntake(), router: newIntake()}
+	return w.enterAs(name, nil, "streamer", "parser", "processor", "router")
+}
+
+// enterAs starts a node with some of the Servers; prepare is for what comes
+// before Begin.
+func (w *world) enterAs(name string, prepare func(*member), servers ...string) *member {
+	w.Helper()
+	m := &member{registry: sessions.NewRegistry(), streamer: newIntake(), parser: newIntake(), processor: newIntake(), router: newIntake(), orphaned: make(chan struct{}, 10)}
 	var err error
 	m.Node, err = Enter(w.Context(), NodeOptions{
-		Name: name, Version: "test", Servers: []string{"streamer", "parser", "processor", "router"}, DB: w.db,
+		Name: name, Version: "test", Servers: servers, DB: w.db,
 		NATS: nats.Options{URLs: []string{w.url}, Cluster: "test"}, Lease: 2 * time.Second,
 		Registry: m.registry, Clock: wall{}, Log: slog.New(slog.DiscardHandler),
+		Orphaned: func(context.Context) { m.orphaned <- struct{}{} },
 	})
 	if err != nil {
 		w.Fatal(err)
+	}
+	if prepare != nil {
+		prepare(m)
 	}
 	if err := m.Begin(Links{Streamer: m.streamer, Parser: m.parser, Processor: m.processor, Router: m.router}); err != nil {
 		w.Fatal(err)
@@ -103,14 +116,14 @@ func (w *world) enter(name string) *member {
 	if err := m.Met(ctx); err != nil {
 		w.Fatal(err)
 	}
-	end := sync.OnceFunc(func() {
+	m.end = sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), soon)
 		defer cancel()
 		if err := m.End(ctx); err != nil {
 			w.Errorf("%s: %v", name, err)
 		}
 	})
-	w.Cleanup(end)
+	w.Cleanup(m.end)
 	return m
 }
 
