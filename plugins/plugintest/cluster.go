@@ -19,15 +19,18 @@ servers:
   router: {deployment: {type: distributed}}
 `
 
-// half is what a front, or its core, is configured with besides.
+// core reports whether the node is one that fronts go to.
+func (h *House) core(i int) bool { return h.opt.Fronts > 0 && i >= h.opt.Fronts }
+
+// half is what a front or a core is configured with besides.
 func (h *House) half(i int) []byte {
 	switch {
-	case !h.opt.Halves:
+	case h.opt.Fronts == 0:
 		return nil
-	case i == 0:
-		return []byte("servers: {processor: {enabled: false}, router: {enabled: false}}")
+	case h.core(i):
+		return []byte("servers: {streamer: {enabled: false}, processor: {deployment: {type: distributed}}}")
 	}
-	return []byte("servers: {streamer: {enabled: false}, processor: {deployment: {type: distributed}}}")
+	return []byte("servers: {processor: {enabled: false}, router: {enabled: false}}")
 }
 
 // NATS starts a server that ends with the test and returns its URL.
@@ -56,8 +59,8 @@ var (
 
 // DialFrom implements script.Spreader.
 func (h Spread) DialFrom(ctx context.Context, client int, kind script.DialKind) (net.Conn, error) {
-	if h.opt.Halves {
-		client = 0 // the other one is the core
+	if h.opt.Fronts > 0 {
+		client %= h.opt.Fronts
 	}
 	return h.node(client).dial(ctx, kind)
 }

@@ -37,7 +37,8 @@ type Options struct {
 	Storage func() storage.Config // default: SQLite in the house's directory
 	Seam    bool                  // every envelope crosses a network on its way to the next stage
 	Nodes   int                   // that many nodes on one database, joined by NATS; clients are spread over them
-	Halves  bool                  // a front and a core, joined by NATS
+	Fronts  int                   // that many fronts, which have the clients, before …
+	Cores   int                   // … that many cores, in the place of Nodes
 	Clock   plugins.Clock
 	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
 }
@@ -84,7 +85,7 @@ var (
 func Start(t testing.TB, o Options) *House {
 	t.Helper()
 	h := &House{opt: o, dir: t.TempDir()}
-	if o.Nodes > 1 || o.Halves {
+	if o.Nodes > 1 || o.Fronts > 0 {
 		h.nats = NATS(t)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
@@ -118,7 +119,10 @@ func (h *House) Host() *plugins.Host { return h.node(0).host }
 func (h *House) DB() storage.DB { return h.node(0).db }
 
 // Door returns the address of a door: c2s, c2s-tls, http, https.
-func (h *House) Door(name string) string { return h.node(0).doors[name] }
+func (h *House) Door(name string) string { return h.DoorOf(0, name) }
+
+// DoorOf is Door for one of several nodes.
+func (h *House) DoorOf(i int, name string) string { return h.node(i).doors[name] }
 
 func (h *House) node(i int) *node {
 	h.mu.Lock()
@@ -157,8 +161,8 @@ func (h *House) order() []int {
 
 // count is how many nodes there are.
 func (h *House) count() int {
-	if h.opt.Halves {
-		return 2
+	if h.opt.Fronts > 0 {
+		return h.opt.Fronts + h.opt.Cores
 	}
 	return max(h.opt.Nodes, 1)
 }
@@ -212,8 +216,8 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	n := &node{host: host, db: db}
-	if h.opt.Halves && i == 1 {
-		return n, nil // a core has no doors
+	if h.core(i) {
+		return n, nil // it has no doors
 	}
 	if n.doors, err = doors(ctx, host); err != nil {
 		return nil, errors.Join(err, host.Stop(ctx), db.Close())
@@ -285,6 +289,9 @@ func (h *House) take() []*node {
 // Stop ends the house.
 func (h *House) Stop(ctx context.Context) (err error) {
 	for _, n := range h.take() {
+		if n.host == nil { // killed
+			continue
+		}
 		err = errors.Join(err, n.host.Stop(ctx), n.db.Close())
 	}
 	return err
@@ -346,7 +353,23 @@ func (h *House) Restart(ctx context.Context) error {
 // Kill implements script.Killer: the database is cut off first, so that the
 // house ends with what is committed at that moment.
 func (h *House) Kill(ctx context.Context) error {
-	nodes := h.take()
+	if err := kill(ctx, h.take()...); err != nil {
+		return err
+	}
+	return h.start(ctx)
+}
+
+// KillNode is Kill for one of several nodes, which stays away. The others keep
+// their numbers.
+func (h *House) KillNode(ctx context.Context, i int) error {
+	h.mu.Lock()
+	n := h.nodes[i]
+	h.nodes[i] = &node{}
+	h.mu.Unlock()
+	return kill(ctx, n)
+}
+
+func kill(ctx context.Context, nodes ...*node) error {
 	for _, n := range nodes {
 		if err := n.db.Close(); err != nil {
 			return err
@@ -355,7 +378,7 @@ func (h *House) Kill(ctx context.Context) error {
 	for _, n := range nodes {
 		_ = n.host.Stop(ctx) // it complains of the database
 	}
-	return h.start(ctx)
+	return nil
 }
 
 // Reload implements script.Target.
