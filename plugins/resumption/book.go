@@ -65,7 +65,7 @@ type record struct {
 	last    *sessions.Entry  // Paused: what it was
 	sent    *stream.Outbound // Paused: what goes into the row
 	gone    bool             // ended: the row goes
-	leaving chan struct{}    // closed when the session has ended or is paused; nil: nobody waits
+	leaving chan struct{}    // closed when the house has unbound the session; nil: nobody waits
 	paired  bool             // the account has, or had, another session beside it
 	waits   bool             // of an earlier process, and its client has not come yet
 }
@@ -179,7 +179,7 @@ func (b *book) with(ref sessions.Ref, f func(*record)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(r)
-	if r.leaving != nil && (r.gone || r.paused) {
+	if r.leaving != nil && (r.gone || r.last != nil) {
 		close(r.leaving)
 		r.leaving = nil
 	}

@@ -164,6 +164,10 @@ func TestRule58ALivingNodeKeepsItsSession(t *testing.T) {
 		default:
 		}
 		d.Pause(d.ref, nil)
+		e, _ := d.env.Sessions.Unbind(d.ref)
+		last := *e
+		last.Paused = true
+		d.ended(&last)
 		<-left
 		d.write()
 		if l, err := takeOne(t.Context(), d.db, key, account, "m", true); err != nil || l == nil || l.Over {

@@ -181,13 +181,14 @@ func (b *book) heldBy(k stream.Key) *record {
 	return nil
 }
 
-// left is closed when the session has ended, or is paused.
+// left is closed when the house has unbound the session: nothing of it changes
+// any more.
 func (r *record) left() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := make(chan struct{})
 	switch {
-	case r.gone || r.paused:
+	case r.gone || r.last != nil:
 		close(c)
 	case r.leaving != nil:
 		return r.leaving
