@@ -73,13 +73,32 @@ func encodeNotice(topic, key string) []byte {
 	return append(append(b, topic...), key...)
 }
 
-// noticed is the handler of what others tell.
-func (n *Node) noticed(_ context.Context, from nats.Peer, payload []byte) error {
-	size, k := binary.Uvarint(payload)
-	if k <= 0 || size > uint64(len(payload)-k) {
-		return fmt.Errorf("notice of %s: %w", from.Node, channel.ErrWire)
+// decodeNotice takes apart what encodeNotice has made.
+func decodeNotice(s string) (topic, key string, ok bool) {
+	size, k := binary.Uvarint([]byte(s))
+	if k <= 0 || size > uint64(len(s)-k) {
+		return "", "", false
 	}
-	n.notice(string(payload[k:k+int(size)]), string(payload[k+int(size):]))
+	return s[k : k+int(size)], s[k+int(size):], true
+}
+
+// noticed is the handler of what others tell.
+func (n *Node) noticed(ctx context.Context, from nats.Peer, payload []byte) error {
+	topic, key, ok := decodeNotice(string(payload))
+	switch {
+	case !ok:
+		return fmt.Errorf("notice of %s: %w", from.Node, channel.ErrWire)
+	case topic == topicAsk:
+		return n.asked(ctx, from, key)
+	case topic == topicAnswer:
+		number, k := binary.Uvarint([]byte(key))
+		if k <= 0 {
+			return fmt.Errorf("answer of %s: %w", from.Node, channel.ErrWire)
+		}
+		n.asks.answered(number, from.Node)
+		return nil
+	}
+	n.notice(topic, key)
 	return nil
 }
 
