@@ -27,6 +27,7 @@ import (
 	"parley/plugins/plugintest/script"
 	"parley/router/channel"
 	"parley/storage"
+	"parley/storage/storagetest"
 	"parley/stream"
 )
 
@@ -37,6 +38,7 @@ type Options struct {
 	Storage func() storage.Config // default: SQLite in the house's directory
 	Seam    bool                  // every envelope crosses a network on its way to the next stage
 	Nodes   int                   // that many nodes on one database, joined by NATS; clients are spread over them
+	Mortal  bool                  // of several nodes each can be killed alone (KillNode)
 	Clock   plugins.Clock
 	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
 }
@@ -61,8 +63,11 @@ type House struct {
 	dir  string
 	nats string // where nodes meet; empty: there is one
 
+	t testing.TB
+
 	mu    sync.Mutex
 	nodes []*node
+	dead  []*node
 	over  []byte // the script's own configuration
 }
 
@@ -71,6 +76,7 @@ type node struct {
 	host  *plugins.Host
 	db    storage.DB
 	doors map[string]string
+	wires []*storagetest.Proxy // Mortal: to the database and to NATS
 }
 
 var (
@@ -82,7 +88,7 @@ var (
 // Start starts a house that ends with the test.
 func Start(t testing.TB, o Options) *House {
 	t.Helper()
-	h := &House{opt: o, dir: t.TempDir()}
+	h := &House{opt: o, t: t, dir: t.TempDir()}
 	if o.Nodes > 1 {
 		h.nats = NATS(t)
 	}
@@ -154,7 +160,8 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	load := func() (*config.Tree, error) { return h.load(schema, i) }
+	nats, wires := h.wire()
+	load := func() (*config.Tree, error) { return h.load(schema, i, nats) }
 	tree, err := load()
 	if err != nil {
 		return nil, err
@@ -169,6 +176,9 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	sc := storage.Config{Driver: "sqlite", Path: filepath.Join(h.dir, "parley.db")}
 	if h.opt.Storage != nil {
 		sc = h.opt.Storage()
+	}
+	if h.opt.Mortal {
+		wires = append(wires, storagetest.Behind(h.t, &sc))
 	}
 	db, err := storage.Open(ctx, sc, log, reg)
 	if err != nil {
@@ -189,7 +199,7 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	n := &node{host: host, db: db}
+	n := &node{host: host, db: db, wires: wires}
 	if n.doors, err = doors(ctx, host); err != nil {
 		return nil, errors.Join(err, host.Stop(ctx), db.Close())
 	}
@@ -229,7 +239,7 @@ func (h *House) logTo() io.Writer {
 }
 
 // load merges the house's layers: its own, the test's, the script's.
-func (h *House) load(schema *config.Schema, i int) (*config.Tree, error) {
+func (h *House) load(schema *config.Schema, i int, nats string) (*config.Tree, error) {
 	h.mu.Lock()
 	over := h.over
 	h.mu.Unlock()
@@ -239,7 +249,7 @@ func (h *House) load(schema *config.Schema, i int) (*config.Tree, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
-		cluster = fmt.Sprintf(clustered, h.nats)
+		cluster = fmt.Sprintf(clustered, nats)
 	}
 	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), []byte(h.opt.Config), over)
 	if err != nil {
@@ -262,6 +272,7 @@ func (h *House) Stop(ctx context.Context) (err error) {
 	for _, n := range h.take() {
 		err = errors.Join(err, n.host.Stop(ctx), n.db.Close())
 	}
+	h.clear(ctx)
 	return err
 }
 
