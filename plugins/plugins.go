@@ -139,9 +139,9 @@ type Notices interface {
 	// Ask is Tell for what takes its time, so that what is told meanwhile does
 	// not wait for it, and for one node alone; "": for every other one.
 	Ask(ctx context.Context, node, topic, key string) error
-	// OnDeath lets f be called for every life of another node that is over,
-	// before anybody is told that its sessions are. An error lets it be called
-	// again. It is for Contract and New.
+	// OnDeath lets f be called for every life of another node that is over and
+	// had sessions, before anybody is told that they are. An error lets it be
+	// called again. It is for Contract and New.
 	OnDeath(f func(ctx context.Context, node string, life uint64) error)
 	// Buried returns when the node is not alive any more, and whom it concerns
 	// has been told of the ends of the account's sessions there.

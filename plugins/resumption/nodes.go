@@ -83,8 +83,8 @@ func (b *book) takeFrom(ctx context.Context, node string, k stream.Key, account 
 		if lives || asked == nil {
 			l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), lives)
 			if err != nil || l != nil || asked == nil {
-				if l != nil && !lives {
-					l.State.Buried = true // or nobody has seen it there since
+				if l != nil && !lives && !l.given {
+					l.State.Buried = true // or all nodes died, and nobody has seen it there since
 				}
 				return l, err
 			}

@@ -70,7 +70,9 @@ func (g *graves) dig(life Member, among map[string]uint64, all []*sessions.Entry
 			fresh.left[e.Ref] = e
 		}
 	}
-	g.all = append(g.all, fresh)
+	if len(fresh.left) > 0 { // else nobody is told anything
+		g.all = append(g.all, fresh)
+	}
 }
 
 // of returns where a session lies; g.mu is held.
@@ -147,9 +149,9 @@ func (g *graves) snapshot() []*grave {
 	return append([]*grave(nil), g.all...)
 }
 
-// OnDeath lets f be called for every life of another node that is over, before
-// anybody is told that its sessions are. An error lets it be called again. It is
-// for the time before Begin.
+// OnDeath lets f be called for every life of another node that is over and had
+// sessions, before anybody is told that they are. An error lets it be called
+// again. It is for the time before Begin.
 func (n *Node) OnDeath(f func(ctx context.Context, node string, life uint64) error) {
 	n.deaths = append(n.deaths, f)
 }
