@@ -163,6 +163,18 @@ type Notices interface {
 	// Tell returns when every other live node's functions have returned; the
 	// error names one that does not answer.
 	Tell(ctx context.Context, topic, key string) error
+	// Ask is Tell for what takes its time, so that what is told meanwhile does
+	// not wait for it, and for one node alone; "": for every other one.
+	Ask(ctx context.Context, node, topic, key string) error
+	// OnDeath lets f be called for every life of another node that is over and
+	// had sessions, before anybody is told that they are. An error lets it be
+	// called again. It is for Contract and New.
+	OnDeath(f func(ctx context.Context, node string, life uint64) error)
+	// Buried returns when the node is not alive any more, and whom it concerns
+	// has been told of the ends of the account's sessions there.
+	Buried(ctx context.Context, node string, account jid.JID) error
+	// Life is the number of this process, larger than that of every earlier one.
+	Life() uint64
 	// Owns reports whether what one node has to do for the key is this one's.
 	Owns(key string) bool
 	// Alive reports whether a node counts as alive.

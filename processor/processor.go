@@ -259,6 +259,9 @@ func (s *Server) fetch(ctx context.Context, run *run, e *channel.Envelope) (afte
 	if e.State.Paused { // of before the start, and its client has gone elsewhere
 		return after
 	}
+	if n := s.env.Notices; n != nil && !n.Alive(old.Node) { // nobody ends it there; it is told of here
+		return old.BoundAt.Add(time.Microsecond)
+	}
 	gone := s.env.Sessions.Gone(old.Ref)
 	run.pass(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{old.Ref}, Reason: string(stanza.StreamConflict), AtOnce: true})
 	run.flush(ctx)
@@ -297,10 +300,17 @@ func (s *Server) bindReason(e *channel.Envelope, all []*sessions.Entry) string {
 
 func (s *Server) unbind(ctx context.Context, run *run, e *channel.Envelope) {
 	entry, ok := s.env.Sessions.Unbind(e.Session)
+	now, taken := s.env.Sessions.Find(e.Session.JID)
 	if !ok {
-		return // replaced by a newer session: it has been said
+		if e.State == nil || taken { // replaced by a newer session: it has been said
+			return
+		}
+		entry = &sessions.Entry{Ref: e.Session, State: *e.State} // its node is gone, and the next life of that one knows nothing of it
 	}
 	last := *entry
+	if taken && now.Available { // it was ousted: contacts see the one that has its address
+		last.Available = false
+	}
 	last.Paused = e.Reason == string(stanza.StreamSystemShutdown)
 	last.Buried = e.Reason == channel.FrontLost
 	tell(ctx, run, Unbound, e.Session, &last)

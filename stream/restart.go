@@ -98,10 +98,19 @@ func (s *Server) reviveOrEnd(ctx context.Context, k Resumptions, r Lasting, now 
 	return false
 }
 
-// fetch brings a session that another node has, or had, to this one.
+// fetch brings a session that another node has, or had, to this one. Of several
+// connections that want it at once one does, and the others find what came of it.
 func (s *Server) fetch(ctx context.Context, key Key, account jid.JID) {
 	k := s.table.Load().resumptions
 	if k == nil {
+		return
+	}
+	done, ok := s.resumes.alone(ctx, key, s.cfg.Timeouts.Login)
+	if !ok {
+		return
+	}
+	defer done()
+	if s.resumes.knows(key) {
 		return
 	}
 	l, err := k.Take(ctx, key, account)

@@ -3,11 +3,14 @@ package plugintest
 import (
 	"context"
 	"net"
+	"slices"
 	"testing"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
 	"parley/plugins/plugintest/script"
+	"parley/storage"
+	"parley/storage/storagetest"
 )
 
 // clustered is what the nodes of a house are configured with besides.
@@ -76,4 +79,46 @@ func (h Spread) Settled(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// wire is the next node's way to NATS.
+func (h *House) wire() (url string, wires []*storagetest.Proxy) {
+	if !h.opt.Mortal {
+		return h.nats, nil
+	}
+	c := storage.Config{DSN: h.nats}
+	p := storagetest.Behind(h.t, &c)
+	return c.DSN, []*storagetest.Proxy{p}
+}
+
+// NodeDoor is Door of one of several nodes.
+func (h *House) NodeDoor(i int, name string) string { return h.node(i).doors[name] }
+
+// KillNode ends one of several nodes as the failure of its machine does: nothing
+// is heard of it any more, and connections to it stay open. It does not come
+// back; those behind it move up.
+func (h *House) KillNode(i int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.nodes[i]
+	for _, w := range n.wires {
+		w.Freeze()
+	}
+	h.nodes = slices.Delete(h.nodes, i, i+1)
+	h.dead = append(h.dead, n)
+}
+
+// clear takes away what is left of nodes that were killed.
+func (h *House) clear(ctx context.Context) {
+	h.mu.Lock()
+	dead := h.dead
+	h.dead = nil
+	h.mu.Unlock()
+	for _, n := range dead {
+		for _, w := range n.wires {
+			w.Thaw()
+		}
+		_ = n.db.Close()
+		_ = n.host.Stop(ctx) // it complains of the database
+	}
 }

@@ -27,6 +27,7 @@ import (
 	"parley/plugins/plugintest/script"
 	"parley/router/channel"
 	"parley/storage"
+	"parley/storage/storagetest"
 	"parley/stream"
 )
 
@@ -39,6 +40,7 @@ type Options struct {
 	Nodes   int                   // that many nodes on one database, joined by NATS; clients are spread over them
 	Fronts  int                   // that many fronts, which have the clients, before …
 	Cores   int                   // … that many cores, in the place of Nodes
+	Mortal  bool                  // of several nodes each can be killed alone (KillNode)
 	Clock   plugins.Clock
 	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
 }
@@ -63,8 +65,11 @@ type House struct {
 	dir  string
 	nats string // where nodes meet; empty: there is one
 
+	t testing.TB
+
 	mu    sync.Mutex
 	nodes []*node
+	dead  []*node
 	over  []byte // the script's own configuration
 }
 
@@ -73,6 +78,7 @@ type node struct {
 	host  *plugins.Host
 	db    storage.DB
 	doors map[string]string
+	wires []*storagetest.Proxy // Mortal: to the database and to NATS
 }
 
 var (
@@ -84,7 +90,7 @@ var (
 // Start starts a house that ends with the test.
 func Start(t testing.TB, o Options) *House {
 	t.Helper()
-	h := &House{opt: o, dir: t.TempDir()}
+	h := &House{opt: o, t: t, dir: t.TempDir()}
 	if o.Nodes > 1 || o.Fronts > 0 {
 		h.nats = NATS(t)
 	}
@@ -119,10 +125,7 @@ func (h *House) Host() *plugins.Host { return h.node(0).host }
 func (h *House) DB() storage.DB { return h.node(0).db }
 
 // Door returns the address of a door: c2s, c2s-tls, http, https.
-func (h *House) Door(name string) string { return h.DoorOf(0, name) }
-
-// DoorOf is Door for one of several nodes.
-func (h *House) DoorOf(i int, name string) string { return h.node(i).doors[name] }
+func (h *House) Door(name string) string { return h.NodeDoor(0, name) }
 
 func (h *House) node(i int) *node {
 	h.mu.Lock()
@@ -180,7 +183,8 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	load := func() (*config.Tree, error) { return h.load(schema, i) }
+	nats, wires := h.wire()
+	load := func() (*config.Tree, error) { return h.load(schema, i, nats) }
 	tree, err := load()
 	if err != nil {
 		return nil, err
@@ -195,6 +199,9 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	sc := storage.Config{Driver: "sqlite", Path: filepath.Join(h.dir, "parley.db")}
 	if h.opt.Storage != nil {
 		sc = h.opt.Storage()
+	}
+	if h.opt.Mortal {
+		wires = append(wires, storagetest.Behind(h.t, &sc))
 	}
 	db, err := storage.Open(ctx, sc, log, reg)
 	if err != nil {
@@ -215,7 +222,7 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	n := &node{host: host, db: db}
+	n := &node{host: host, db: db, wires: wires}
 	if h.core(i) {
 		return n, nil // it has no doors
 	}
@@ -258,7 +265,7 @@ func (h *House) logTo() io.Writer {
 }
 
 // load merges the house's layers: its own, the test's, the script's.
-func (h *House) load(schema *config.Schema, i int) (*config.Tree, error) {
+func (h *House) load(schema *config.Schema, i int, nats string) (*config.Tree, error) {
 	h.mu.Lock()
 	over := h.over
 	h.mu.Unlock()
@@ -268,7 +275,7 @@ func (h *House) load(schema *config.Schema, i int) (*config.Tree, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
-		cluster = fmt.Sprintf(clustered, h.nats)
+		cluster = fmt.Sprintf(clustered, nats)
 	}
 	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), h.half(i), []byte(h.opt.Config), over)
 	if err != nil {
@@ -289,11 +296,9 @@ func (h *House) take() []*node {
 // Stop ends the house.
 func (h *House) Stop(ctx context.Context) (err error) {
 	for _, n := range h.take() {
-		if n.host == nil { // killed
-			continue
-		}
 		err = errors.Join(err, n.host.Stop(ctx), n.db.Close())
 	}
+	h.clear(ctx)
 	return err
 }
 
@@ -353,23 +358,7 @@ func (h *House) Restart(ctx context.Context) error {
 // Kill implements script.Killer: the database is cut off first, so that the
 // house ends with what is committed at that moment.
 func (h *House) Kill(ctx context.Context) error {
-	if err := kill(ctx, h.take()...); err != nil {
-		return err
-	}
-	return h.start(ctx)
-}
-
-// KillNode is Kill for one of several nodes, which stays away. The others keep
-// their numbers.
-func (h *House) KillNode(ctx context.Context, i int) error {
-	h.mu.Lock()
-	n := h.nodes[i]
-	h.nodes[i] = &node{}
-	h.mu.Unlock()
-	return kill(ctx, n)
-}
-
-func kill(ctx context.Context, nodes ...*node) error {
+	nodes := h.take()
 	for _, n := range nodes {
 		if err := n.db.Close(); err != nil {
 			return err
@@ -378,7 +367,7 @@ func kill(ctx context.Context, nodes ...*node) error {
 	for _, n := range nodes {
 		_ = n.host.Stop(ctx) // it complains of the database
 	}
-	return nil
+	return h.start(ctx)
 }
 
 // Reload implements script.Target.

@@ -80,6 +80,11 @@ func newBook(env plugins.Env) *book {
 		env.OnForget(topicSurrender, b.surrender)
 		b.answer()
 	}
+	if env.Notices != nil && !env.Front() {
+		env.Notices.OnDeath(func(ctx context.Context, node string, life uint64) error {
+			return buryAll(ctx, env.DB, node, life, env.Clock.Now())
+		})
+	}
 	b.limit.Store(int64(defaults().Sessions))
 	b.every.Store(int64(defaults().Every))
 	return b
@@ -278,7 +283,7 @@ func (b *book) write(r *record, w *storage.WriteSet, s writes) (row image, added
 	if r.sent != nil {
 		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent.Rows)
 	}
-	w.Add(s.row, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node, toInt(r.paused))
+	w.Add(s.row, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node, toInt(r.paused), int64(b.life()))
 	return row, true
 }
 
@@ -324,7 +329,7 @@ func (b *book) Restore(ctx context.Context) ([]stream.Lasting, error) {
 	if err := b.flush(ctx); err != nil { // what the streamer has left when it stopped alone
 		return nil, err
 	}
-	rows, err := takeAll(ctx, b.env.DB, b.env.Node, b.env.Notices == nil, b.heldBy)
+	rows, err := takeAll(ctx, b.env.DB, b.env.Node, b.life(), b.env.Notices == nil, b.heldBy)
 	if err != nil {
 		return nil, err
 	}

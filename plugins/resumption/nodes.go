@@ -3,11 +3,14 @@ package resumption
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/processor"
 	"parley/router/sessions"
 	"parley/storage"
 	"parley/stream"
@@ -16,14 +19,27 @@ import (
 // How a session goes from one node to another: its client resumes there. The
 // node that has it is asked to end it in order, which writes down everything; of
 // a dead one the row is taken as it is, and what that one still writes counts for
-// nothing (epoch). One that lives and does not answer keeps it.
+// nothing (epoch). One that lives and does not answer keeps it; whether it lives
+// is known when its lease is over, so the client waits for that, too.
 
 const (
 	topicSurrender = "resumption"
-	// surrenderLimit is how long the client waits for the node that had its
-	// session.
+	// surrenderLimit is how long a node that has a session may take to end it.
 	surrenderLimit = 3 * time.Second
+	// takeLimit is how long a client that resumes waits until its node has
+	// answered, or is known to be gone: longer than a lease.
+	takeLimit = 12 * time.Second
+	// askAgain is how often a node that cannot be asked is tried again.
+	askAgain = 250 * time.Millisecond
 )
+
+// life is this process's number, 0 where it is alone.
+func (b *book) life() uint64 {
+	if b.env.Notices == nil {
+		return 0
+	}
+	return b.env.Notices.Life()
+}
 
 // Take implements stream.Resumptions.
 func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream.Lasting, error) {
@@ -37,16 +53,8 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream
 	if node == b.env.Node {
 		return b.takeHere(ctx, k, account)
 	}
-	limited, cancel := context.WithTimeout(ctx, surrenderLimit)
-	defer cancel()
-	// Also when there is no row: the first one may not be written yet.
-	err = b.env.Notices.Tell(limited, topicSurrender, hex.EncodeToString(k[:])+" "+account.String())
-	lives := node == "" || b.env.Notices.Alive(node)
-	if err != nil && lives { // it may go on with the session: the client begins anew
-		b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", node, "err", err)
-		return nil, nil
-	}
-	return b.take(ctx, k, account, lives)
+	l, err := b.takeFrom(ctx, node, k, account)
+	return b.taken(l, err)
 }
 
 // takeHere is Take for a session of one of this node's fronts, or of one that it
@@ -58,12 +66,11 @@ func (b *book) takeHere(ctx context.Context, k stream.Key, account jid.JID) (*st
 		defer cancel()
 		b.release(limited, r)
 	}
-	return b.take(ctx, k, account, r != nil)
+	return b.taken(takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), r != nil))
 }
 
-// take makes the row this node's; asked: somebody had it, and was asked for it.
-func (b *book) take(ctx context.Context, k stream.Key, account jid.JID, asked bool) (*stream.Lasting, error) {
-	l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node, asked)
+// taken remembers what was taken until it is adopted.
+func (b *book) taken(l *left, err error) (*stream.Lasting, error) {
 	if err != nil || l == nil {
 		return nil, err
 	}
@@ -74,6 +81,54 @@ func (b *book) take(ctx context.Context, k stream.Key, account jid.JID, asked bo
 	}
 	b.keep(*l)
 	return &l.Lasting, nil
+}
+
+// takeFrom takes a session from the node that has it; node "": there is no row,
+// but the first one may not be written yet. nil: it cannot be had.
+func (b *book) takeFrom(ctx context.Context, node string, k stream.Key, account jid.JID) (*left, error) {
+	within := takeLimit
+	if node == "" {
+		within = surrenderLimit
+	}
+	limited, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	for {
+		asked := error(nil)
+		lives := node == "" || b.env.Notices.Alive(node)
+		if lives {
+			asked = b.env.Notices.Ask(limited, node, topicSurrender, hex.EncodeToString(k[:])+" "+account.String())
+			lives = node == "" || b.env.Notices.Alive(node)
+		}
+		if !lives { // nobody may hear behind its client's presence that it has gone
+			asked = b.env.Notices.Buried(limited, node, account)
+		}
+		if lives || asked == nil {
+			l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), lives)
+			if err != nil || l != nil || asked == nil {
+				if l != nil && !lives && !l.given {
+					l.State.Buried = true // or all nodes died, and nobody has seen it there since
+				}
+				return l, err
+			}
+		}
+		if node != "" && wait(limited, askAgain) {
+			continue
+		}
+		b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", node, "err", asked)
+		return nil, nil // it may go on with the session: the client begins anew
+	}
+}
+
+// wait reports whether ctx was not done meanwhile.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // over lets the row of a session that has ended go: at once, or where another
@@ -89,26 +144,66 @@ func (b *book) over(r *record, w *storage.WriteSet) {
 const (
 	// endedFor is how long the end of a session is kept.
 	endedFor = time.Hour
-	// sweepEvery is how often those are removed that were kept long enough.
-	sweepEvery = 10 * time.Minute
+	// sweepEvery is how often those are removed that were kept long enough, and
+	// those ended that nobody comes for.
+	sweepEvery = 2 * time.Minute
+	sweepBatch = 500 // sessions that are ended at a time
 )
 
 // sweep runs until ctx is done.
 func (b *book) sweep(ctx context.Context) {
-	again := time.NewTicker(sweepEvery)
-	defer again.Stop()
-	for {
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return
-		}
+	for wait(ctx, sweepEvery) {
 		if !b.env.Owns(Name) {
 			continue
 		}
-		if err := deleteEnded(ctx, b.env.DB, b.env.Clock.Now().Add(-endedFor)); err != nil && ctx.Err() == nil {
-			b.env.Log.Warn("ended sessions stay for now", "err", err)
+		if err := b.sweepOnce(ctx); err != nil && ctx.Err() == nil {
+			b.env.Log.Warn("sessions that are over stay for now", "err", err)
 		}
+	}
+}
+
+func (b *book) sweepOnce(ctx context.Context) error {
+	now := b.env.Clock.Now()
+	nodes, err := nodesOf(ctx, b.env.DB)
+	for _, node := range nodes {
+		if b.env.Notices.Alive(node) {
+			continue
+		}
+		err = errors.Join(err, seenDead(ctx, b.env.DB, node, now), b.lapse(ctx, node, now))
+	}
+	return errors.Join(err, deleteEnded(ctx, b.env.DB, now.Add(-endedFor)))
+}
+
+// lapse ends the sessions of a node that is gone which nobody comes for. Where
+// contacts have not been told, because it stopped in order, they are now.
+func (b *book) lapse(ctx context.Context, node string, now time.Time) error {
+	for {
+		list, err := lapsedOf(ctx, b.env.DB, node, now, sweepBatch)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		var w storage.WriteSet
+		for _, l := range list {
+			w.Add(&lapseRow, l.id, l.epoch, now.UnixMicro())
+			b.farewell(ctx, l)
+		}
+		if err := b.env.DB.Commit(ctx, &w); err != nil {
+			return fmt.Errorf("sessions of %s: %w", node, err)
+		}
+	}
+}
+
+// farewell lets the house tell that a session has ended.
+func (b *book) farewell(ctx context.Context, l lapsed) {
+	house := b.house.Load()
+	if l.buried || l.last == nil || house == nil {
+		return
+	}
+	if _, bound := b.env.Sessions.Find(l.last.JID); bound {
+		return
+	}
+	if _, err := processor.Fire(ctx, house, processor.Unbound, l.last); err != nil {
+		b.env.Log.Error("the end of a session is not told", "jid", l.last.JID.String(), "err", err)
 	}
 }
 

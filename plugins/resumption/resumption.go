@@ -147,8 +147,10 @@ func (k *keeper) bound(_ context.Context, e *sessions.Entry) (processor.Verdict,
 // unbound ends a session, or leaves it to the next process.
 func (k *keeper) unbound(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
 	if k.env.Notices != nil && e.Node != k.env.Node {
-		now, bound := k.env.Sessions.Find(e.JID)
-		return processor.Continue, bury(ctx, k.env.DB, e.Ref, bound && now.Ref != e.Ref)
+		if now, bound := k.env.Sessions.Find(e.JID); bound && now.Ref != e.Ref {
+			return processor.Continue, replace(ctx, k.env.DB, e.Ref)
+		}
+		return processor.Continue, nil // its node is gone, which was noted for all of them (OnDeath)
 	}
 	k.ended(e)
 	return processor.Continue, nil

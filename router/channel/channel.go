@@ -70,7 +70,7 @@ type Envelope struct {
 	Stanza    *stanza.Stanza  // its parsed form; local only, rebuilt on arrival at another node
 	To        []sessions.Ref  // Deliver, Close: the streams on the node it goes to
 	Edits     stanza.Edits    // Route, Deliver: fresh start tag, spans to cut, elements to append
-	State     *sessions.State // Bind, Change
+	State     *sessions.State // Bind, Change; Unbind of a session of a node that is gone: its last
 	Pending   int64           // Route, Deliver: the archive row that the recipient's acknowledgement frees; 0: none
 	Rows      []int64         // Acked: freed rows
 	Class     Class           // Deliver

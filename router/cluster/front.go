@@ -26,7 +26,9 @@ const Reachable = "fronts"
 
 // front is what a node knows that has no processor.
 type front struct {
+	mu       sync.Mutex             // held while a core is chosen
 	core     atomic.Pointer[Member] // nil: none
+	ready    atomic.Bool            // Begin was called: attached is complete
 	attached []func()
 	lost     func(context.Context)
 }
@@ -73,10 +75,23 @@ func (n *Node) Core(ctx context.Context) (string, error) {
 	}
 }
 
+// attachFrom lets the front look for a core from now on.
+func (n *Node) attachFrom() {
+	if n.front != nil {
+		n.front.ready.Store(true)
+		n.attach()
+	}
+}
+
 // attach looks for a core when there is none: the one that its name gives it.
 func (n *Node) attach() {
 	f := n.front
-	if f == nil || f.core.Load() != nil {
+	if f == nil || !f.ready.Load() {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.core.Load() != nil {
 		return
 	}
 	m, ok := n.members.Owner(n.opt.Name, Reachable)

@@ -129,7 +129,7 @@ func TestReliability32AFrontIsLost(t *testing.T) {
 	romeo, juliet := at(core, f.socket(1, "romeo@localhost/orchard")), at(core, g.socket(1, "juliet@localhost/balcony"))
 	core.bound(romeo)
 	core.bound(juliet)
-	f.end()
+	f.stop()
 	if got := core.processor.next(t); got.Kind != channel.Unbind || got.Session != romeo || got.Reason != channel.FrontLost {
 		t.Fatalf("the core got %+v", got)
 	}
@@ -160,7 +160,7 @@ func TestReliability32ACoreIsLost(t *testing.T) {
 	if !f.sees(t, romeo) {
 		t.Fatal("its own session is not seen")
 	}
-	one.end()
+	one.stop()
 	select {
 	case <-f.orphaned:
 	case <-time.After(soon):

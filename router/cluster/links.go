@@ -188,12 +188,17 @@ func (n *Node) giveBack(node string, part []*channel.Envelope, why error) {
 
 // task runs f, for which End waits, on a goroutine of its own: who calls may be
 // in the middle of what f needs.
-func (n *Node) task(f func()) {
+func (n *Node) task(f func()) { n.taskOr(f) }
+
+// taskOr is task that says whether f runs: not when the node ends.
+func (n *Node) taskOr(f func()) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.ctx.Err() == nil {
-		n.tasks.Go(f)
+	if n.ctx.Err() != nil {
+		return false
 	}
+	n.tasks.Go(f)
+	return true
 }
 
 // arrive is the handler of what other nodes send to a stage of this one.

@@ -31,12 +31,20 @@ func (wall) AfterFunc(d time.Duration, f func()) func() bool { return time.After
 
 // intake is a stage of a node: it keeps what arrives.
 type intake struct {
-	got chan *channel.Envelope
+	got  chan *channel.Envelope
+	shut chan struct{} // not nil: it takes nothing until this is closed
 }
 
-func newIntake() *intake { return &intake{make(chan *channel.Envelope, 1000)} }
+func newIntake() *intake { return &intake{got: make(chan *channel.Envelope, 1000)} }
 
-func (i *intake) Send(_ context.Context, batch []*channel.Envelope) error {
+func (i *intake) Send(ctx context.Context, batch []*channel.Envelope) error {
+	if i.shut != nil {
+		select {
+		case <-i.shut:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	for _, e := range batch {
 		i.got <- e
 	}
@@ -57,10 +65,11 @@ func (i *intake) next(t *testing.T) *channel.Envelope {
 // member is a node of a test's cluster.
 type member struct {
 	*Node
+	w                                   *world
+	stop                                func()
 	registry                            *sessions.Registry
 	streamer, parser, processor, router *intake
 	orphaned                            chan struct{}
-	end                                 func()
 }
 
 // world is what nodes have in common.
@@ -87,14 +96,34 @@ func newWorld(t *testing.T) *world {
 // enter starts a node that has everything. It ends with the test.
 func (w *world) enter(name string) *member {
 	w.Helper()
-	return w.enterAs(name, nil, "streamer", "parser", "processor", "router")
+	m := w.starting(name)
+	m.begin()
+	m.meet()
+	return m
+}
+
+// starting is a node that has everything and has not begun.
+func (w *world) starting(name string) *member {
+	w.Helper()
+	return w.startingAs(name, "streamer", "parser", "processor", "router")
 }
 
 // enterAs starts a node with some of the Servers; prepare is for what comes
 // before Begin.
 func (w *world) enterAs(name string, prepare func(*member), servers ...string) *member {
 	w.Helper()
-	m := &member{registry: sessions.NewRegistry(), streamer: newIntake(), parser: newIntake(), processor: newIntake(), router: newIntake(), orphaned: make(chan struct{}, 10)}
+	m := w.startingAs(name, servers...)
+	if prepare != nil {
+		prepare(m)
+	}
+	m.begin()
+	m.meet()
+	return m
+}
+
+func (w *world) startingAs(name string, servers ...string) *member {
+	w.Helper()
+	m := &member{w: w, registry: sessions.NewRegistry(), streamer: newIntake(), parser: newIntake(), processor: newIntake(), router: newIntake(), orphaned: make(chan struct{}, 10)}
 	var err error
 	m.Node, err = Enter(w.Context(), NodeOptions{
 		Name: name, Version: "test", Servers: servers, DB: w.db,
@@ -105,26 +134,31 @@ func (w *world) enterAs(name string, prepare func(*member), servers ...string) *
 	if err != nil {
 		w.Fatal(err)
 	}
-	if prepare != nil {
-		prepare(m)
-	}
-	if err := m.Begin(Links{Streamer: m.streamer, Parser: m.parser, Processor: m.processor, Router: m.router}); err != nil {
-		w.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(w.Context(), soon)
-	defer cancel()
-	if err := m.Met(ctx); err != nil {
-		w.Fatal(err)
-	}
-	m.end = sync.OnceFunc(func() {
+	m.stop = sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), soon)
 		defer cancel()
 		if err := m.End(ctx); err != nil {
 			w.Errorf("%s: %v", name, err)
 		}
 	})
-	w.Cleanup(m.end)
+	w.Cleanup(m.stop)
 	return m
+}
+
+func (m *member) begin() {
+	m.w.Helper()
+	if err := m.Begin(Links{Streamer: m.streamer, Parser: m.parser, Processor: m.processor, Router: m.router}); err != nil {
+		m.w.Fatal(err)
+	}
+}
+
+func (m *member) meet() {
+	m.w.Helper()
+	ctx, cancel := context.WithTimeout(m.w.Context(), soon)
+	defer cancel()
+	if err := m.Met(ctx); err != nil {
+		m.w.Fatal(err)
+	}
 }
 
 // bind binds a session of the node.
@@ -271,8 +305,15 @@ func TestReliability32SessionsOfADeadNodeEndOnce(t *testing.T) {
 		}
 	}
 	for _, m := range []*member{a, b} {
-		if n := len(m.registry.On("c")); n != 0 {
-			t.Errorf("%d ghosts", n)
+		if err := m.Buried(ctx, "c", jid.MustParse("u0@localhost")); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range m.registry.On("c") {
+			select {
+			case <-m.registry.Gone(e.Ref):
+			case <-ctx.Done():
+				t.Errorf("%s is a ghost", e.JID)
+			}
 		}
 	}
 }

@@ -73,13 +73,22 @@ func encodeNotice(topic, key string) []byte {
 	return append(append(b, topic...), key...)
 }
 
+// decodeNotice takes apart what encodeNotice has made.
+func decodeNotice(s string) (topic, key string, ok bool) {
+	size, k := binary.Uvarint([]byte(s))
+	if k <= 0 || size > uint64(len(s)-k) {
+		return "", "", false
+	}
+	return s[k : k+int(size)], s[k+int(size):], true
+}
+
 // noticed is the handler of what others tell.
 func (n *Node) noticed(_ context.Context, from nats.Peer, payload []byte) error {
-	size, k := binary.Uvarint(payload)
-	if k <= 0 || size > uint64(len(payload)-k) {
+	topic, key, ok := decodeNotice(string(payload))
+	if !ok {
 		return fmt.Errorf("notice of %s: %w", from.Node, channel.ErrWire)
 	}
-	n.notice(string(payload[k:k+int(size)]), string(payload[k+int(size):]))
+	n.notice(topic, key)
 	return nil
 }
 

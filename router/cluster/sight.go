@@ -150,7 +150,8 @@ func (n *Node) recognize(core string, account jid.JID, entries []*sessions.Entry
 }
 
 // oust ends a session of this node whose address a newer one has elsewhere
-// (RFC 6120 §7.7.2.2). Whom it concerns has been told by that one's node.
+// (RFC 6120 §7.7.2.2): neither node had seen the other's. When its stream has
+// ended the processor does what belongs to that, as for any other.
 func (n *Node) oust(e *sessions.Entry) {
 	n.task(func() {
 		end := &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Ref}, Reason: "conflict"}
