@@ -28,12 +28,18 @@ const (
 // errFenced ends a process that the other nodes may take for dead.
 var errFenced = errors.New("this node has lost its place in the cluster (Postgres did not answer, or the process stood still): it ends, so that what others do in its place is not done twice; start it again")
 
+// clustered reports whether there are to be other nodes. Without a streamer
+// nobody is connected: that is a tool that works on the database.
+func (h *Host) clustered(t *config.Tree) bool {
+	return len(h.settings.Cluster.NATS.URLs) > 0 && t.ServerEnabled(streamer)
+}
+
 // enter takes the node's place, if there is a cluster.
 func (h *Host) enter(ctx context.Context, all []Plugin) error {
-	c := h.settings.Cluster.NATS
-	if len(c.URLs) == 0 || !h.tree.ServerEnabled(streamer) { // without one nobody is connected: a tool that works on the database
+	if !h.clustered(h.tree) {
 		return nil
 	}
+	c := h.settings.Cluster.NATS
 	names, err := h.reachable(all)
 	if err != nil {
 		return err

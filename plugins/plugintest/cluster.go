@@ -7,6 +7,7 @@ import (
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
+	"parley/plugins"
 	"parley/plugins/plugintest/script"
 )
 
@@ -32,6 +33,33 @@ func NATS(t testing.TB) string {
 		t.Fatal("NATS does not start")
 	}
 	return s.ClientURL()
+}
+
+// HostOf returns the Host of one of several nodes.
+func (h *House) HostOf(i int) *plugins.Host { return h.node(i).host }
+
+// DoorOf returns the address of a door of one of several nodes.
+func (h *House) DoorOf(i int, name string) string { return h.node(i).doors[name] }
+
+// EndNode ends one of several nodes, until BeginNode or the end of the house.
+func (h *House) EndNode(ctx context.Context, i int) error {
+	h.mu.Lock()
+	n := h.nodes[i]
+	h.nodes[i] = &node{}
+	h.mu.Unlock()
+	return n.end(ctx)
+}
+
+// BeginNode starts again a node that EndNode has ended.
+func (h *House) BeginNode(ctx context.Context, i int) error {
+	n, err := h.startNode(ctx, i)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.nodes[i] = n
+	return nil
 }
 
 // Spread is a house of several nodes over which a script's clients are spread:

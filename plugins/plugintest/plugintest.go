@@ -260,9 +260,16 @@ func (h *House) take() []*node {
 // Stop ends the house.
 func (h *House) Stop(ctx context.Context) (err error) {
 	for _, n := range h.take() {
-		err = errors.Join(err, n.host.Stop(ctx), n.db.Close())
+		err = errors.Join(err, n.end(ctx))
 	}
 	return err
+}
+
+func (n *node) end(ctx context.Context) error {
+	if n.host == nil { // it was ended before
+		return nil
+	}
+	return errors.Join(n.host.Stop(ctx), n.db.Close())
 }
 
 // Domain implements script.Target.
