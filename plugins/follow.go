@@ -23,8 +23,8 @@ import (
 const (
 	// topicConfig is what nodes tell each other of a new version under.
 	topicConfig = "config"
-	// lookEvery is how long a node may not notice what it was not told.
-	lookEvery = 3 * time.Second
+	// LookEvery is how long a node may not notice what it was not told.
+	LookEvery = 3 * time.Second
 	// followWait is how long a change waits for the other nodes.
 	followWait = 10 * time.Second
 	// askEvery is how often it asks whether they have followed.
@@ -35,8 +35,9 @@ const (
 type ConfigNode struct {
 	Node    string    `json:"node"`
 	Live    bool      `json:"live"`
-	Version int64     `json:"version"`
-	At      time.Time `json:"at"` // when it came there
+	Version int64     `json:"version"` // that counts there
+	Tried   int64     `json:"tried"`   // later: one that does not go with its file
+	At      time.Time `json:"at"`      // when it came there
 	Error   string    `json:"error,omitempty"`
 }
 
@@ -45,8 +46,14 @@ type follower struct {
 	kick    chan struct{}
 	stop    context.CancelFunc
 	tasks   sync.WaitGroup
-	told    ConfigNode             // what it has last said of itself; with Repository.change
-	refused atomic.Pointer[string] // why this node cannot take the last version at all
+	told    ConfigNode              // what it has last said of itself; with Repository.change
+	refused atomic.Pointer[refusal] // why this node cannot take the last version at all
+}
+
+// refusal is a version that does not go with the node's file.
+type refusal struct {
+	version int64
+	why     string
 }
 
 // hear lets the node be told of changes.
@@ -80,7 +87,7 @@ func (h *Host) keepUp(ctx context.Context) {
 	h.follow.tasks.Go(func() {
 		for {
 			again := make(chan struct{})
-			halt := h.opt.Clock.AfterFunc(lookEvery, func() { close(again) })
+			halt := h.opt.Clock.AfterFunc(LookEvery, func() { close(again) })
 			select {
 			case <-h.follow.kick:
 			case <-again:
@@ -162,8 +169,7 @@ func (c control) load(ctx context.Context, now wanted) (wanted, error) {
 	tree, err := now.tree.WithOverlay(st.overlay)
 	if err != nil {
 		err = fmt.Errorf("version %d of what is set at run time does not go with this node's file: %w", st.overlay.Version, err)
-		why := err.Error()
-		c.h.follow.refused.Store(&why)
+		c.h.follow.refused.Store(&refusal{st.overlay.Version, err.Error()})
 		return now, err
 	}
 	return wanted{tree, st.said}, nil
@@ -172,9 +178,10 @@ func (c control) load(ctx context.Context, now wanted) (wanted, error) {
 // self is how far this node is.
 func (c control) self() ConfigNode {
 	n := ConfigNode{Node: c.h.opt.Node, Live: true, Version: c.h.current().Version()}
+	n.Tried = n.Version
 	failed := c.h.repo.behind()
-	if why := c.h.follow.refused.Load(); why != nil {
-		failed = append(failed, *why)
+	if r := c.h.follow.refused.Load(); r != nil {
+		n.Tried, failed = r.version, append(failed, r.why)
 	}
 	n.Error = strings.Join(failed, "; ")
 	return n
@@ -230,9 +237,9 @@ func (h *Host) behind(ctx context.Context, version int64) (out []Behind, waiting
 		n := rows[m.Node]
 		switch {
 		case m.Node == h.opt.Node:
-		case n.Version < version:
+		case n.Tried < version:
 			waiting = true
-			out = append(out, Behind{m.Node, cmp.Or(n.Error, fmt.Sprintf("it has not answered, and is at version %d; it follows as soon as it can", n.Version))})
+			out = append(out, Behind{m.Node, fmt.Sprintf("it has not answered, and is at version %d; it follows as soon as it can", n.Version)})
 		case n.Error != "":
 			out = append(out, Behind{m.Node, n.Error})
 		}

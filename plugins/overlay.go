@@ -216,21 +216,21 @@ const forgottenAfter = 30 * 24 * time.Hour
 // report says how far a node is.
 func (o overlayStore) report(ctx context.Context, n ConfigNode, now time.Time) error {
 	return o.db.Tx(ctx, func(tx storage.Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO config_node (node, version, seen_at, error) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (node) DO UPDATE SET version = excluded.version, seen_at = excluded.seen_at, error = excluded.error`,
-			n.Node, n.Version, now.UnixMicro(), n.Error)
+		_, err := tx.Exec(ctx, `INSERT INTO config_node (node, version, tried, seen_at, error) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (node) DO UPDATE SET version = excluded.version, tried = excluded.tried, seen_at = excluded.seen_at, error = excluded.error`,
+			n.Node, n.Version, n.Tried, now.UnixMicro(), n.Error)
 		if err != nil {
 			return err
 		}
-		// A live one is at the last version.
-		_, err = tx.Exec(ctx, `DELETE FROM config_node WHERE version < $1 AND seen_at < $2`, n.Version, now.Add(-forgottenAfter).UnixMicro())
+		// A live one has tried the last version.
+		_, err = tx.Exec(ctx, `DELETE FROM config_node WHERE tried < $1 AND seen_at < $2`, n.Version, now.Add(-forgottenAfter).UnixMicro())
 		return err
 	})
 }
 
 // nodes is what nodes have said of themselves, by name.
 func (o overlayStore) nodes(ctx context.Context) (map[string]ConfigNode, error) {
-	rows, err := o.db.Query(ctx, `SELECT node, version, seen_at, error FROM config_node`)
+	rows, err := o.db.Query(ctx, `SELECT node, version, tried, seen_at, error FROM config_node`)
 	if err != nil {
 		return nil, fmt.Errorf("configuration of nodes: %w", err)
 	}
@@ -239,7 +239,7 @@ func (o overlayStore) nodes(ctx context.Context) (map[string]ConfigNode, error) 
 	for rows.Next() {
 		var n ConfigNode
 		var at int64
-		if err := rows.Scan(&n.Node, &n.Version, &at, &n.Error); err != nil {
+		if err := rows.Scan(&n.Node, &n.Version, &n.Tried, &at, &n.Error); err != nil {
 			return nil, fmt.Errorf("configuration of nodes: %w", err)
 		}
 		n.At = time.UnixMicro(at)

@@ -111,17 +111,18 @@ func TestNodesSayHowFarTheyAre(t *testing.T) {
 			ConfigNode
 			at time.Time
 		}{
-			{ConfigNode{Node: "gone", Version: 1}, now.Add(-2 * forgottenAfter)},
-			{ConfigNode{Node: "away", Version: 1}, now},
-			{ConfigNode{Node: "here", Version: 1, Error: "no"}, now.Add(-2 * forgottenAfter)},
-			{ConfigNode{Node: "here", Version: 2}, now},
+			{ConfigNode{Node: "gone", Version: 1, Tried: 1}, now.Add(-2 * forgottenAfter)},
+			{ConfigNode{Node: "away", Version: 1, Tried: 1}, now},
+			{ConfigNode{Node: "refuses", Version: 1, Tried: 2}, now.Add(-2 * forgottenAfter)},
+			{ConfigNode{Node: "here", Version: 1, Tried: 1, Error: "no"}, now.Add(-2 * forgottenAfter)},
+			{ConfigNode{Node: "here", Version: 2, Tried: 2}, now},
 		} {
 			if err := o.report(t.Context(), n.ConfigNode, n.at); err != nil {
 				t.Fatal(err)
 			}
 		}
 		got, err := o.nodes(t.Context())
-		if err != nil || len(got) != 2 || got["here"].Version != 2 || got["here"].Error != "" || got["away"].Version != 1 || !got["away"].At.Equal(now) {
+		if err != nil || len(got) != 3 || got["refuses"].Tried != 2 || got["here"].Version != 2 || got["here"].Error != "" || got["away"].Version != 1 || !got["away"].At.Equal(now) {
 			t.Errorf("%+v %v", got, err)
 		}
 	})

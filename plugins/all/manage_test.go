@@ -31,6 +31,15 @@ type obstinate struct {
 type obstinateConfig struct {
 	Word  string `yaml:"word" doc:"A word of the test's."`
 	Place string `yaml:"place" overlay:"node" doc:"Where this node is."`
+	Max   int    `yaml:"max" doc:"The longest word; 0: any."`
+}
+
+// Validate implements config.Validator.
+func (c *obstinateConfig) Validate() error {
+	if c.Max > 0 && len(c.Word) > c.Max {
+		return errors.New("the word is too long")
+	}
+	return nil
 }
 
 type obstinateComponent struct {
@@ -88,13 +97,16 @@ type managed struct {
 	t *testing.T
 }
 
-func manage(t *testing.T, nodes int) (context.Context, *managed) {
+func manage(t *testing.T, nodes int, change ...func(*plugintest.Options)) (context.Context, *managed) {
 	t.Helper()
 	o := &obstinate{word: map[string]string{}, bad: map[string]string{}, hold: map[string]chan struct{}{}}
 	opt := plugintest.Options{Plugins: append(all.Plugins(), o.plugin()), Nodes: nodes}
 	if nodes > 1 {
 		c := storagetest.Postgres(t)
 		opt.Storage = func() storage.Config { return c }
+	}
+	for _, f := range change {
+		f(&opt)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
@@ -154,11 +166,21 @@ func eventually(ctx context.Context, t *testing.T, what string, holds func() boo
 	}
 }
 
+// deaf is a clock by which nodes do not look for changes: they have to be told.
+type deaf struct{ frame.SystemClock }
+
+func (c deaf) AfterFunc(d time.Duration, f func()) func() bool {
+	if d == frame.LookEvery {
+		return func() bool { return true }
+	}
+	return c.SystemClock.AfterFunc(d, f)
+}
+
 const obstinatePath = "servers.processor.components.obstinate"
 
 // What is changed on one node is so on all of them when the change is answered.
 func TestNodesFollow(t *testing.T) {
-	ctx, m := manage(t, 3)
+	ctx, m := manage(t, 3, func(o *plugintest.Options) { o.Clock = deaf{} })
 	nodes := []int{0, 1, 2}
 	first := m.followed(m.set(ctx, 0, "word", "second"))
 	if !slices.Equal(first.Keys, []string{obstinatePath + ".word"}) {
@@ -369,6 +391,34 @@ func TestNodeThatCannotFollowIsNamed(t *testing.T) {
 	if s := m.status(1, "obstinate"); s.Phase != frame.Running || s.Error != "" {
 		t.Errorf("it shows %+v", s)
 	}
+}
+
+// A node whose file does not go with what was set is named; it stays with what
+// it has, and cannot change anything, until that is mended.
+func TestNodeThatRefusesIsNamed(t *testing.T) {
+	ctx, m := manage(t, 2, func(o *plugintest.Options) {
+		o.Node = func(i int) string {
+			if i == 0 {
+				return ""
+			}
+			return "servers: {processor: {components: {obstinate: {max: 6}}}}"
+		}
+	})
+	a, err := m.set(ctx, 0, "word", "very long")
+	if err != nil || len(a.Behind) != 1 || a.Behind[0].Node != "node2" || !strings.Contains(a.Behind[0].Why, "too long") {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if one, two := m.at("node1"), m.at("node2"); one != "very long" || two != "first" {
+		t.Errorf("the nodes say %s, %s", one, two)
+	}
+	if _, err := m.control(1).Stop(ctx, "juliet", "processor", "ping"); err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("it made a version on one that it cannot take: %v", err)
+	}
+	m.followed(m.set(ctx, 0, "word", "short"))
+	if two := m.at("node2"); two != "short" {
+		t.Errorf("it says %s", two)
+	}
+	m.followed(m.control(1).Stop(ctx, "juliet", "processor", "ping"))
 }
 
 // A node that does not answer is named, and follows when it is back.

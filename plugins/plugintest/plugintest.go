@@ -34,6 +34,7 @@ import (
 type Options struct {
 	Plugins []plugins.Plugin
 	Config  string                // YAML, over what a test house needs
+	Node    func(int) string      // YAML, what a node's file has besides; may be nil
 	Storage func() storage.Config // default: SQLite in the house's directory
 	Seam    bool                  // every envelope crosses a network on its way to the next stage
 	Nodes   int                   // that many nodes on one database, joined by NATS; clients are spread over them
@@ -241,7 +242,11 @@ func (h *House) load(schema *config.Schema, i int) (*config.Tree, error) {
 		}
 		cluster = fmt.Sprintf(clustered, h.nats)
 	}
-	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), []byte(h.opt.Config), over)
+	own := ""
+	if h.opt.Node != nil {
+		own = h.opt.Node(i)
+	}
+	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), []byte(h.opt.Config), []byte(own), over)
 	if err != nil {
 		return nil, err
 	}

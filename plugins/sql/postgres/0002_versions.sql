@@ -32,7 +32,8 @@ CREATE TABLE config_log (
 );
 CREATE TABLE config_node (
     node    text   NOT NULL PRIMARY KEY,
-    version bigint NOT NULL,
+    version bigint NOT NULL, -- that counts there
+    tried   bigint NOT NULL, -- later: one that does not go with its file
     seen_at bigint NOT NULL,
     error   text   NOT NULL
 );
