@@ -19,8 +19,9 @@ import (
 // ErrOvertaken: other nodes change the configuration all the time.
 var ErrOvertaken = errors.New("other nodes keep changing the configuration: try again")
 
-// attempts is how often a change is tried on another node's version.
-const attempts = 16
+// attempts is how often a change is tried on other nodes' versions: one of those
+// who try at once is always done with it.
+const attempts = 100
 
 // Applied is what a change has come to.
 type Applied struct {
