@@ -51,12 +51,15 @@ const distributed = "distributed"
 // errFenced ends a process that the other nodes may take for dead.
 var errFenced = errors.New("this node has lost its place in the cluster (Postgres did not answer, or the process stood still): it ends, so that what others do in its place is not done twice; start it again")
 
+// clustered reports whether there are to be other nodes.
+func (h *Host) clustered() bool { return len(h.settings.Cluster.NATS.URLs) > 0 }
+
 // enter takes the node's place, if there is a cluster.
 func (h *Host) enter(ctx context.Context, all []Plugin) error {
-	c := h.settings.Cluster.NATS
-	if len(c.URLs) == 0 {
+	if !h.clustered() {
 		return nil
 	}
+	c := h.settings.Cluster.NATS
 	names, err := h.reachable(all)
 	if err != nil {
 		return err

@@ -51,8 +51,11 @@ type Host struct {
 	watch    sync.WaitGroup
 	left     chan struct{} // closed when the node leaves the cluster
 
-	mu   sync.Mutex // guards tree
+	follow follower
+
+	mu   sync.Mutex // guards tree and said
 	tree *config.Tree
+	said map[slotKey]said
 	from *config.Tree // what the Host was made with: keys that need a restart still count as here
 }
 
@@ -79,7 +82,7 @@ type running struct {
 // New migrates the database and makes every Server and component that the
 // configuration asks for. Nothing runs yet.
 func New(ctx context.Context, o Options) (*Host, error) {
-	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), left: make(chan struct{}), overlay: overlayStore{o.DB}}
+	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), left: make(chan struct{}), overlay: overlayStore{db: o.DB}}
 	sorted, err := byRequirement(o.Plugins)
 	if err != nil {
 		return nil, err
@@ -87,14 +90,20 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err := o.DB.Migrate(ctx, "host", overlayMigrations); err != nil {
 		return nil, err
 	}
+	if err := o.Tree.Decode("", &h.settings); err != nil { // nothing of it can be set at run time that is needed here
+		return nil, err
+	}
+	if h.clustered() {
+		h.overlay.node = o.Node
+	}
 	ov, err := h.overlay.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if h.tree, err = o.Tree.WithOverlay(ov); err != nil {
+	if h.tree, err = o.Tree.WithOverlay(ov.overlay); err != nil {
 		return nil, fmt.Errorf("configuration set at run time: %w", err)
 	}
-	h.from = h.tree
+	h.from, h.said = h.tree, ov.said
 	for _, f := range h.tree.Ignored() {
 		o.Log.Warn("setting made at run time is no longer known", "setting", f.Error())
 	}
@@ -115,7 +124,8 @@ func New(ctx context.Context, o Options) (*Host, error) {
 		return nil, errors.Join(err, h.leave(ctx))
 	}
 	h.repo = newRepository(h, sorted)
-	if err := h.repo.prepare(ctx); err != nil {
+	h.hear()
+	if err := errors.Join(h.count(), h.repo.prepare(ctx)); err != nil {
 		return h, errors.Join(err, h.leave(ctx))
 	}
 	if err := h.keys.Adopt(ctx, ring, h.settings.Storage.Encryption.Enabled); err != nil {
@@ -221,6 +231,7 @@ func (h *Host) Start(ctx context.Context) error {
 	if err := h.join(ctx); err != nil {
 		return err
 	}
+	h.keepUp(ctx)
 	for _, r := range h.servers {
 		r.start(h)
 	}
@@ -233,6 +244,7 @@ func (h *Host) Fatal() <-chan error { return h.fatal }
 // Stop drains: Servers end in the opposite order of their start, the streamer
 // first, so that what clients have sent is still handled; then components stop.
 func (h *Host) Stop(ctx context.Context) error {
+	h.letGo()
 	h.keys.Stop()
 	var errs []error
 	for _, r := range slices.Backward(h.servers) {

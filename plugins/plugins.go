@@ -256,25 +256,35 @@ func Need[T any](env Env, plugin string) (T, error) {
 	return t, nil
 }
 
-// Control is what the administration may do to a running Host.
+// Control is what the administration may do to a running Host. What it does to
+// components is so on every node of their Server, now and after a restart; by
+// is who does it. Servers are those of this node alone: it is one process that
+// is relieved of a stage, and its restart brings it back.
 type Control interface {
 	Components() []Status
-	Install(ctx context.Context, server, name string) error
-	Start(ctx context.Context, server, name string) error
-	Stop(ctx context.Context, server, name string) error
+	Install(ctx context.Context, by, server, name string) (Applied, error)
+	Start(ctx context.Context, by, server, name string) (Applied, error)
+	Stop(ctx context.Context, by, server, name string) (Applied, error)
 	// Reconfigure sets keys of the component's section (values as YAML text);
 	// they become part of the overlay in the database.
-	Reconfigure(ctx context.Context, by, server, name string, set map[string]string) error
-	// Unset takes back what was set at run time for a key and what is below it
-	// ("": everything), and returns the keys.
-	Unset(ctx context.Context, by, path string) ([]string, error)
-	Uninstall(ctx context.Context, server, name string) error
+	Reconfigure(ctx context.Context, by, server, name string, set map[string]string) (Applied, error)
+	// Unset takes back what was set at run time for a key or a component and
+	// what is below it ("": everything).
+	Unset(ctx context.Context, by, path string) (Applied, error)
+	Uninstall(ctx context.Context, by, server, name string) (Applied, error)
 	Servers() []ServerStatus
 	StartServer(ctx context.Context, name string) error
 	StopServer(ctx context.Context, name string) error
-	StartPlugin(ctx context.Context, name string) error
-	StopPlugin(ctx context.Context, name string) error
+	StartPlugin(ctx context.Context, by, name string) (Applied, error)
+	StopPlugin(ctx context.Context, by, name string) (Applied, error)
 	Config() []ConfigEntry
+	// ConfigVersion is the version of what is set at run time that counts here.
+	ConfigVersion() int64
+	// ConfigLog is what was changed last, the newest first.
+	ConfigLog(ctx context.Context, limit int) ([]ConfigEvent, error)
+	// ConfigNodes tells which version counts on which node.
+	ConfigNodes(ctx context.Context) ([]ConfigNode, error)
+	// Reload reads this node's file again.
 	Reload(ctx context.Context) ([]ConfigChange, error)
 	// Keys tells which keys the database is encrypted with.
 	Keys(ctx context.Context) (atrest.Status, error)

@@ -8,6 +8,7 @@ import (
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
+	"parley/plugins"
 	"parley/plugins/plugintest/script"
 	"parley/storage"
 	"parley/storage/storagetest"
@@ -51,6 +52,33 @@ func NATS(t testing.TB) string {
 	return s.ClientURL()
 }
 
+// HostOf returns the Host of one of several nodes.
+func (h *House) HostOf(i int) *plugins.Host { return h.node(i).host }
+
+// DoorOf returns the address of a door of one of several nodes.
+func (h *House) DoorOf(i int, name string) string { return h.node(i).doors[name] }
+
+// EndNode ends one of several nodes, until BeginNode or the end of the house.
+func (h *House) EndNode(ctx context.Context, i int) error {
+	h.mu.Lock()
+	n := h.nodes[i]
+	h.nodes[i] = &node{}
+	h.mu.Unlock()
+	return n.end(ctx)
+}
+
+// BeginNode starts again a node that EndNode has ended.
+func (h *House) BeginNode(ctx context.Context, i int) error {
+	n, err := h.startNode(ctx, i)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.nodes[i] = n
+	return nil
+}
+
 // Spread is a house of several nodes over which a script's clients are spread:
 // neighbours in the script are on different nodes.
 type Spread struct{ *House }
@@ -90,9 +118,6 @@ func (h *House) wire() (url string, wires []*storagetest.Proxy) {
 	p := storagetest.Behind(h.t, &c)
 	return c.DSN, []*storagetest.Proxy{p}
 }
-
-// NodeDoor is Door of one of several nodes.
-func (h *House) NodeDoor(i int, name string) string { return h.node(i).doors[name] }
 
 // KillNode ends one of several nodes as the failure of its machine does: nothing
 // is heard of it any more, and connections to it stay open. It does not come

@@ -35,6 +35,7 @@ import (
 type Options struct {
 	Plugins []plugins.Plugin
 	Config  string                // YAML, over what a test house needs
+	Node    func(int) string      // YAML, what a node's file has besides; may be nil
 	Storage func() storage.Config // default: SQLite in the house's directory
 	Seam    bool                  // every envelope crosses a network on its way to the next stage
 	Nodes   int                   // that many nodes on one database, joined by NATS; clients are spread over them
@@ -125,7 +126,7 @@ func (h *House) Host() *plugins.Host { return h.node(0).host }
 func (h *House) DB() storage.DB { return h.node(0).db }
 
 // Door returns the address of a door: c2s, c2s-tls, http, https.
-func (h *House) Door(name string) string { return h.NodeDoor(0, name) }
+func (h *House) Door(name string) string { return h.DoorOf(0, name) }
 
 func (h *House) node(i int) *node {
 	h.mu.Lock()
@@ -277,7 +278,11 @@ func (h *House) load(schema *config.Schema, i int, nats string) (*config.Tree, e
 		}
 		cluster = fmt.Sprintf(clustered, nats)
 	}
-	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), h.half(i), []byte(h.opt.Config), over)
+	own := ""
+	if h.opt.Node != nil {
+		own = h.opt.Node(i)
+	}
+	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), h.half(i), []byte(h.opt.Config), []byte(own), over)
 	if err != nil {
 		return nil, err
 	}
@@ -296,10 +301,17 @@ func (h *House) take() []*node {
 // Stop ends the house.
 func (h *House) Stop(ctx context.Context) (err error) {
 	for _, n := range h.take() {
-		err = errors.Join(err, n.host.Stop(ctx), n.db.Close())
+		err = errors.Join(err, n.end(ctx))
 	}
 	h.clear(ctx)
 	return err
+}
+
+func (n *node) end(ctx context.Context) error {
+	if n.host == nil { // it was ended before
+		return nil
+	}
+	return errors.Join(n.host.Stop(ctx), n.db.Close())
 }
 
 // Domain implements script.Target.

@@ -44,7 +44,7 @@ func TestReliability32NodesDieWithinOneLease(t *testing.T) {
 		if err := h.Account(ctx, user, password); err != nil {
 			t.Fatal(err)
 		}
-		conn, err := plugintest.Dial(ctx, h.NodeDoor(node, "c2s"), h.Domain(), user, password, "a")
+		conn, err := plugintest.Dial(ctx, h.DoorOf(node, "c2s"), h.Domain(), user, password, "a")
 		if err != nil {
 			t.Fatal(err)
 		}

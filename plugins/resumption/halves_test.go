@@ -31,7 +31,7 @@ func halves(t *testing.T) (*plugintest.House, context.Context) {
 // at logs in at a front, with a session that may be resumed and one message sent.
 func at(ctx context.Context, t *testing.T, h *plugintest.House, front int, user string) (*client, string) {
 	t.Helper()
-	conn, err := plugintest.Dial(ctx, h.NodeDoor(front, "c2s"), h.Domain(), user, password, "a")
+	conn, err := plugintest.Dial(ctx, h.DoorOf(front, "c2s"), h.Domain(), user, password, "a")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func at(ctx context.Context, t *testing.T, h *plugintest.House, front int, user 
 func again(ctx context.Context, t *testing.T, h *plugintest.House, front int, user, id string, in int) (*client, *stanza.Element) {
 	t.Helper()
 	for {
-		c, el := resumeAt(ctx, t, h.NodeDoor(front, "c2s"), h.Domain(), user, id, in)
+		c, el := resumeAt(ctx, t, h.DoorOf(front, "c2s"), h.Domain(), user, id, in)
 		if el == nil || el.Name.Local == "failed" && ctx.Err() == nil {
 			continue
 		}
@@ -80,7 +80,7 @@ func resumeAt(ctx context.Context, t *testing.T, door, domain, user, id string, 
 func TestRule58ASessionGoesToAnotherFront(t *testing.T) {
 	h, ctx := halves(t)
 	old, id := at(ctx, t, h, 0, "romeo")
-	fresh, el := resumeAt(ctx, t, h.NodeDoor(1, "c2s"), h.Domain(), "romeo", id, old.in)
+	fresh, el := resumeAt(ctx, t, h.DoorOf(1, "c2s"), h.Domain(), "romeo", id, old.in)
 	if el == nil || el.Name.Local != "resumed" || el.Get("h") != "1" {
 		t.Fatalf("%v", el)
 	}

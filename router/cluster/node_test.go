@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -334,6 +335,7 @@ func TestNotices(t *testing.T) {
 	if err := a.Tell(t.Context(), "topic", "juliet@localhost"); err != nil {
 		t.Fatal(err)
 	}
+	silent(t, a, b)
 	mu.Lock()
 	defer mu.Unlock()
 	if len(heard) != 2 || heard["b juliet@localhost"] != 1 || heard["c juliet@localhost"] != 1 {
@@ -341,5 +343,25 @@ func TestNotices(t *testing.T) {
 	}
 	if err := b.noticed(t.Context(), peer(a.members.Self()), []byte{200, 1}); err == nil {
 		t.Error("a notice that is none")
+	}
+}
+
+// silent lets a node not answer: it is named.
+func silent(t *testing.T, from, node *member) {
+	t.Helper()
+	hold := make(chan struct{})
+	defer close(hold)
+	reached := make(chan struct{})
+	node.On("held", func(string) {
+		close(reached)
+		<-hold
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-reached
+		cancel()
+	}()
+	if err := from.Tell(ctx, "held", "k"); err == nil || !strings.HasPrefix(err.Error(), node.opt.Name) || !strings.Contains(err.Error(), "does not say") {
+		t.Errorf("told one that does not answer: %v", err)
 	}
 }

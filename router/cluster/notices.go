@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,14 +50,20 @@ func (n *Node) Tell(ctx context.Context, topic, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, noticeWait)
 	defer cancel()
 	forgotten, all := awaited() // also by one that is gone: it remembers nothing
+	var silent peerSet
 	var failed error
 	for _, p := range peers {
 		forgotten.expect()
-		if err := n.bus.Send(ctx, p, portNotices, payload, forgotten.came); err != nil {
+		silent.add(p)
+		came := func(err error) {
+			silent.remove(p)
+			forgotten.came(err)
+		}
+		if err := n.bus.Send(ctx, p, portNotices, payload, came); err != nil {
 			if !errors.Is(err, nats.ErrGone) {
 				failed = fmt.Errorf("%s is not told to forget: %w", p, err)
 			}
-			forgotten.came(err)
+			came(err)
 		}
 	}
 	forgotten.sent()
@@ -64,7 +71,7 @@ func (n *Node) Tell(ctx context.Context, topic, key string) error {
 	case <-all:
 		return failed
 	case <-ctx.Done():
-		return fmt.Errorf("a node does not say that it has forgotten: %w", ctx.Err())
+		return fmt.Errorf("%s does not say that it has forgotten: %w", strings.Join(silent.list(), ", "), ctx.Err())
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -201,6 +203,13 @@ func (s *peerSet) remove(node string) (was bool) {
 	_, was = s.all[node]
 	delete(s.all, node)
 	return was
+}
+
+// list is sorted.
+func (s *peerSet) list() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.all))
 }
 
 func (s *peerSet) has(node string) bool {

@@ -49,7 +49,7 @@ const (
 
 // Config is the listener's section.
 type Config struct {
-	Address    string           `yaml:"address" doc:"Address for external components, like 127.0.0.1:5275; empty: none. Their streams are not encrypted: keep it on this machine or a private network."`
+	Address    string           `yaml:"address" overlay:"node" doc:"Address for external components, like 127.0.0.1:5275; empty: none. Their streams are not encrypted: keep it on this machine or a private network."`
 	Components map[string]Entry `yaml:"components" doc:"The components, by the domain that each serves."`
 	Conflict   Policy           `yaml:"conflict" enum:"replace,refuse" doc:"What happens when a component connects while its domain is taken: replace ends the old connection, refuse the new one."`
 }
