@@ -2,6 +2,7 @@ package plugintest
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"testing"
@@ -76,6 +77,16 @@ func (h *House) wire() (url string, wires []*storagetest.Proxy) {
 
 // NodeDoor is Door of one of several nodes.
 func (h *House) NodeDoor(i int, name string) string { return h.node(i).doors[name] }
+
+// StopNode ends one of several nodes in order. It does not come back; those
+// behind it move up.
+func (h *House) StopNode(ctx context.Context, i int) error {
+	h.mu.Lock()
+	n := h.nodes[i]
+	h.nodes = slices.Delete(h.nodes, i, i+1)
+	h.mu.Unlock()
+	return errors.Join(n.host.Stop(ctx), n.db.Close())
+}
 
 // KillNode ends one of several nodes as the failure of its machine does: nothing
 // is heard of it any more, and connections to it stay open. It does not come
