@@ -25,7 +25,10 @@ func (c *client) presence(from string) string {
 // befriend lets a see b's presence, and returns when it does.
 func befriend(a, b *client, at, bt string) {
 	a.t.Helper()
-	a.say("<presence to='"+bt+"' type='subscribe'/>", "iq")
+	// The answer to the ping comes when all nodes know of the request.
+	a.say("<presence to='"+bt+"' type='subscribe'/><iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>", "iq")
+	for a.await("iq").Get("type") != "result" {
+	}
 	for b.await("presence").Get("type") != "subscribe" {
 	}
 	b.say("<presence to='"+at+"' type='subscribed'/>", "iq")
