@@ -50,6 +50,7 @@ type Registrar struct {
 	features        []string
 	accountFeatures []string
 	keeper          Keeper
+	owned           []Owned
 }
 
 type registeredIQ struct {

@@ -13,7 +13,8 @@ type table struct {
 	hooks    map[any]any // *Hook[E] → []hooked[E]
 	features []string    // of the server
 	account  []string    // of each account
-	keeper   Keeper      // nil: a restart ends every session
+	owned    []Owned
+	keeper   Keeper // nil: a restart ends every session
 
 	outgoing, incoming []hooked[*Flow] // of hooks: every message passes them
 
@@ -39,6 +40,7 @@ func newTable(parts []*Registrar) *table {
 		if r.keeper != nil {
 			t.keeper = r.keeper
 		}
+		t.owned = append(t.owned, r.owned...)
 		t.features = append(t.features, r.features...)
 		t.account = append(t.account, r.accountFeatures...)
 	}
