@@ -58,7 +58,7 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) error {
 			return err
 		},
 		Payload: func() []byte {
-			return channel.Encode(nil, &channel.Envelope{Kind: channel.Arrive, Raw: edits.Render(nil, f.Raw), Stanza: f.Stanza, Hops: f.Hops})
+			return channel.Encode(nil, &channel.Envelope{Kind: channel.Arrive, Raw: edits.Render(nil, f.Raw), Stanza: f.Stanza})
 		},
 	})
 	switch {
@@ -70,6 +70,9 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) error {
 	e, err := channel.Decode(answer, nil)
 	if err != nil || e.Stanza == nil {
 		return fmt.Errorf("answer of the owner of %q: %w", key, errors.Join(err, channel.ErrWire))
+	}
+	if refused := e.Stanza.Err(); refused != nil { // as if it had been here: nothing else of the stanza lasts
+		return refused
 	}
 	f.reply(e.Stanza)
 	return nil

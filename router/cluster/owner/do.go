@@ -49,8 +49,11 @@ var errMoved = errors.New("the key has another owner now")
 // done: with the answer when that was elsewhere, or with the error of Work.Here.
 // Otherwise errors wrap ErrNobody, ErrUnknown, ErrFailed or storage.ErrUnavailable.
 func (s *Service) Do(ctx context.Context, w Work) (answer []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opt.Wait)
-	defer cancel()
+	if s.store != nil { // else it is never waited for
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.opt.Wait)
+		defer cancel()
+	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		answer, err = s.try(ctx, w)
 		if !errors.Is(err, errMoved) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"parley/parser"
+	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/plugins/accounts"
 	"parley/plugins/plugintest"
@@ -259,7 +260,7 @@ func TestReliabilityOneOwnerThroughFaults(t *testing.T) {
 		t.Fatal("a node without its database does not fence itself")
 	}
 	c.again(b, "after a node was fenced")
-	frozen.Thaw() // and arrives after others have become the owners
+	frozen.Thaw()                                                                                      // and arrives after others have become the owners
 	c.must("stop", func(ctx context.Context) error { _ = c.house.Node(victim).Stop(ctx); return nil }) // its lease is lost
 	c.start(victim)
 	c.again(b, "after it has come back")
@@ -328,6 +329,72 @@ func (c *cluster) audit(b *book) {
 		}
 	}
 	c.Logf("%d rows, %d acknowledged, %d tries without an acknowledgement, %d epochs, %d stale writes refused", len(rows), acked, b.tries.Load(), epochs, c.owns.stale.Load())
+}
+
+// Wherever somebody is connected: what is sent for a key is answered once, in the
+// order of its sending, and what its owner refuses is refused.
+func TestRuleStanzasReachTheOwnerOfTheirKey(t *testing.T) {
+	c := newCluster(t)
+	defer c.must("stop", c.house.Stop)
+	for i := range c.proxies {
+		user := fmt.Sprintf("person%d", i)
+		c.must("account", func(ctx context.Context) error { return c.house.Account(ctx, user, plugintest.Password) })
+		c.must("count", func(ctx context.Context) error {
+			at, err := c.house.Node(i).Dial(ctx, user, "x")
+			if err != nil {
+				return err
+			}
+			defer at.Close()
+			for k := range counted {
+				if err := talk(ctx, at, i, keyOf(k)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	owners := map[int]bool{}
+	for k := range counted {
+		owners[c.ownerOf(k)] = true
+	}
+	if len(owners) < 2 {
+		t.Errorf("%d nodes own %d keys", len(owners), counted)
+	}
+}
+
+// talk counts without waiting for answers, and asks for what is refused; each of
+// those before has counted as often.
+func talk(ctx context.Context, at *plugintest.Client, before int, key string) error {
+	const times = 20
+	for n := range times {
+		if err := at.Send(fmt.Sprintf("<iq type='set' id='%d' to='%s'><add xmlns='%s' op='%d-%d'/></iq>", n, key, nsCounter, before, n)); err != nil {
+			return err
+		}
+	}
+	if err := at.Send(fmt.Sprintf("<iq type='get' id='refused' to='%s'><add xmlns='%s'/></iq><message id='message' to='%s'><body>x</body></message>", key, nsCounter, key)); err != nil {
+		return err
+	}
+	for n := range times {
+		el, err := at.Next(ctx)
+		if err != nil {
+			return err
+		}
+		added := el.Child(nsCounter, "added")
+		if added == nil || el.Get("id") != strconv.Itoa(n) || added.Get("n") != strconv.Itoa(before*times+n+1) {
+			return fmt.Errorf("answer %d: %s", n, el.Bytes(""))
+		}
+	}
+	for _, id := range []string{"refused", "message"} {
+		el, err := at.Next(ctx)
+		if err != nil {
+			return err
+		}
+		why := stanza.ParseError(el.Child(stanza.NSClient, "error"))
+		if el.Get("id") != id || el.Get("from") != key || why == nil || why.Condition != stanza.FeatureNotImplemented {
+			return fmt.Errorf("answer to %s: %s", id, el.Bytes(""))
+		}
+	}
+	return nil
 }
 
 // A house that is alone serves the same component, on SQLite and without a row of
