@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -263,6 +264,39 @@ func TestRowsOfNobodyGo(t *testing.T) {
 		if next := w.acquire(a, "old"); next.Epoch <= h.Epoch {
 			t.Errorf("epoch %d after %d", next.Epoch, h.Epoch)
 		}
+	})
+}
+
+// Work that does not end keeps its own key and no other.
+func TestDrainWaitsForNobody(t *testing.T) {
+	each(t, func(w *world) {
+		a, b := w.join("a"), w.join("b")
+		w.meet(a, b)
+		busy := w.acquire(a, "busy")
+		for i := range 3 * drainAtOnce {
+			w.acquire(a, fmt.Sprint("room", i))
+		}
+		done, _ := busy.Use()
+		ctx, cancel := context.WithCancel(w.Context())
+		drained := make(chan error, 1)
+		go func() { drained <- a.Drain(ctx) }()
+		for i := range 3 * drainAtOnce {
+			w.until("the key is given away", func() bool {
+				_, err := b.Acquire(w.Context(), fmt.Sprint("room", i))
+				return err == nil
+			})
+		}
+		cancel()
+		wantError(t, <-drained, context.Canceled)
+		if err := w.write(busy, "x"); err != nil {
+			t.Error(err)
+		}
+		done()
+		w.until("it is given away when it is idle", func() bool {
+			a.shed(w.Context())
+			_, err := b.Acquire(w.Context(), "busy")
+			return err == nil
+		})
 	})
 }
 

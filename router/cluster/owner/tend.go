@@ -2,9 +2,10 @@ package owner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"parley/router/cluster"
 )
@@ -15,6 +16,8 @@ const (
 	// tendMost is how many keys it gives away each time, of tendSeen that it looks
 	// at: others wait meanwhile. Each time it begins anywhere.
 	tendMost, tendSeen = 256, 4096
+	// drainAtOnce is how many keys are given away at the same time: each is a write.
+	drainAtOnce = 8
 	// cleanEvery is how often rows are removed that nobody owns.
 	cleanEvery = time.Hour
 	// cleaner is a key whose preferred node does that.
@@ -99,17 +102,24 @@ func (s *Service) Drain(ctx context.Context) error {
 			return err
 		}
 	}
+	unused, used := s.allHolds()
+	var work errgroup.Group
+	work.SetLimit(drainAtOnce)
+	for _, h := range append(unused, used...) { // who is in use keeps nobody waiting
+		work.Go(func() error { return h.Release(ctx) })
+	}
+	return work.Wait()
+}
+
+func (s *Service) allHolds() (unused, used []*Hold) {
 	s.mu.Lock()
-	all := make([]*Hold, 0, len(s.holds))
+	defer s.mu.Unlock()
 	for _, h := range s.holds {
-		all = append(all, h)
-	}
-	s.mu.Unlock()
-	var errs []error
-	for _, h := range all {
-		if errs = append(errs, h.Release(ctx)); ctx.Err() != nil {
-			break
+		if h.users > 0 {
+			used = append(used, h)
+			continue
 		}
+		unused = append(unused, h)
 	}
-	return errors.Join(errs...)
+	return unused, used
 }
