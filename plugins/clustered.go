@@ -14,6 +14,7 @@ import (
 	"parley/router/channel"
 	"parley/router/channel/nats"
 	"parley/router/cluster"
+	"parley/router/cluster/owner"
 )
 
 // How a Host takes part in a cluster: it enters before anything is made (ids
@@ -74,6 +75,34 @@ func (h *Host) enter(ctx context.Context, all []Plugin) error {
 		Registry: h.sessions, Orphaned: h.orphaned, Clock: h.opt.Clock, Log: h.opt.Log, Metrics: h.opt.Metrics,
 	})
 	return err
+}
+
+// own makes what says which node does the work for a key.
+func (h *Host) own() (err error) {
+	o := owner.Options{DB: h.opt.DB, Server: "processor", Clock: h.opt.Clock, Log: h.opt.Log.With("component", "owners"), Metrics: h.opt.Metrics}
+	if h.node != nil {
+		o.Members, o.Pipes = h.node.Members(), h.node.Bus()
+	}
+	if h.owners, err = owner.New(o); err == nil && h.node != nil {
+		h.node.OnLeft(h.owners.Left)
+	}
+	return err
+}
+
+// handOverWithin is how long a stop waits for work that is done for keys of this
+// node; what is not given away then is free when the node has left.
+const handOverWithin = 2 * time.Second
+
+// handOver gives other nodes what this one owns, before it stops.
+func (h *Host) handOver(ctx context.Context) {
+	if h.node == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverWithin)
+	defer cancel()
+	if err := h.owners.Drain(ctx); err != nil {
+		h.opt.Log.Warn("not everything that this node owns was given away", "err", err)
+	}
 }
 
 // reachable are the Servers of this node. In a cluster a node has everything, or
@@ -192,6 +221,10 @@ func (h *Host) orphaned(ctx context.Context) {
 
 // leave gives the place back; once.
 func (h *Host) leave(ctx context.Context) error {
+	if h.owners != nil {
+		h.owners.Close()
+		h.owners = nil
+	}
 	if h.node == nil {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 	"parley/plugins/config"
 	"parley/router/channel"
 	"parley/router/cluster"
+	"parley/router/cluster/owner"
 	"parley/router/sessions"
 	"parley/storage"
 	"parley/storage/atrest"
@@ -48,6 +49,7 @@ type Host struct {
 	overlay  overlayStore
 	keys     *atrest.Rotation
 	node     *cluster.Node // nil: alone
+	owners   *owner.Service
 	watch    sync.WaitGroup
 	left     chan struct{} // closed when the node leaves the cluster
 
@@ -119,6 +121,9 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	}
 	if err := h.enter(ctx, sorted); err != nil {
 		return nil, err
+	}
+	if err := h.own(); err != nil {
+		return nil, errors.Join(err, h.leave(ctx))
 	}
 	if err := h.makeServers(sorted); err != nil {
 		return nil, errors.Join(err, h.leave(ctx))
@@ -215,7 +220,7 @@ func (n nowhere) Send(context.Context, []*channel.Envelope) error {
 // env is what a Server or component sees of the house.
 func (h *Host) env(name string, contracts map[string]any) Env {
 	return Env{
-		Node: h.opt.Node, Slot: h.slot(), Notices: h.notices(), Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
+		Node: h.opt.Node, Slot: h.slot(), Notices: h.notices(), Owners: h.owners, Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
 		Log: h.opt.Log.With("component", name), Clock: h.opt.Clock, DB: h.opt.DB, AtRest: &h.keys.Vault, Metrics: h.opt.Metrics,
 		Sessions: h.sessions, Halves: h.halves(), contracts: contracts,
 	}
@@ -247,6 +252,7 @@ func (h *Host) Stop(ctx context.Context) error {
 	h.letGo()
 	h.keys.Stop()
 	var errs []error
+	h.handOver(ctx)
 	for _, r := range slices.Backward(h.servers) {
 		errs = append(errs, r.halt(ctx))
 		// Whoever still sends to it must not wait for a stage that never comes

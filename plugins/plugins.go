@@ -19,6 +19,7 @@ import (
 	"parley/parser/jid"
 	"parley/router/channel"
 	"parley/router/cluster"
+	"parley/router/cluster/owner"
 	"parley/router/sessions"
 	"parley/storage"
 	"parley/storage/atrest"
@@ -125,6 +126,7 @@ type Env struct {
 	Sessions  *sessions.Registry    // the node's replica of who is bound where
 	Notices   Notices               // reaches the features of other nodes; nil: this one is alone
 	Halves    Halves                // reaches the rest of the house, of which this process may have one half; nil: it is alone
+	Owners    *owner.Service        // lets one node at a time do what is to be done for a key
 	contracts map[string]any
 }
 

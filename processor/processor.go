@@ -100,6 +100,7 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 		return nil, err
 	}
 	s.asks = newAsks(env.Clock, s.protect)
+	env.Owners.Handle(topicOwned, s.owned)
 	s.table.Store(newTable(nil))
 	s.metrics = metrics{
 		stanzas: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_stanzas_total", Help: "Stanzas that entered the processor."}, []string{"kind"}),

@@ -51,6 +51,7 @@ type Registrar struct {
 	accountFeatures []string
 	keeper          Keeper
 	noted           func(context.Context, sessions.Ref, []byte)
+	owned           []Owned
 }
 
 type registeredIQ struct {

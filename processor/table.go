@@ -15,6 +15,7 @@ type table struct {
 	account  []string    // of each account
 	keeper   Keeper      // nil: a restart ends every session
 	parts    []*Registrar
+	owned    []Owned
 
 	outgoing, incoming []hooked[*Flow] // of hooks: every message passes them
 
@@ -40,6 +41,7 @@ func newTable(parts []*Registrar) *table {
 		if r.keeper != nil {
 			t.keeper = r.keeper
 		}
+		t.owned = append(t.owned, r.owned...)
 		t.features = append(t.features, r.features...)
 		t.account = append(t.account, r.accountFeatures...)
 	}

@@ -83,6 +83,7 @@ type Node struct {
 	lives   map[string]uint64 // by node, those that were let in
 	ended   map[string]uint64 // the last life of a node that has left
 	met     map[string]uint64 // lives that have shown all their sessions
+	onLeft  []func(Member)
 }
 
 // change is what one look at the members has brought.
@@ -196,6 +197,17 @@ func (n *Node) Held() bool { return n.members.Held() }
 // Members are the nodes that are there.
 func (n *Node) Members() *Members { return n.members }
 
+// Bus is the pipes to the other nodes, for what has ports of its own.
+func (n *Node) Bus() *nats.Bus { return n.bus }
+
+// OnLeft lets f be called with every life that is over, one at a time, when its
+// pipes have ended. It is for the time before Begin.
+func (n *Node) OnLeft(f func(Member)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.onLeft = append(n.onLeft, f)
+}
+
 // Fenced is closed when the others may take this node for dead: it must not
 // acknowledge anything any more.
 func (n *Node) Fenced() <-chan struct{} { return n.members.Fenced() }
@@ -259,6 +271,9 @@ func (n *Node) apply(c change) {
 		delete(n.met, m.Node)
 		n.mu.Unlock()
 		n.bus.Leave(peer(m))
+		for _, f := range n.onLeft {
+			f(m)
+		}
 		n.behind.remove(m.Node)
 		n.missed.remove(m.Node)
 		n.desk.left(m.Node)
