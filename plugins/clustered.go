@@ -11,29 +11,56 @@ import (
 	"time"
 
 	"parley/plugins/config"
+	"parley/router/channel"
 	"parley/router/channel/nats"
 	"parley/router/cluster"
+	"parley/router/cluster/owner"
 )
 
 // How a Host takes part in a cluster: it enters before anything is made (ids
 // need the node's number), joins when there is something to reach, and leaves
 // when nothing is.
 
-// The Servers that other nodes reach.
+// The Servers of the road.
 const (
-	streamer = "streamer"
-	router   = "router"
+	streamer  = "streamer"
+	parser    = "parser"
+	processor = "processor"
+	router    = "router"
 )
+
+// farWorkers is how many workers a Server has that another node's stage sends
+// to, when the configuration does not say: what comes over one pipe comes on one
+// goroutine, and must not wait there for the database.
+const farWorkers = 64
+
+// workers is how many workers the Server's channel has.
+func (h *Host) workers(server string, d Deployment) int {
+	if d.Workers > 0 || h.node == nil {
+		return d.Workers
+	}
+	far := server == streamer && h.node.Front() || server == processor && d.Type == distributed
+	if !far {
+		return 0
+	}
+	return farWorkers
+}
+
+// distributed is the deployment of what other nodes reach.
+const distributed = "distributed"
 
 // errFenced ends a process that the other nodes may take for dead.
 var errFenced = errors.New("this node has lost its place in the cluster (Postgres did not answer, or the process stood still): it ends, so that what others do in its place is not done twice; start it again")
 
+// clustered reports whether there are to be other nodes.
+func (h *Host) clustered() bool { return len(h.settings.Cluster.NATS.URLs) > 0 }
+
 // enter takes the node's place, if there is a cluster.
 func (h *Host) enter(ctx context.Context, all []Plugin) error {
-	c := h.settings.Cluster.NATS
-	if len(c.URLs) == 0 || !h.tree.ServerEnabled(streamer) { // without one nobody is connected: a tool that works on the database
+	if !h.clustered() {
 		return nil
 	}
+	c := h.settings.Cluster.NATS
 	names, err := h.reachable(all)
 	if err != nil {
 		return err
@@ -45,43 +72,82 @@ func (h *Host) enter(ctx context.Context, all []Plugin) error {
 	h.node, err = cluster.Enter(ctx, cluster.NodeOptions{
 		Name: h.opt.Node, Version: h.opt.Version, Servers: names, DB: h.opt.DB, Lease: h.settings.Cluster.Lease,
 		NATS:     nats.Options{URLs: c.URLs, Cluster: c.Prefix, TLS: t, Credentials: c.Credentials},
-		Registry: h.sessions, Clock: h.opt.Clock, Log: h.opt.Log, Metrics: h.opt.Metrics,
+		Registry: h.sessions, Orphaned: h.orphaned, Clock: h.opt.Clock, Log: h.opt.Log, Metrics: h.opt.Metrics,
 	})
 	if err != nil {
 		return err
 	}
-	h.node.On(topicDrain, h.ordered)
+	h.node.Answer(callDrain, h.ordered)
 	return nil
 }
 
-// reachable are the Servers of this node; in a cluster they must be such that
-// every node does everything, and the others reach what they have to.
-func (h *Host) reachable(all []Plugin) (names []string, err error) {
-	for _, p := range all {
-		if p.Serve == nil {
-			continue
-		}
-		name := p.Serve.Name
-		if !h.tree.ServerEnabled(name) {
-			continue
-		}
-		d, err := config.Get[Deployment](h.tree, config.ServerPath(name)+"."+deploymentKey)
-		if err != nil {
-			return nil, fmt.Errorf("server %s: %w", name, err)
-		}
-		want := "local"
-		if name == streamer || name == router {
-			want = "distributed"
-		}
-		if d.Type != want && d.Type != "" {
-			return nil, fmt.Errorf("in a cluster servers.%s.deployment.type must be %s: every node runs all stages, and deliveries cross", name, want)
-		}
-		names = append(names, name)
+// own makes what says which node does the work for a key.
+func (h *Host) own() (err error) {
+	o := owner.Options{DB: h.opt.DB, Server: "processor", Clock: h.opt.Clock, Log: h.opt.Log.With("component", "owners"), Metrics: h.opt.Metrics}
+	if h.node != nil {
+		o.Members, o.Pipes = h.node.Members(), h.node.Bus()
 	}
-	for _, need := range []string{streamer, "parser", "processor", router} {
-		if !slices.Contains(names, need) {
-			return nil, fmt.Errorf("in a cluster every node runs all stages: servers.%s is switched off", need)
+	if h.owners, err = owner.New(o); err == nil && h.node != nil {
+		h.node.OnLeft(h.owners.Left)
+	}
+	return err
+}
+
+// handOverWithin is how long a drain, or a stop, waits for work that is done for
+// keys of this node; what is not given away then goes when it is idle, and is free
+// when the node has left.
+const handOverWithin = 2 * time.Second
+
+// handOver tells the other nodes that this one drains, and gives them what it
+// owns. The error is that they do not know; what is not given away goes later.
+func (h *Host) handOver(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, handOverWithin)
+	defer cancel()
+	err := h.owners.Drain(ctx)
+	if err != nil && h.node.Members().Self().Draining {
+		h.opt.Log.Warn("not everything that this node owns was given away", "err", err)
+		return nil
+	}
+	return err
+}
+
+// reachable are the Servers of this node. In a cluster a node has everything, or
+// is a front or a core, and what others have to reach is distributed.
+func (h *Host) reachable(all []Plugin) (names []string, err error) {
+	types := map[string]string{}
+	for _, p := range all {
+		if p.Serve == nil || !h.tree.ServerEnabled(p.Serve.Name) {
+			continue
 		}
+		d, err := config.Get[Deployment](h.tree, config.ServerPath(p.Serve.Name)+"."+deploymentKey)
+		if err != nil {
+			return nil, fmt.Errorf("server %s: %w", p.Serve.Name, err)
+		}
+		names = append(names, p.Serve.Name)
+		types[p.Serve.Name] = d.Type
+	}
+	has := func(server string) bool { return slices.Contains(names, server) }
+	for _, server := range []string{streamer, router} {
+		if has(server) && types[server] != distributed {
+			return nil, fmt.Errorf("in a cluster servers.%s.deployment.type must be distributed: deliveries cross", server)
+		}
+	}
+	if has(parser) && types[parser] == distributed {
+		return nil, errors.New("servers.parser.deployment.type must be local: what comes to a core without its parser is parsed by the core's")
+	}
+	switch {
+	case has(processor) != has(router):
+		return nil, errors.New("servers.processor and servers.router are switched on together: they share who is bound where, and each reads what the other has just written")
+	case has(processor) && !has(parser):
+		return nil, errors.New("servers.parser is switched off: a core needs its own for what comes back")
+	case has(processor) && !has(streamer) && types[processor] != distributed:
+		return nil, errors.New("servers.processor.deployment.type must be distributed where there is no streamer: fronts reach it")
+	case has(streamer) && !has(processor) && types[processor] == "": // a front
+	case !has(streamer) && !has(processor):
+		return nil, errors.New("this node has neither a streamer nor a processor: switch on the streamer (a front), the processor and the router (a core), or all of them")
+	}
+	if types[processor] == distributed {
+		names = append(names, cluster.Reachable)
 	}
 	return names, nil
 }
@@ -121,7 +187,7 @@ func (h *Host) join(ctx context.Context) error {
 	if h.node == nil {
 		return nil
 	}
-	if err := h.node.Begin(cluster.Links{Streamer: h.links[streamer], Parser: h.links["parser"], Processor: h.links["processor"], Router: h.links[router]}); err != nil {
+	if err := h.node.Begin(cluster.Links{Streamer: h.link(streamer), Parser: h.link(parser), Processor: h.link(processor), Router: h.link(router)}); err != nil {
 		return err
 	}
 	h.watch.Go(func() {
@@ -134,6 +200,11 @@ func (h *Host) join(ctx context.Context) error {
 		case <-h.left:
 		}
 	})
+	if h.node.Front() {
+		if err := h.node.AwaitCore(ctx); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, meetWithin)
 	defer cancel()
 	if err := h.node.Met(ctx); err != nil {
@@ -142,8 +213,24 @@ func (h *Host) join(ctx context.Context) error {
 	return nil
 }
 
+// orphan is a Server that has lost what it sends to.
+type orphan interface{ Orphaned(context.Context) }
+
+// orphaned is when a front's core is gone.
+func (h *Host) orphaned(ctx context.Context) {
+	for _, r := range h.servers {
+		if o, ok := r.server.(orphan); ok {
+			o.Orphaned(ctx)
+		}
+	}
+}
+
 // leave gives the place back; once.
 func (h *Host) leave(ctx context.Context) error {
+	if h.owners != nil {
+		h.owners.Close()
+		h.owners = nil
+	}
 	if h.node == nil {
 		return nil
 	}
@@ -154,13 +241,23 @@ func (h *Host) leave(ctx context.Context) error {
 	return err
 }
 
-// Settled returns when everything that was on its way to other nodes has
-// arrived; for tests.
+// Settled returns when everything that was on its way to other nodes, or in
+// queues of this one, has been handled; for tests.
 func (h *Host) Settled(ctx context.Context) error {
 	if h.node == nil {
 		return nil
 	}
-	return h.node.Settled(ctx)
+	if err := h.node.Settled(ctx); err != nil {
+		return err
+	}
+	for _, l := range h.links {
+		if q, ok := l.DataReceiver.(*channel.Queue); ok {
+			if err := q.Idle(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (h *Host) slot() int {
@@ -168,6 +265,13 @@ func (h *Host) slot() int {
 		return -1
 	}
 	return h.node.Number()
+}
+
+func (h *Host) halves() Halves {
+	if h.node == nil {
+		return nil
+	}
+	return h.node
 }
 
 func (h *Host) notices() Notices {

@@ -14,6 +14,7 @@ import (
 	"parley/plugins/config"
 	"parley/router/channel"
 	"parley/router/cluster"
+	"parley/router/cluster/owner"
 	"parley/router/sessions"
 	"parley/storage"
 	"parley/storage/atrest"
@@ -50,11 +51,15 @@ type Host struct {
 	node     *cluster.Node // nil: alone
 	drainage drainage
 	since    time.Time
+	owners   *owner.Service
 	watch    sync.WaitGroup
 	left     chan struct{} // closed when the node leaves the cluster
 
-	mu   sync.Mutex // guards tree
+	follow follower
+
+	mu   sync.Mutex // guards tree and said
 	tree *config.Tree
+	said map[slotKey]said
 	from *config.Tree // what the Host was made with: keys that need a restart still count as here
 }
 
@@ -81,7 +86,7 @@ type running struct {
 // New migrates the database and makes every Server and component that the
 // configuration asks for. Nothing runs yet.
 func New(ctx context.Context, o Options) (*Host, error) {
-	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), left: make(chan struct{}), overlay: overlayStore{o.DB}, since: o.Clock.Now()}
+	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), left: make(chan struct{}), overlay: overlayStore{db: o.DB}, since: o.Clock.Now()}
 	sorted, err := byRequirement(o.Plugins)
 	if err != nil {
 		return nil, err
@@ -89,14 +94,20 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err := o.DB.Migrate(ctx, "host", overlayMigrations); err != nil {
 		return nil, err
 	}
+	if err := o.Tree.Decode("", &h.settings); err != nil { // nothing of it can be set at run time that is needed here
+		return nil, err
+	}
+	if h.clustered() {
+		h.overlay.node = o.Node
+	}
 	ov, err := h.overlay.load(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if h.tree, err = o.Tree.WithOverlay(ov); err != nil {
+	if h.tree, err = o.Tree.WithOverlay(ov.overlay); err != nil {
 		return nil, fmt.Errorf("configuration set at run time: %w", err)
 	}
-	h.from = h.tree
+	h.from, h.said = h.tree, ov.said
 	for _, f := range h.tree.Ignored() {
 		o.Log.Warn("setting made at run time is no longer known", "setting", f.Error())
 	}
@@ -113,11 +124,15 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err := h.enter(ctx, sorted); err != nil {
 		return nil, err
 	}
+	if err := h.own(); err != nil {
+		return nil, errors.Join(err, h.leave(ctx))
+	}
 	if err := h.makeServers(sorted); err != nil {
 		return nil, errors.Join(err, h.leave(ctx))
 	}
 	h.repo = newRepository(h, sorted)
-	if err := h.repo.prepare(ctx); err != nil {
+	h.hear()
+	if err := errors.Join(h.count(), h.repo.prepare(ctx)); err != nil {
 		return h, errors.Join(err, h.leave(ctx))
 	}
 	if err := h.keys.Adopt(ctx, ring, h.settings.Storage.Encryption.Enabled); err != nil {
@@ -144,7 +159,7 @@ func (h *Host) makeServers(all []Plugin) error {
 		if err != nil {
 			return fmt.Errorf("server %s: %w", p.Serve.Name, err)
 		}
-		l := newLink(d)
+		l := newLink(h.workers(p.Serve.Name, d))
 		if h.opt.Wrap != nil {
 			l.MessageChannel = h.opt.Wrap(l.MessageChannel)
 		}
@@ -167,9 +182,9 @@ func (h *Host) makeServers(all []Plugin) error {
 	return nil
 }
 
-func newLink(d Deployment) *link {
-	if d.Workers > 0 {
-		q := channel.NewQueue(d.Workers)
+func newLink(workers int) *link {
+	if workers > 0 {
+		q := channel.NewQueue(workers)
 		return &link{q, q, q.Close}
 	}
 	c := channel.NewInline()
@@ -177,14 +192,24 @@ func newLink(d Deployment) *link {
 }
 
 func (h *Host) out(server string) channel.MessageChannel {
-	l, ok := h.links[server]
+	l, here := h.links[server]
 	switch {
-	case !ok:
-		return nowhere{server}
-	case h.node != nil && server == streamer:
-		return h.node.Streamers(l)
+	case h.node != nil && server == streamer && !h.node.Front():
+		return h.node.Streamers(h.link(streamer))
+	case here:
+		return l
+	case h.node != nil && h.node.Front() && (server == parser || server == processor):
+		return h.node.ToCore(server)
 	}
-	return l
+	return nowhere{server}
+}
+
+// link is the channel to a Server of this process; nil: there is none.
+func (h *Host) link(server string) channel.MessageChannel {
+	if l, here := h.links[server]; here {
+		return l
+	}
+	return nil
 }
 
 // nowhere is the channel to a Server that this node does not run.
@@ -197,9 +222,9 @@ func (n nowhere) Send(context.Context, []*channel.Envelope) error {
 // env is what a Server or component sees of the house.
 func (h *Host) env(name string, contracts map[string]any) Env {
 	return Env{
-		Node: h.opt.Node, Slot: h.slot(), Notices: h.notices(), Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
+		Node: h.opt.Node, Slot: h.slot(), Notices: h.notices(), Owners: h.owners, Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
 		Log: h.opt.Log.With("component", name), Clock: h.opt.Clock, DB: h.opt.DB, AtRest: &h.keys.Vault, Metrics: h.opt.Metrics,
-		Sessions: h.sessions, contracts: contracts,
+		Sessions: h.sessions, Halves: h.halves(), contracts: contracts,
 	}
 }
 
@@ -213,6 +238,7 @@ func (h *Host) Start(ctx context.Context) error {
 	if err := h.join(ctx); err != nil {
 		return err
 	}
+	h.keepUp(ctx)
 	for _, r := range h.servers {
 		r.start(h)
 	}
@@ -226,6 +252,7 @@ func (h *Host) Fatal() <-chan error { return h.fatal }
 // opposite order of their start, the streamer first, so that what clients have
 // sent is still handled; then components stop.
 func (h *Host) Stop(ctx context.Context) error {
+	h.letGo()
 	h.keys.Stop()
 	errs := []error{h.moveOut(ctx)}
 	for _, r := range slices.Backward(h.servers) {

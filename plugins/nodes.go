@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -49,7 +50,7 @@ type NodeStatus struct {
 	Version     string    `json:"version"`
 	Servers     []string  `json:"servers"`
 	Draining    bool      `json:"draining"`
-	Sessions    int       `json:"sessions"` // bound there
+	Sessions    int       `json:"sessions"` // whose sockets are there
 	Away        int       `json:"away"`     // of them, those without a connection
 	Lanes       []Lane    `json:"lanes"`    // what is on the way there; none to oneself
 }
@@ -82,7 +83,7 @@ func (c control) Cluster() Cluster {
 	}
 	h.sessions.Each(func(e *sessions.Entry) bool {
 		for i := range here.Nodes {
-			if n := &here.Nodes[i]; n.Node == e.Node {
+			if n := &here.Nodes[i]; h.socketAt(n, e) {
 				n.Sessions++
 				if e.Hibernated {
 					n.Away++
@@ -92,6 +93,15 @@ func (c control) Cluster() Cluster {
 		return true
 	})
 	return here
+}
+
+// socketAt reports whether the session's socket is, or was, at the node: a front's
+// sessions are its core's in everything else.
+func (h *Host) socketAt(n *NodeStatus, e *sessions.Entry) bool {
+	if h.node == nil {
+		return n.Node == e.Node
+	}
+	return n.Number == sessions.SlotOf(e.Conn)
 }
 
 // members are the live nodes, or the one that is alone.
@@ -106,11 +116,11 @@ func (h *Host) members() []cluster.Member {
 	return []cluster.Member{self}
 }
 
-// topicDrain is how a node is told to drain, with the pace, or with drainOff not
+// callDrain is how a node is told to drain, with the pace, or with drainOff not
 // to any more.
 const (
-	topicDrain = "drain"
-	drainOff   = "off"
+	callDrain = "drain"
+	drainOff  = "off"
 )
 
 // orderLimit bounds what a node does when it is told so by another one.
@@ -141,15 +151,22 @@ func (h *Host) find(node string) (cluster.Member, error) {
 	return cluster.Member{}, fmt.Errorf("%w: %s", ErrNode, node)
 }
 
-// heirs reports whether there is a node to take the clients of another one.
+// heirs reports whether there are nodes to take the clients of another one: that
+// listen for them if it does, and handle their stanzas if it does.
 func (h *Host) heirs(of string) bool {
-	_, err := h.find(of)
-	for _, m := range h.members() {
-		if err == nil && m.Node != of && !m.Draining {
-			return true
+	leaves, err := h.find(of)
+	if err != nil {
+		return false
+	}
+	for _, server := range []string{streamer, processor} {
+		takes := func(m cluster.Member) bool {
+			return m.Node != of && !m.Draining && slices.Contains(m.Servers, server)
+		}
+		if slices.Contains(leaves.Servers, server) && !slices.ContainsFunc(h.members(), takes) {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // order lets a node know, which may be this one.
@@ -160,16 +177,17 @@ func (h *Host) order(ctx context.Context, node, what string) error {
 	case node == h.opt.Node:
 		return h.obey(ctx, what)
 	}
-	return h.node.Order(ctx, node, topicDrain, what)
+	ctx, cancel := context.WithTimeout(ctx, orderLimit)
+	defer cancel()
+	_, err := h.node.Call(ctx, node, callDrain, []byte(what))
+	return err
 }
 
 // ordered is what another node wants of this one.
-func (h *Host) ordered(what string) {
-	ctx, cancel := context.WithTimeout(context.Background(), orderLimit)
+func (h *Host) ordered(ctx context.Context, _ string, what []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, orderLimit)
 	defer cancel()
-	if err := h.obey(ctx, what); err != nil {
-		h.opt.Log.Error("another node's order is not carried out", "drain", what, "err", err)
-	}
+	return nil, h.obey(ctx, string(what))
 }
 
 func (h *Host) obey(ctx context.Context, what string) error {
@@ -219,7 +237,7 @@ func (h *Host) drain(ctx context.Context, pace float64) error {
 		return err
 	}
 	if h.node != nil {
-		if err := h.node.Members().Drain(ctx); err != nil {
+		if err := h.handOver(ctx); err != nil {
 			return err
 		}
 	}
@@ -265,22 +283,21 @@ func (h *Host) undrain(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// tellWithin bounds what a node that stops tells the others of that.
-const tellWithin = time.Second
-
-// moveOut is the first part of a stop: clients go to other nodes, if there are any.
+// moveOut is the first part of a stop: what this node owns and its clients go to
+// other nodes, if there are any.
 func (h *Host) moveOut(ctx context.Context) error {
 	h.drainage.mu.Lock()
 	h.drainage.closed = true
 	h.drainage.halt()
 	h.drainage.mu.Unlock()
-	if h.node == nil || !h.node.Held() || !h.heirs(h.opt.Node) {
+	if h.node == nil || !h.node.Held() {
 		return nil
 	}
-	tell, cancel := context.WithTimeout(ctx, tellWithin)
-	defer cancel()
-	if err := h.node.Members().Drain(tell); err != nil {
+	if err := h.handOver(ctx); err != nil {
 		h.opt.Log.Warn("the other nodes do not know that this one is about to leave", "err", err)
+	}
+	if !h.heirs(h.opt.Node) {
+		return nil
 	}
 	return h.sendAway(ctx, 0)
 }

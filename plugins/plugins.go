@@ -19,6 +19,7 @@ import (
 	"parley/parser/jid"
 	"parley/router/channel"
 	"parley/router/cluster"
+	"parley/router/cluster/owner"
 	"parley/router/sessions"
 	"parley/storage"
 	"parley/storage/atrest"
@@ -124,7 +125,35 @@ type Env struct {
 	Metrics   prometheus.Registerer // what is registered here goes with the component
 	Sessions  *sessions.Registry    // the node's replica of who is bound where
 	Notices   Notices               // reaches the features of other nodes; nil: this one is alone
+	Halves    Halves                // reaches the rest of the house, of which this process may have one half; nil: it is alone
+	Owners    *owner.Service        // lets one node at a time do what is to be done for a key
 	contracts map[string]any
+}
+
+// Halves join the two parts of a feature when one is on a front (streamer,
+// parser) and the other on its core (processor, router). What concerns a session
+// and has its place among its stanzas is a channel.Note; this is for the rest.
+type Halves interface {
+	// Front reports whether this process has no processor: a core has it.
+	Front() bool
+	// Attached lets f be called, on a goroutine of its own, whenever the front
+	// has got another core. It is for Contract and New.
+	Attached(f func())
+	// CallCore asks what a function given to Answer answers; it waits for a core.
+	CallCore(ctx context.Context, name string, payload []byte) ([]byte, error)
+	// Answer lets f answer calls of fronts, whose node from is. Several may run
+	// at once. It is for Contract.
+	Answer(name string, f func(ctx context.Context, from string, payload []byte) ([]byte, error))
+}
+
+// Front reports whether this process has no processor: a core has it.
+func (e Env) Front() bool { return e.Halves != nil && e.Halves.Front() }
+
+// OnAnswer lets f answer fronts. It is for Contract.
+func (e Env) OnAnswer(name string, f func(ctx context.Context, from string, payload []byte) ([]byte, error)) {
+	if e.Halves != nil && !e.Halves.Front() {
+		e.Halves.Answer(name, f)
+	}
 }
 
 // Notices let features forget, on every node, what they remember of something
@@ -136,6 +165,18 @@ type Notices interface {
 	// Tell returns when every other live node's functions have returned; the
 	// error names one that does not answer.
 	Tell(ctx context.Context, topic, key string) error
+	// Ask is Tell for what takes its time, so that what is told meanwhile does
+	// not wait for it, and for one node alone; "": for every other one.
+	Ask(ctx context.Context, node, topic, key string) error
+	// OnDeath lets f be called for every life of another node that is over and
+	// had sessions, before anybody is told that they are. An error lets it be
+	// called again. It is for Contract and New.
+	OnDeath(f func(ctx context.Context, node string, life uint64) error)
+	// Buried returns when the node is not alive any more, and whom it concerns
+	// has been told of the ends of the account's sessions there.
+	Buried(ctx context.Context, node string, account jid.JID) error
+	// Life is the number of this process, larger than that of every earlier one.
+	Life() uint64
 	// Owns reports whether what one node has to do for the key is this one's.
 	Owns(key string) bool
 	// Alive reports whether a node counts as alive.
@@ -217,24 +258,27 @@ func Need[T any](env Env, plugin string) (T, error) {
 	return t, nil
 }
 
-// Control is what the administration may do to a running Host.
+// Control is what the administration may do to a running Host. What it does to
+// components is so on every node of their Server, now and after a restart; by
+// is who does it. Servers are those of this node alone: it is one process that
+// is relieved of a stage, and its restart brings it back.
 type Control interface {
 	Components() []Status
-	Install(ctx context.Context, server, name string) error
-	Start(ctx context.Context, server, name string) error
-	Stop(ctx context.Context, server, name string) error
+	Install(ctx context.Context, by, server, name string) (Applied, error)
+	Start(ctx context.Context, by, server, name string) (Applied, error)
+	Stop(ctx context.Context, by, server, name string) (Applied, error)
 	// Reconfigure sets keys of the component's section (values as YAML text);
 	// they become part of the overlay in the database.
-	Reconfigure(ctx context.Context, by, server, name string, set map[string]string) error
-	// Unset takes back what was set at run time for a key and what is below it
-	// ("": everything), and returns the keys.
-	Unset(ctx context.Context, by, path string) ([]string, error)
-	Uninstall(ctx context.Context, server, name string) error
+	Reconfigure(ctx context.Context, by, server, name string, set map[string]string) (Applied, error)
+	// Unset takes back what was set at run time for a key or a component and
+	// what is below it ("": everything).
+	Unset(ctx context.Context, by, path string) (Applied, error)
+	Uninstall(ctx context.Context, by, server, name string) (Applied, error)
 	Servers() []ServerStatus
 	StartServer(ctx context.Context, name string) error
 	StopServer(ctx context.Context, name string) error
-	StartPlugin(ctx context.Context, name string) error
-	StopPlugin(ctx context.Context, name string) error
+	StartPlugin(ctx context.Context, by, name string) (Applied, error)
+	StopPlugin(ctx context.Context, by, name string) (Applied, error)
 	// Cluster tells of the nodes as this one sees them.
 	Cluster() Cluster
 	// Drain lets a node send its clients to the others, pace of them a second. It
@@ -244,6 +288,13 @@ type Control interface {
 	// Undrain takes it back; who has gone has gone.
 	Undrain(ctx context.Context, node string) error
 	Config() []ConfigEntry
+	// ConfigVersion is the version of what is set at run time that counts here.
+	ConfigVersion() int64
+	// ConfigLog is what was changed last, the newest first.
+	ConfigLog(ctx context.Context, limit int) ([]ConfigEvent, error)
+	// ConfigNodes tells which version counts on which node.
+	ConfigNodes(ctx context.Context) ([]ConfigNode, error)
+	// Reload reads this node's file again.
 	Reload(ctx context.Context) ([]ConfigChange, error)
 	// Keys tells which keys the database is encrypted with.
 	Keys(ctx context.Context) (atrest.Status, error)

@@ -1,6 +1,7 @@
 package plugins
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,10 +41,13 @@ type slot struct {
 	phase   Phase
 	since   time.Time
 	err     string
+	behind  string // why it has not followed what is wanted of it
 	made    Component
 	metrics *tracked
 	detach  func(context.Context) error
 }
+
+func (s *slot) key() slotKey { return slotKey{s.server, s.name} }
 
 func newRepository(h *Host, sorted []Plugin) *Repository {
 	r := &Repository{host: h, plugins: sorted, shared: map[string]any{}}
@@ -59,7 +63,7 @@ func newRepository(h *Host, sorted []Plugin) *Repository {
 }
 
 // prepare migrates, makes contracts, and makes the components that the
-// configuration enables.
+// configuration enables, or that were installed or started at run time.
 func (r *Repository) prepare(ctx context.Context) error {
 	for _, p := range r.plugins {
 		if p.Migrations != nil {
@@ -75,9 +79,10 @@ func (r *Repository) prepare(ctx context.Context) error {
 			r.shared[p.Name] = c
 		}
 	}
+	now := r.host.wanted()
 	for _, s := range r.slots {
-		if r.host.current().Enabled(s.server, s.name) {
-			if err := r.make(s, r.host.current()); err != nil {
+		if now.phase(s.key()) != Absent {
+			if err := r.make(s, now.tree); err != nil {
 				return err
 			}
 		}
@@ -124,11 +129,39 @@ func (r *Repository) set(s *slot, f func()) {
 	s.since = r.host.opt.Clock.Now()
 }
 
+// note keeps why a slot has not followed, for who looks and for the next try.
+func (r *Repository) note(s *slot, err error) {
+	behind := ""
+	if err != nil {
+		behind = err.Error()
+	}
+	r.mu.Lock()
+	before := s.behind
+	s.behind = behind
+	r.mu.Unlock()
+	if behind != "" && behind != before {
+		r.host.opt.Log.Error("component does not follow its configuration", "component", s.name, "server", s.server, "err", err)
+	}
+}
+
+// behind tells of every slot that has not followed.
+func (r *Repository) behind() (out []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.slots {
+		if s.behind != "" {
+			out = append(out, s.behind)
+		}
+	}
+	return out
+}
+
 func (r *Repository) startAll(ctx context.Context) error {
 	r.change.Lock()
 	defer r.change.Unlock()
+	now := r.host.wanted()
 	for _, s := range r.slots {
-		if s.phase == Installed {
+		if s.phase == Installed && now.phase(s.key()) == Running {
 			if err := r.start(ctx, s); err != nil {
 				return err
 			}
@@ -241,7 +274,7 @@ func (r *Repository) list() []Status {
 	defer r.mu.Unlock()
 	out := make([]Status, 0, len(r.slots))
 	for _, s := range r.slots {
-		out = append(out, Status{Server: s.server, Name: s.name, Plugin: s.plugin.Name, Doc: s.plugin.Doc, Phase: s.phase, Since: s.since, Error: s.err})
+		out = append(out, Status{Server: s.server, Name: s.name, Plugin: s.plugin.Name, Doc: s.plugin.Doc, Phase: s.phase, Since: s.since, Error: cmp.Or(s.behind, s.err)})
 	}
 	return out
 }

@@ -72,8 +72,8 @@ func (s EncryptionSettings) ring() (*atrest.Ring, error) {
 
 // Deployment says how a Server is joined to the others.
 type Deployment struct {
-	Type    string `yaml:"type" enum:"local,distributed" doc:"local: in this process. distributed: other nodes reach it too (cluster.nats): in a cluster the streamer and the router are."`
-	Workers int    `yaml:"workers" min:"0" max:"256" doc:"0: the Server runs on its callers' goroutines; n: n bounded queues with a worker each, for stages whose handlers block."`
+	Type    string `yaml:"type" enum:"local,distributed" doc:"local: in this process. distributed: other nodes reach it too (cluster.nats): in a cluster the streamer and the router are, and the processor of a node that takes fronts."`
+	Workers int    `yaml:"workers" min:"0" max:"256" doc:"0: the Server runs on its callers' goroutines, or has 64 when the callers are on another node; n: n bounded queues with a worker each, for stages whose handlers block."`
 }
 
 // DefaultSettings serve localhost from ./data.

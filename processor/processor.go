@@ -100,6 +100,7 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 		return nil, err
 	}
 	s.asks = newAsks(env.Clock, s.protect)
+	env.Owners.Handle(topicOwned, s.owned)
 	s.table.Store(newTable(nil))
 	s.metrics = metrics{
 		stanzas: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_stanzas_total", Help: "Stanzas that entered the processor."}, []string{"kind"}),
@@ -201,6 +202,8 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 		run.undelivered(ctx, e)
 	case channel.Poisoned:
 		run.poisoned(ctx, e)
+	case channel.Note:
+		s.noted(ctx, run, e)
 	case channel.Arrive:
 		run.arrive(ctx, &Flow{Stanza: e.Stanza, Hops: e.Hops + 1})
 	case channel.Close, channel.Handled:
@@ -257,6 +260,9 @@ func (s *Server) fetch(ctx context.Context, run *run, e *channel.Envelope) (afte
 	if e.State.Paused { // of before the start, and its client has gone elsewhere
 		return after
 	}
+	if n := s.env.Notices; n != nil && !n.Alive(old.Node) { // nobody ends it there; it is told of here
+		return old.BoundAt.Add(time.Microsecond)
+	}
 	gone := s.env.Sessions.Gone(old.Ref)
 	run.pass(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{old.Ref}, Reason: string(stanza.StreamConflict), AtOnce: true})
 	run.flush(ctx)
@@ -295,13 +301,31 @@ func (s *Server) bindReason(e *channel.Envelope, all []*sessions.Entry) string {
 
 func (s *Server) unbind(ctx context.Context, run *run, e *channel.Envelope) {
 	entry, ok := s.env.Sessions.Unbind(e.Session)
+	now, taken := s.env.Sessions.Find(e.Session.JID)
 	if !ok {
-		return // replaced by a newer session: it has been said
+		if e.State == nil || taken { // replaced by a newer session: it has been said
+			return
+		}
+		entry = &sessions.Entry{Ref: e.Session, State: *e.State} // its node is gone, and the next life of that one knows nothing of it
 	}
 	last := *entry
+	if taken && now.Available { // it was ousted: contacts see the one that has its address
+		last.Available = false
+	}
 	last.Paused = e.Reason == string(stanza.StreamSystemShutdown)
+	last.Buried = e.Reason == channel.FrontLost
 	tell(ctx, run, Unbound, e.Session, &last)
 	s.env.Sessions.Show(e.Session)
+}
+
+// noted hands a feature what its part in the streamer has to say.
+func (s *Server) noted(ctx context.Context, run *run, e *channel.Envelope) {
+	for _, r := range run.table.parts {
+		if r.name != e.Reason || r.noted == nil {
+			continue
+		}
+		_ = s.protect(func() error { r.noted(ctx, e.Session, e.Raw); return nil }) // it is logged
+	}
 }
 
 // change notes whether a session has a connection.

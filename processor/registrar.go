@@ -50,6 +50,8 @@ type Registrar struct {
 	features        []string
 	accountFeatures []string
 	keeper          Keeper
+	noted           func(context.Context, sessions.Ref, []byte)
+	owned           []Owned
 }
 
 type registeredIQ struct {
@@ -75,6 +77,18 @@ type Keeper interface {
 
 // Keep sets who writes down how far sessions have come. One component does.
 func (r *Registrar) Keep(k Keeper) { r.keeper = k }
+
+// Noted lets f hear what the component of the same name in the streamer notes of
+// its sessions, in its place among what they send.
+func (r *Registrar) Noted(f func(ctx context.Context, ref sessions.Ref, note []byte)) { r.noted = f }
+
+// Note tells the component of the same name in the streamer that has the
+// sessions.
+func (r *Registrar) Note(ctx context.Context, note []byte, refs ...sessions.Ref) {
+	if len(refs) > 0 {
+		r.server.send(ctx, []*channel.Envelope{{Kind: channel.Note, To: refs, Reason: r.name, Raw: note}})
+	}
+}
 
 // Feature announces namespaces in the server's disco#info (XEP-0030 §3).
 func (r *Registrar) Feature(ns ...string) { r.features = append(r.features, ns...) }

@@ -262,16 +262,22 @@ func (r *run) guard(ctx context.Context, f *Flow, do func() error) {
 	if err == nil {
 		return
 	}
-	var se *stanza.Error
-	if !errors.As(err, &se) {
-		r.server.log.Error("stanza failed", "from", f.From.String(), "to", f.To.String(), "id", f.ID, "err", err)
-		se = stanza.NewError(stanza.InternalServerError, "")
-		if errors.Is(err, storage.ErrUnavailable) {
-			se = stanza.NewError(stanza.ResourceConstraint, "")
-		}
-	}
+	se := r.server.stanzaError(f.Stanza, err)
 	f.work.abandon(r.server)
 	f.work.out = append(f.work.out, r.answer(f.Stanza, se)...)
+}
+
+// stanzaError is what the sender hears of a handler's error; the rest is logged.
+func (s *Server) stanzaError(st *stanza.Stanza, err error) *stanza.Error {
+	var se *stanza.Error
+	if errors.As(err, &se) {
+		return se
+	}
+	s.log.Error("stanza failed", "from", st.From.String(), "to", st.To.String(), "id", st.ID, "err", err)
+	if errors.Is(err, storage.ErrUnavailable) {
+		return stanza.NewError(stanza.ResourceConstraint, "")
+	}
+	return stanza.NewError(stanza.InternalServerError, "")
 }
 
 // harmless runs do, unless the stanza was set aside.
@@ -371,6 +377,9 @@ func (r *run) arrive(ctx context.Context, f *Flow) {
 // address finds out whose business the stanza is (RFC 6120 §10.5).
 func (r *run) address(ctx context.Context, f *Flow) error {
 	to := f.To
+	if o, key := r.table.ownedBy(f.Stanza); o != nil {
+		return r.own(ctx, f, o, key)
+	}
 	if !r.server.env.Local(to.Domain()) {
 		r.route(f)
 		return nil

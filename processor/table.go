@@ -14,6 +14,8 @@ type table struct {
 	features []string    // of the server
 	account  []string    // of each account
 	keeper   Keeper      // nil: a restart ends every session
+	parts    []*Registrar
+	owned    []Owned
 
 	outgoing, incoming []hooked[*Flow] // of hooks: every message passes them
 
@@ -28,7 +30,7 @@ type iqEntry struct {
 }
 
 func newTable(parts []*Registrar) *table {
-	t := &table{iq: map[iqKey][]iqEntry{}, hooks: map[any]any{}, Usage: plugins.NewUsage()}
+	t := &table{parts: parts, iq: map[iqKey][]iqEntry{}, hooks: map[any]any{}, Usage: plugins.NewUsage()}
 	for _, r := range parts {
 		for _, add := range r.hooks {
 			add(t)
@@ -39,6 +41,7 @@ func newTable(parts []*Registrar) *table {
 		if r.keeper != nil {
 			t.keeper = r.keeper
 		}
+		t.owned = append(t.owned, r.owned...)
 		t.features = append(t.features, r.features...)
 		t.account = append(t.account, r.accountFeatures...)
 	}

@@ -226,7 +226,7 @@ func (b *bundle) add(ctx context.Context, e *channel.Envelope) {
 		b.route(ctx, e)
 	case channel.Deliver:
 		b.land(e)
-	case channel.Handled, channel.Close, channel.Arrive:
+	case channel.Handled, channel.Close, channel.Arrive, channel.Note:
 		b.out = append(b.out, e)
 	default:
 		b.server.log.Error("envelope of a kind that does not belong here", "kind", e.Kind.String())

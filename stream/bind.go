@@ -66,7 +66,7 @@ func (c *Conn) Bind(ctx context.Context, resource string, st sessions.State) (ji
 func (c *Conn) BindAs(ctx context.Context, at jid.JID, st sessions.State) (string, error) {
 	st.Remote, st.Secure, st.Transport = c.tr.RemoteAddr().String(), c.tr.TLS() != nil, c.tr.Name()
 	// A connection may try more than once: each try is a session of its own.
-	sess := c.srv.newSession(c, c.srv.ref(c.srv.lastID.Add(1), at))
+	sess := c.srv.newSession(c, c.srv.nextRef(at))
 	reason, err := sess.bind(ctx, st)
 	if err != nil || reason != "" {
 		sess.end(context.WithoutCancel(ctx)) // the house may have bound it after all, too late

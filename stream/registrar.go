@@ -10,6 +10,7 @@ import (
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins"
+	"parley/router/channel"
 	"parley/router/sessions"
 	"parley/stream/sasl"
 )
@@ -74,7 +75,33 @@ type Registrar struct {
 	routes      map[string]http.Handler
 	credentials Credentials
 	resumptions Resumptions
+	noted       func(ctx context.Context, refs []sessions.Ref, note []byte)
 }
+
+// Noted lets f hear what the component of the same name in the processor notes
+// of this streamer's sessions. f must not wait.
+func (r *Registrar) Noted(f func(ctx context.Context, refs []sessions.Ref, note []byte)) { r.noted = f }
+
+// Note tells the component of the same name in the processor about a session, in
+// its place among what that one sends.
+func (r *Registrar) Note(ctx context.Context, ref sessions.Ref, note []byte) error {
+	return r.server.send(ctx, &channel.Envelope{Kind: channel.Note, Session: ref, Reason: r.name, Raw: note})
+}
+
+// SurrenderOne is Surrender for a session whose reference is known.
+func (r *Registrar) SurrenderOne(ctx context.Context, ref sessions.Ref) bool {
+	s, ok := r.server.session(ref)
+	if !ok {
+		return false
+	}
+	s.mu.Lock()
+	m := s.sm
+	s.mu.Unlock()
+	return m != nil && r.server.surrender(ctx, m.key, ref.JID.Bare())
+}
+
+// Later runs f on a goroutine that the Server waits for when it stops.
+func (r *Registrar) Later(f func(context.Context)) { r.server.later(f) }
 
 // Credentials sets who knows the keys. One component does.
 func (r *Registrar) Credentials(c Credentials) { r.credentials = c }
@@ -167,6 +194,7 @@ type table struct {
 	http        *http.ServeMux
 	credentials Credentials
 	resumptions Resumptions // nil: a restart ends every session
+	parts       []*Registrar
 }
 
 // acquire returns the table in force and keeps it from being drained; who has
@@ -188,7 +216,7 @@ type boundElement struct {
 }
 
 func newTable(parts []*Registrar) *table {
-	t := &table{Usage: plugins.NewUsage(), elements: map[stanza.Name][]boundElement{}, preAuth: map[stanza.Name]PreAuthIQ{}, http: http.NewServeMux()}
+	t := &table{parts: parts, Usage: plugins.NewUsage(), elements: map[stanza.Name][]boundElement{}, preAuth: map[stanza.Name]PreAuthIQ{}, http: http.NewServeMux()}
 	t.features = append(t.features, coreFeatures()...)
 	for _, p := range parts {
 		t.features = append(t.features, p.features...)

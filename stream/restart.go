@@ -97,17 +97,26 @@ func (s *Server) reviveOrEnd(ctx context.Context, k Resumptions, r Lasting, now 
 	if !r.Over && (r.Away.IsZero() || now.Sub(r.Away) < r.Window) {
 		return s.reviveOne(ctx, k, r, now)
 	}
-	gone := s.ref(s.lastID.Add(1), r.Ref.JID)
+	gone := s.nextRef(r.Ref.JID)
 	k.Adopt(r.Key, gone)
 	k.End(gone)
 	s.resumes.remember(r.Key, pastSession{account: r.Ref.JID.Bare(), h: uint32(r.H)})
 	return false
 }
 
-// fetch brings a session that another node has, or had, to this one.
+// fetch brings a session that another node has, or had, to this one. Of several
+// connections that want it at once one does, and the others find what came of it.
 func (s *Server) fetch(ctx context.Context, key Key, account jid.JID, offered bool) {
 	k := s.table.Load().resumptions
 	if k == nil {
+		return
+	}
+	done, ok := s.resumes.alone(ctx, key, s.cfg.Timeouts.Login)
+	if !ok {
+		return
+	}
+	defer done()
+	if s.resumes.knows(key) {
 		return
 	}
 	l, err := k.Take(ctx, key, account, offered)
@@ -134,7 +143,7 @@ func (s *Server) surrender(ctx context.Context, key Key, account jid.JID) bool {
 }
 
 func (s *Server) reviveOne(ctx context.Context, k Resumptions, r Lasting, now time.Time) bool {
-	sess := &Session{srv: s, ref: s.ref(s.lastID.Add(1), r.Ref.JID), bindDone: make(chan string, 1), away: now}
+	sess := &Session{srv: s, ref: s.nextRef(r.Ref.JID), bindDone: make(chan string, 1), away: now}
 	if !r.Away.IsZero() {
 		sess.away = r.Away
 	}

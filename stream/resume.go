@@ -34,6 +34,7 @@ type resumeTable struct {
 	past map[Key]pastSession
 	ring []Key // of past, the oldest at next
 	next int
+	busy map[Key]chan struct{} // what is looked for on other nodes; closed when that is over
 }
 
 type pastSession struct {
@@ -71,6 +72,43 @@ func (t *resumeTable) of(k Key) *Session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.live[k]
+}
+
+// alone lets one at a time look for a key on other nodes; who waited in vain for
+// its turn gets false.
+func (t *resumeTable) alone(ctx context.Context, k Key, within time.Duration) (done func(), ok bool) {
+	limit := time.NewTimer(within)
+	defer limit.Stop()
+	for {
+		t.mu.Lock()
+		other := t.busy[k]
+		if other == nil {
+			mine := make(chan struct{})
+			if t.busy == nil {
+				t.busy = map[Key]chan struct{}{}
+			}
+			t.busy[k] = mine
+			t.mu.Unlock()
+			return func() {
+				t.mu.Lock()
+				defer t.mu.Unlock()
+				delete(t.busy, k)
+				close(mine)
+			}, true
+		}
+		t.mu.Unlock()
+		if !waitFor(ctx, limit, other) {
+			return nil, false
+		}
+	}
+}
+
+// knows reports whether the key is that of a session that is, or was, here.
+func (t *resumeTable) knows(k Key) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, past := t.past[k]
+	return past || t.live[k] != nil
 }
 
 // forget takes an ended session out and remembers how far it had come.

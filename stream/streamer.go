@@ -378,10 +378,23 @@ func (s *Server) deliverOne(e *channel.Envelope, touched []*Session) (out []*Ses
 				sess.closeWith(why)
 			}
 		}
+	case channel.Note:
+		s.noted(e)
 	default:
 		s.log.Error("envelope of a kind that does not belong here", "kind", e.Kind.String())
 	}
 	return touched
+}
+
+// noted hands a feature what its part in the processor has to say.
+func (s *Server) noted(e *channel.Envelope) {
+	t := s.acquire()
+	defer t.Leave()
+	for _, r := range t.parts {
+		if r.name == e.Reason && r.noted != nil {
+			r.noted(context.Background(), e.To, e.Raw)
+		}
+	}
 }
 
 // hand appends one delivery to each of its recipients. What a client has asked
@@ -417,6 +430,11 @@ func (s *Server) session(ref sessions.Ref) (*Session, bool) {
 // send puts control and stanzas on the road.
 func (s *Server) send(ctx context.Context, batch ...*channel.Envelope) error {
 	return s.links.Out("parser").Send(ctx, batch)
+}
+
+// nextRef names a new stream of this node.
+func (s *Server) nextRef(at jid.JID) sessions.Ref {
+	return s.ref(sessions.Conn(s.env.Slot, s.lastID.Add(1)), at)
 }
 
 // ref names a stream of this node.

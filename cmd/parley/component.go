@@ -47,11 +47,13 @@ type verb struct{ name, short string }
 
 func componentCommand() *cobra.Command {
 	cmd := group("component", "Install, start, stop, reconfigure and uninstall components of a running server", componentList(), componentReconfigure())
+	cmd.Long = `What is done to a component is done on every node, and stays so after a restart:
+parley config log shows what was done, parley config unset takes it back.`
 	for _, v := range []verb{
 		{"install", "Make a component from its configuration, without starting it"},
 		{"start", "Put a component to work"},
-		{"stop", "Take a component from work until it is started again, or the server is; enabled=false is for good"},
-		{"uninstall", "Stop a component and let go of it; like stop, until the server starts again. What it stored stays"},
+		{"stop", "Take a component from work until it is started again"},
+		{"uninstall", "Stop a component and let go of it until it is installed or started again. What it stored stays"},
 	} {
 		cmd.AddCommand(componentVerb(v))
 	}
@@ -91,7 +93,7 @@ func componentVerb(v verb) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := c.Component(cmd.Context(), v.name, server, name); err != nil {
+		if err := told(cmd)(c.Component(cmd.Context(), v.name, server, name)); err != nil {
 			return err
 		}
 		return r.showComponent(cmd, c, server, name)
@@ -114,13 +116,24 @@ func componentReconfigure() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := c.Reconfigure(cmd.Context(), server, name, set); err != nil {
+			if err := told(cmd)(c.Reconfigure(cmd.Context(), server, name, set)); err != nil {
 				return err
 			}
 			return r.showComponent(cmd, c, server, name)
 		})
 	cmd.Example = "  parley component reconfigure health metrics_from='[127.0.0.0/8, 10.0.0.0/8]'"
 	return cmd
+}
+
+// told says which nodes do not follow a change that is made: they do so by
+// themselves when they can.
+func told(cmd *cobra.Command) func(plugins.Applied, error) error {
+	return func(a plugins.Applied, err error) error {
+		for _, b := range a.Behind {
+			fmt.Fprintf(cmd.ErrOrStderr(), "node %s has not followed version %d yet: %s\n", b.Node, a.Version, b.Why)
+		}
+		return err
+	}
 }
 
 // pairs reads KEY=VALUE arguments.

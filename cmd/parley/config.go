@@ -15,7 +15,7 @@ import (
 
 func configCommand() *cobra.Command {
 	return group("config", "Explain, check, show and change the configuration",
-		configDoc(), configCheck(), configShow(), configReload(), configSet(), configUnset())
+		configDoc(), configCheck(), configShow(), configReload(), configSet(), configUnset(), configLog(), configNodes())
 }
 
 func configDoc() *cobra.Command {
@@ -122,7 +122,7 @@ func configShow() *cobra.Command {
 
 // below reports whether a path is the one given, or inside it.
 func below(path string, given []string) bool {
-	return len(given) == 0 || path == given[0] || strings.HasPrefix(path, given[0]+".")
+	return len(given) == 0 || config.Below(path, given[0])
 }
 
 func (p *place) entries(cmd *cobra.Command) ([]plugins.ConfigEntry, error) {
@@ -132,6 +132,11 @@ func (p *place) entries(cmd *cobra.Command) ([]plugins.ConfigEntry, error) {
 	}
 	c, err := client.Open(cmd.Context(), s.settings.Data)
 	if err == nil {
+		st, err := c.Status(cmd.Context())
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "Node %s, version %d of what is set at run time.\n", st.Node, st.Config)
 		return c.Config(cmd.Context())
 	}
 	if !errors.Is(err, client.ErrNotRunning) {
@@ -192,7 +197,7 @@ func configSet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := c.Reconfigure(cmd.Context(), server, name, map[string]string{key: args[1]}); err != nil {
+			if err := told(cmd)(c.Reconfigure(cmd.Context(), server, name, map[string]string{key: args[1]})); err != nil {
 				return err
 			}
 			return r.showKey(cmd, c, args[0])
@@ -214,14 +219,14 @@ func configUnset() *cobra.Command {
 	var r remote
 	return r.command("unset PATH", "Take back what was set while the server runs, at and below a path", cobra.ExactArgs(1),
 		func(cmd *cobra.Command, c *reached, args []string) error {
-			gone, err := c.Unset(cmd.Context(), args[0])
-			if err != nil {
+			a, err := c.Unset(cmd.Context(), args[0])
+			if err := told(cmd)(a, err); err != nil {
 				return err
 			}
 			if r.json {
-				return printJSON(cmd.OutOrStdout(), gone)
+				return printJSON(cmd.OutOrStdout(), a.Keys)
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.Join(gone, "\n"))
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.Join(a.Keys, "\n"))
 			return err
 		})
 }

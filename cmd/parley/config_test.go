@@ -59,6 +59,16 @@ func TestExamples(t *testing.T) {
 			"servers.processor.deployment.type": "local",
 			"cluster.lease":                     "6s",
 		},
+		"cluster/front.yaml": {
+			"servers.streamer.deployment.type": "distributed",
+			"servers.processor.enabled":        "false",
+			"servers.router.enabled":           "false",
+		},
+		"cluster/core.yaml": {
+			"servers.streamer.enabled":          "false",
+			"servers.processor.deployment.type": "distributed",
+			"servers.router.deployment.type":    "distributed",
+		},
 		"production.yaml": {
 			"servers.streamer.tls.required":                "true",
 			"servers.streamer.tls.plain_on_loopback":       "false",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -85,6 +86,19 @@ func TestConfigSet(t *testing.T) {
 
 	contains(t, must(t, "config", "unset", path, "--data", s.data), path)
 	contains(t, must(t, "config", "show", path, "--data", s.data), "3s", "default")
+	who, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := must(t, "config", "log", "--data", s.data)
+	contains(t, log, path, "3s", "9s", "(taken back)", who.Username)
+	if v2, v1 := strings.Index(log, "(taken back)"), strings.Index(log, "3s"); v2 > v1 {
+		t.Errorf("the newest is not the first:\n%s", log)
+	}
+	if out := must(t, "config", "log", "-n", "1", "--data", s.data); strings.Count(out, path) != 1 {
+		t.Errorf("asked for one change:\n%s", out)
+	}
+	contains(t, must(t, "config", "nodes", "--data", s.data), "live   2")
 	if _, _, err := parley(t, "", "config", "unset", path, "--data", s.data); err == nil || !strings.Contains(err.Error(), "nothing is set at run time") {
 		t.Errorf("unset twice: %v", err)
 	}

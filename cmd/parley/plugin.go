@@ -8,7 +8,7 @@ import (
 )
 
 func pluginCommand() *cobra.Command {
-	cmd := group("plugin", "Start and stop plugins: their components in every Server", pluginList())
+	cmd := group("plugin", "Start and stop plugins: their components in every Server, on every node", pluginList())
 	for _, v := range []verb{{"start", "Start the components of a plugin"}, {"stop", "Stop the components of a plugin"}} {
 		cmd.AddCommand(pluginVerb(v))
 	}
@@ -40,7 +40,7 @@ func pluginList() *cobra.Command {
 func pluginVerb(v verb) *cobra.Command {
 	var r remote
 	return r.command(v.name+" NAME", v.short, cobra.ExactArgs(1), func(cmd *cobra.Command, c *reached, args []string) error {
-		if err := c.Plugin(cmd.Context(), v.name, args[0]); err != nil {
+		if err := told(cmd)(c.Plugin(cmd.Context(), v.name, args[0])); err != nil {
 			return err
 		}
 		all, err := c.Plugins(cmd.Context())

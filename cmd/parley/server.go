@@ -9,6 +9,8 @@ import (
 
 func serverCommand() *cobra.Command {
 	cmd := group("server", "Start and stop Servers (stages) of a running process", serverList())
+	cmd.Long = `Unlike components, Servers are started and stopped in one process alone, and its
+restart brings them back: to end a stage everywhere is to end the service.`
 	for _, v := range []verb{{"start", "Start a Server"}, {"stop", "Drain a Server and stop it; what is sent to it waits"}} {
 		cmd.AddCommand(serverVerb(v))
 	}

@@ -109,6 +109,7 @@ func newAccounts(env plugins.Env) (*Accounts, error) {
 	a.pool = sasl.NewPool((runtime.GOMAXPROCS(0)+1)/2, passwordQueue)
 	a.iterations.Store(int64(defaults().Iterations))
 	env.OnForget(topicStates, a.elsewhere)
+	env.OnAnswer(callRelease, a.answerRelease)
 	return a, nil
 }
 

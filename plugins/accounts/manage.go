@@ -194,7 +194,25 @@ func (a *Accounts) release(ctx context.Context, j jid.JID) error {
 	if err != nil || t.at == 0 {
 		return err
 	}
+	if a.env.Front() {
+		if _, err := a.env.Halves.CallCore(ctx, callRelease, []byte(j.String())); err != nil {
+			return fmt.Errorf("%w: %w", errTombstone, err)
+		}
+		return nil
+	}
 	return a.bury(ctx, t)
+}
+
+// callRelease is release, asked by a front: features forget where the processor
+// is.
+const callRelease = "accounts.release"
+
+func (a *Accounts) answerRelease(ctx context.Context, _ string, payload []byte) ([]byte, error) {
+	j, err := jid.Parse(string(payload))
+	if err != nil {
+		return nil, fmt.Errorf("account: %w", err)
+	}
+	return nil, a.release(ctx, j)
 }
 
 // bury forgets once more and gives the name free.

@@ -32,27 +32,49 @@ func (h *house) note(format string, args ...any) error {
 	return h.err
 }
 
+// applied is note for what concerns every node; one of them does not follow.
+func (h *house) applied(format string, args ...any) (plugins.Applied, error) {
+	return plugins.Applied{Version: 7, Behind: []plugins.Behind{{Node: "verona", Why: "asleep"}}}, h.note(format, args...)
+}
+
 func (h *house) Components() []plugins.Status {
 	return []plugins.Status{{Server: "a", Name: "x", Plugin: "p"}, {Server: "b", Name: "x", Plugin: "p"}, {Server: "b", Name: "y", Plugin: "q"}}
 }
-func (h *house) Install(_ context.Context, s, n string) error { return h.note("install %s %s", s, n) }
-func (h *house) Start(_ context.Context, s, n string) error   { return h.note("start %s %s", s, n) }
-func (h *house) Stop(_ context.Context, s, n string) error    { return h.note("stop %s %s", s, n) }
-func (h *house) Uninstall(_ context.Context, s, n string) error {
-	return h.note("uninstall %s %s", s, n)
+func (h *house) ConfigVersion() int64 { return 7 }
+func (h *house) Install(_ context.Context, by, s, n string) (plugins.Applied, error) {
+	return h.applied("install %s %s by %s", s, n, by)
 }
-func (h *house) Reconfigure(_ context.Context, by, s, n string, set map[string]string) error {
-	return h.note("reconfigure %s %s %v by %s", s, n, set, by)
+func (h *house) Start(_ context.Context, by, s, n string) (plugins.Applied, error) {
+	return h.applied("start %s %s by %s", s, n, by)
+}
+func (h *house) Stop(_ context.Context, by, s, n string) (plugins.Applied, error) {
+	return h.applied("stop %s %s by %s", s, n, by)
+}
+func (h *house) Uninstall(_ context.Context, by, s, n string) (plugins.Applied, error) {
+	return h.applied("uninstall %s %s by %s", s, n, by)
+}
+func (h *house) Reconfigure(_ context.Context, by, s, n string, set map[string]string) (plugins.Applied, error) {
+	return h.applied("reconfigure %s %s %v by %s", s, n, set, by)
 }
 func (h *house) Servers() []plugins.ServerStatus {
 	return []plugins.ServerStatus{{Name: "a"}, {Name: Name}}
 }
 func (h *house) StartServer(_ context.Context, n string) error { return h.note("start server %s", n) }
 func (h *house) StopServer(_ context.Context, n string) error  { return h.note("stop server %s", n) }
-func (h *house) StartPlugin(_ context.Context, n string) error { return h.note("start plugin %s", n) }
-func (h *house) StopPlugin(_ context.Context, n string) error  { return h.note("stop plugin %s", n) }
-func (h *house) Unset(_ context.Context, by, path string) ([]string, error) {
-	return []string{path}, h.note("unset %s by %s", path, by)
+func (h *house) StartPlugin(_ context.Context, by, n string) (plugins.Applied, error) {
+	return h.applied("start plugin %s by %s", n, by)
+}
+func (h *house) StopPlugin(_ context.Context, by, n string) (plugins.Applied, error) {
+	return h.applied("stop plugin %s by %s", n, by)
+}
+func (h *house) Unset(_ context.Context, by, path string) (plugins.Applied, error) {
+	return h.applied("unset %s by %s", path, by)
+}
+func (h *house) ConfigLog(_ context.Context, n int) ([]plugins.ConfigEvent, error) {
+	return []plugins.ConfigEvent{{Version: 7}}, h.note("log %d", n)
+}
+func (h *house) ConfigNodes(context.Context) ([]plugins.ConfigNode, error) {
+	return nil, h.note("nodes")
 }
 func (h *house) Cluster() plugins.Cluster { return plugins.Cluster{Node: "a", Alone: true, Held: true} }
 func (h *house) Drain(_ context.Context, node string, pace float64) error {
@@ -93,14 +115,14 @@ func TestRoutes(t *testing.T) {
 		status             int
 		does               string // what Control is told
 	}{
-		{"POST", "/v1/components/a/x/install", "", nil, 204, "install a x"},
-		{"POST", "/v1/components/a/x/start", "", nil, 204, "start a x"},
-		{"POST", "/v1/components/a/x/stop", "", plugins.ErrRequired, 409, "stop a x"},
-		{"POST", "/v1/components/a/x/uninstall", "", nil, 204, "uninstall a x"},
-		{"POST", "/v1/components/a/z/start", "", fmt.Errorf("%w: z", plugins.ErrUnknown), 404, "start a z"},
-		{"POST", "/v1/components/a/x/install", "", plugins.ErrPhase, 409, "install a x"},
+		{"POST", "/v1/components/a/x/install", "", nil, 200, "install a x by juliet"},
+		{"POST", "/v1/components/a/x/start", "", nil, 200, "start a x by juliet"},
+		{"POST", "/v1/components/a/x/stop", "", plugins.ErrRequired, 409, "stop a x by juliet"},
+		{"POST", "/v1/components/a/x/uninstall", "", nil, 200, "uninstall a x by juliet"},
+		{"POST", "/v1/components/a/z/start", "", fmt.Errorf("%w: z", plugins.ErrUnknown), 404, "start a z by juliet"},
+		{"POST", "/v1/components/a/x/install", "", plugins.ErrPhase, 409, "install a x by juliet"},
 		{"POST", "/v1/components/a/x/explode", "", nil, 404, ""},
-		{"PATCH", "/v1/components/a/x", `{"set":{"k":"v"}}`, nil, 204, "reconfigure a x map[k:v] by juliet"},
+		{"PATCH", "/v1/components/a/x", `{"set":{"k":"v"}}`, nil, 200, "reconfigure a x map[k:v] by juliet"},
 		{"PATCH", "/v1/components/a/x", `{"set":{"k":"v"}}`, config.Findings{{Message: "no"}}, 422, "reconfigure a x map[k:v] by juliet"},
 		{"PATCH", "/v1/components/a/x", `{"set":{}}`, nil, 400, ""},
 		{"PATCH", "/v1/components/a/x", `{"sett":{}}`, nil, 400, ""},
@@ -111,8 +133,8 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/servers/a/start", "", errors.New("no"), 500, "start server a"},
 		{"POST", "/v1/servers/admin/stop", "", nil, 409, ""},
 		{"POST", "/v1/servers/z/stop", "", nil, 404, ""},
-		{"POST", "/v1/plugins/p/stop", "", context.DeadlineExceeded, 504, "stop plugin p"},
-		{"POST", "/v1/plugins/p/start", "", nil, 204, "start plugin p"},
+		{"POST", "/v1/plugins/p/stop", "", context.DeadlineExceeded, 504, "stop plugin p by juliet"},
+		{"POST", "/v1/plugins/p/start", "", nil, 200, "start plugin p by juliet"},
 		{"POST", "/v1/config/reload", "", nil, 200, "reload"},
 		{"DELETE", "/v1/config/a.b", "", nil, 200, "unset a.b by juliet"},
 		{"GET", "/v1/nodes", "", nil, 200, ""},
@@ -121,6 +143,12 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/nodes/a/drain", `{"pace":1}`, fmt.Errorf("a: %w", plugins.ErrAlone), 409, "drain a 1"},
 		{"POST", "/v1/nodes/z/undrain", "", fmt.Errorf("%w: z", plugins.ErrNode), 404, "undrain z"},
 		{"POST", "/v1/nodes/a/undrain", "", nil, 204, "undrain a"},
+		{"DELETE", "/v1/config/a.b", "", plugins.ErrOvertaken, 409, "unset a.b by juliet"},
+		{"PATCH", "/v1/components/a/x", `{"set":{"k":"v"}}`, plugins.ErrOvertaken, 409, "reconfigure a x map[k:v] by juliet"},
+		{"GET", "/v1/config/log", "", nil, 200, "log 100"},
+		{"GET", "/v1/config/log?n=3", "", nil, 200, "log 3"},
+		{"GET", "/v1/config/log?n=all", "", nil, 400, ""},
+		{"GET", "/v1/config/nodes", "", nil, 200, "nodes"},
 		{"GET", "/v1/nothing", "", nil, 404, ""},
 		{"GET", "/v1/components", "", nil, 200, ""},
 		{"GET", "/v1/status", "", nil, 200, ""},
@@ -135,6 +163,22 @@ func TestRoutes(t *testing.T) {
 			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Status != w.Code || p.Title == "" || w.Header().Get("Content-Type") != "application/problem+json" {
 				t.Errorf("%s %s: not a problem document: %s", c.method, c.path, w.Body)
 			}
+		}
+	}
+}
+
+// Who changes something hears which nodes do not follow.
+func TestBehindIsTold(t *testing.T) {
+	for _, c := range []struct{ method, path, body string }{
+		{"POST", "/v1/components/a/x/stop", ""},
+		{"PATCH", "/v1/components/a/x", `{"set":{"k":"v"}}`},
+		{"POST", "/v1/plugins/p/stop", ""},
+		{"DELETE", "/v1/config/a.b", ""},
+	} {
+		var got plugins.Applied
+		w := call(newTest(t, &house{}), c.method, c.path, c.body)
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || got.Version != 7 || len(got.Behind) != 1 || got.Behind[0].Node != "verona" {
+			t.Errorf("%s %s: %s (%v)", c.method, c.path, w.Body, err)
 		}
 	}
 }

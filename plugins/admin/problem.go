@@ -52,12 +52,23 @@ func statuses() []struct {
 		{plugins.ErrAlone, http.StatusConflict},
 		{plugins.ErrPhase, http.StatusConflict},
 		{plugins.ErrRequired, http.StatusConflict},
+		{plugins.ErrOvertaken, http.StatusConflict},
 		{atrest.ErrNoKey, http.StatusNotFound},
 		{atrest.ErrNeeded, http.StatusConflict},
 		{storage.ErrUnavailable, http.StatusServiceUnavailable},
 		{context.DeadlineExceeded, http.StatusGatewayTimeout},
 		{errors.ErrUnsupported, http.StatusNotImplemented},
 	}
+}
+
+// known reports whether an error has a status of its own.
+func known(err error) bool {
+	for _, row := range statuses() {
+		if errors.Is(err, row.err) {
+			return true
+		}
+	}
+	return false
 }
 
 // asProblem turns an error into what is sent. Who may open the socket may see

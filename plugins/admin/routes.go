@@ -19,6 +19,7 @@ type Status struct {
 	Node    string    `json:"node"`
 	Domains []string  `json:"domains"`
 	Since   time.Time `json:"since"`
+	Config  int64     `json:"config_version"` // of what is set at run time
 }
 
 // PluginStatus is a plugin with its components.
@@ -69,6 +70,8 @@ func (s *Server) routes() *http.ServeMux {
 		"GET /v1/config":                             func(*http.Request) (any, error) { return s.links.Control.Config(), nil },
 		"POST /v1/config/reload":                     func(r *http.Request) (any, error) { return list(s.links.Control.Reload(r.Context())) },
 		"DELETE /v1/config/{path}":                   s.unset,
+		"GET /v1/config/log":                         s.configLog,
+		"GET /v1/config/nodes":                       func(r *http.Request) (any, error) { return list(s.links.Control.ConfigNodes(r.Context())) },
 		"GET /v1/nodes":                              func(*http.Request) (any, error) { return s.links.Control.Cluster(), nil },
 		"POST /v1/nodes/{name}/drain":                s.drain,
 		"POST /v1/nodes/{name}/undrain": func(r *http.Request) (any, error) {
@@ -94,19 +97,19 @@ func list[T any](l []T, err error) ([]T, error) {
 }
 
 func (s *Server) status(*http.Request) (any, error) {
-	return Status{Version: s.env.Version, PID: os.Getpid(), Node: s.env.Node, Domains: s.env.Domains, Since: s.since}, nil
+	return Status{Version: s.env.Version, PID: os.Getpid(), Node: s.env.Node, Domains: s.env.Domains, Since: s.since, Config: s.links.Control.ConfigVersion()}, nil
 }
 
 func (s *Server) component(r *http.Request) (any, error) {
 	c := s.links.Control
-	verbs := map[string]func(context.Context, string, string) error{
+	verbs := map[string]func(context.Context, string, string, string) (plugins.Applied, error){
 		"install": c.Install, "start": c.Start, "stop": c.Stop, "uninstall": c.Uninstall,
 	}
 	f, ok := verbs[r.PathValue("verb")]
 	if !ok {
 		return nil, Fail(http.StatusNotFound, "a component can be installed, started, stopped or uninstalled, not %q", r.PathValue("verb"))
 	}
-	return nil, f(r.Context(), r.PathValue("server"), r.PathValue("name"))
+	return f(r.Context(), r.RemoteAddr, r.PathValue("server"), r.PathValue("name"))
 }
 
 func (s *Server) reconfigure(r *http.Request) (any, error) {
@@ -117,16 +120,30 @@ func (s *Server) reconfigure(r *http.Request) (any, error) {
 	if len(in.Set) == 0 {
 		return nil, Fail(http.StatusBadRequest, "nothing to set")
 	}
-	err := s.links.Control.Reconfigure(r.Context(), r.RemoteAddr, r.PathValue("server"), r.PathValue("name"), in.Set)
+	applied, err := s.links.Control.Reconfigure(r.Context(), r.RemoteAddr, r.PathValue("server"), r.PathValue("name"), in.Set)
 	var p *Problem
-	if err != nil && !errors.Is(err, plugins.ErrUnknown) && !errors.As(err, &p) {
+	if err != nil && !known(err) && !errors.As(err, &p) {
 		return nil, Fail(http.StatusUnprocessableEntity, "%s", err.Error()) // the component does not take it
 	}
-	return nil, err
+	return applied, err
 }
 
 func (s *Server) unset(r *http.Request) (any, error) {
-	return list(s.links.Control.Unset(r.Context(), r.RemoteAddr, r.PathValue("path")))
+	return s.links.Control.Unset(r.Context(), r.RemoteAddr, r.PathValue("path"))
+}
+
+// lastEvents is how many changes are told of, unless n says otherwise.
+const lastEvents = 100
+
+func (s *Server) configLog(r *http.Request) (any, error) {
+	n := lastEvents
+	if text := r.URL.Query().Get("n"); text != "" {
+		var err error
+		if n, err = strconv.Atoi(text); err != nil || n < 1 {
+			return nil, Fail(http.StatusBadRequest, "%q is not a number of changes", text)
+		}
+	}
+	return list(s.links.Control.ConfigLog(r.Context(), n))
 }
 
 func (s *Server) drain(r *http.Request) (any, error) {
@@ -169,9 +186,9 @@ func (s *Server) plugin(r *http.Request) (any, error) {
 	name, c := r.PathValue("name"), s.links.Control
 	switch verb := r.PathValue("verb"); verb {
 	case "start":
-		return nil, c.StartPlugin(r.Context(), name)
+		return c.StartPlugin(r.Context(), r.RemoteAddr, name)
 	case "stop":
-		return nil, c.StopPlugin(r.Context(), name)
+		return c.StopPlugin(r.Context(), r.RemoteAddr, name)
 	default:
 		return nil, Fail(http.StatusNotFound, "a plugin can be started or stopped, not %q", verb)
 	}

@@ -27,7 +27,8 @@ var layers = []layer{
 	{"parley/router/channel", []string{"parley/parser/jid", "parley/parser/stanza", "parley/router/sessions"}},
 	{"parley/router/channel/nats", nil},
 	{"parley/router/cluster", []string{"parley/parser/jid", "parley/storage/...", "parley/router/channel", "parley/router/channel/nats", "parley/router/sessions"}},
-	{"parley/plugins", []string{"parley/parser/jid", "parley/storage/...", "parley/plugins/config", "parley/router/channel", "parley/router/channel/nats", "parley/router/cluster", "parley/router/sessions"}},
+	{"parley/router/cluster/owner", []string{"parley/storage/...", "parley/router/channel/nats", "parley/router/cluster"}},
+	{"parley/plugins", []string{"parley/parser/jid", "parley/storage/...", "parley/plugins/config", "parley/router/channel", "parley/router/channel/nats", "parley/router/cluster", "parley/router/cluster/owner", "parley/router/sessions"}},
 	{"parley/parser", stageMay},
 	{"parley/processor", append(stageMay, "parley/router/delivery")},
 	{"parley/router", append(stageMay, "parley/router/delivery")},
@@ -35,7 +36,7 @@ var layers = []layer{
 }
 
 // stageMay is what every stage may import; never another stage, never a feature.
-var stageMay = []string{"parley/parser/jid", "parley/parser/stanza", "parley/storage/...", "parley/plugins", "parley/router/channel", "parley/router/sessions"}
+var stageMay = []string{"parley/parser/jid", "parley/parser/stanza", "parley/storage/...", "parley/plugins", "parley/router/channel", "parley/router/cluster/owner", "parley/router/sessions"}
 
 // vocabulary are leaves that say what a stanza is; every feature may speak it.
 var vocabulary = []string{"parley/plugins/message/kinds"}

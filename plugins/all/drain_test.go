@@ -43,7 +43,7 @@ func twoNodes(t *testing.T) (context.Context, *plugintest.House) {
 func login(ctx context.Context, t *testing.T, h *plugintest.House, node int, user, resource string, managed bool) *mover {
 	t.Helper()
 	_ = h.Account(ctx, user, moverPassword) // there already: a second device
-	c, err := plugintest.Dial(ctx, h.DoorAt(node, "c2s"), h.Domain(), user, moverPassword, resource)
+	c, err := plugintest.Dial(ctx, h.DoorOf(node, "c2s"), h.Domain(), user, moverPassword, resource)
 	if err != nil {
 		t.Fatalf("%s: %v", user, err)
 	}
@@ -114,7 +114,7 @@ func (m *mover) quiet(typ string) {
 // resume tries to, on another node, and returns the answer.
 func (m *mover) resume(h *plugintest.House, node int, user string) (*mover, *stanza.Element) {
 	m.t.Helper()
-	c, err := plugintest.Connect(m.ctx, h.DoorAt(node, "c2s"), h.Domain(), user, moverPassword)
+	c, err := plugintest.Connect(m.ctx, h.DoorOf(node, "c2s"), h.Domain(), user, moverPassword)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func befriend(a, b *mover) {
 
 // nodeOf is a node as another one sees it.
 func nodeOf(h *plugintest.House, at int, node string) (frame.NodeStatus, bool) {
-	for _, n := range h.HostAt(at).Control().Cluster().Nodes {
+	for _, n := range h.HostOf(at).Control().Cluster().Nodes {
 		if n.Node == node {
 			return n, true
 		}
@@ -172,7 +172,7 @@ func TestReliabilityDrainHandsOver(t *testing.T) {
 	until(ctx, t, "romeo without a connection", func() bool { n, _ := nodeOf(h, 1, "node1"); return n.Away == 1 })
 
 	// The other node is asked to see to it.
-	if err := h.HostAt(1).Control().Drain(ctx, "node1", 1000); err != nil {
+	if err := h.HostOf(1).Control().Drain(ctx, "node1", 1000); err != nil {
 		t.Fatal(err)
 	}
 	if e := nurse.next("error"); e.First() == nil || e.First().Name.Local != "system-shutdown" {
@@ -184,11 +184,11 @@ func TestReliabilityDrainHandsOver(t *testing.T) {
 		return n.Draining && n.Sessions == 0
 	})
 	until(ctx, t, "romeo on the other node", func() bool { n, _ := nodeOf(h, 1, "node2"); return n.Sessions == 2 && n.Away == 1 })
-	if at := h.DoorAt(0, "c2s"); at != "" {
+	if at := h.DoorOf(0, "c2s"); at != "" {
 		t.Errorf("the door %s is open", at)
 	}
 	ready := func() int {
-		res, err := http.Get("http://" + h.DoorAt(0, "http") + "/readyz")
+		res, err := http.Get("http://" + h.DoorOf(0, "http") + "/readyz")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +198,7 @@ func TestReliabilityDrainHandsOver(t *testing.T) {
 	if code := ready(); code != http.StatusServiceUnavailable {
 		t.Errorf("readyz of a node that drains: %d", code)
 	}
-	if err := h.HostAt(0).Control().Drain(ctx, "node2", 1); !errors.Is(err, frame.ErrAlone) {
+	if err := h.HostOf(0).Control().Drain(ctx, "node2", 1); !errors.Is(err, frame.ErrAlone) {
 		t.Errorf("the last node is drained: %v", err)
 	}
 
@@ -213,11 +213,11 @@ func TestReliabilityDrainHandsOver(t *testing.T) {
 	}
 	juliet.quiet("unavailable")
 
-	if err := h.HostAt(1).Control().Undrain(ctx, "node1"); err != nil {
+	if err := h.HostOf(1).Control().Undrain(ctx, "node1"); err != nil {
 		t.Fatal(err)
 	}
 	until(ctx, t, "a node that takes clients", func() bool { n, _ := nodeOf(h, 1, "node1"); return !n.Draining })
-	c, err := net.Dial("tcp", h.DoorAt(0, "c2s"))
+	c, err := net.Dial("tcp", h.DoorOf(0, "c2s"))
 	if err != nil {
 		t.Fatalf("after undrain: %v", err)
 	}
@@ -240,7 +240,7 @@ func TestReliabilityDrainEndsWhatCannotMove(t *testing.T) {
 	phone.next("a") // it has read everything
 	phone.Close()
 	desk.Close()
-	if err := h.HostAt(0).Control().Drain(ctx, "node1", 1000); err != nil {
+	if err := h.HostOf(0).Control().Drain(ctx, "node1", 1000); err != nil {
 		t.Fatal(err)
 	}
 	gone := map[string]bool{}
@@ -291,7 +291,7 @@ func TestClusterShowsLanes(t *testing.T) {
 		return len(self.Lanes) == 0 && ports["router"].Window > 0 && ports["sessions"].Window > 0 && n.Sessions == 1 && self.Sessions == 1
 	})
 	before, _ := nodeOf(h, 0, "node2")
-	if err := h.RestartAt(ctx, 1); err != nil {
+	if err := errors.Join(h.EndNode(ctx, 1), h.BeginNode(ctx, 1)); err != nil {
 		t.Fatal(err)
 	}
 	until(ctx, t, "a new life of node2, with new lanes", func() bool {

@@ -171,18 +171,21 @@ type runtimeStep struct {
 	do   func(i int) error
 }
 
+// done is whether a change was made.
+func done(_ frame.Applied, err error) error { return err }
+
 func runtimeSteps(ctx context.Context, c frame.Control) []runtimeStep {
 	steps := []runtimeStep{
-		{"component stop", func(int) error { return c.Stop(ctx, "processor", "ping") }},
-		{"component start", func(int) error { return c.Start(ctx, "processor", "ping") }},
+		{"component stop", func(int) error { return done(c.Stop(ctx, "test", "processor", "ping")) }},
+		{"component start", func(int) error { return done(c.Start(ctx, "test", "processor", "ping")) }},
 		{"component reconfigure", func(i int) error {
-			return c.Reconfigure(ctx, "test", "processor", "twofold", map[string]string{"word": "w" + strconv.Itoa(i)})
+			return done(c.Reconfigure(ctx, "test", "processor", "twofold", map[string]string{"word": "w" + strconv.Itoa(i)}))
 		}},
-		{"component uninstall", func(int) error { return c.Uninstall(ctx, "processor", "version") }},
-		{"component install", func(int) error { return c.Install(ctx, "processor", "version") }},
-		{"component start", func(int) error { return c.Start(ctx, "processor", "version") }},
-		{"plugin stop", func(int) error { return c.StopPlugin(ctx, "twofold") }},
-		{"plugin start", func(int) error { return c.StartPlugin(ctx, "twofold") }},
+		{"component uninstall", func(int) error { return done(c.Uninstall(ctx, "test", "processor", "version")) }},
+		{"component install", func(int) error { return done(c.Install(ctx, "test", "processor", "version")) }},
+		{"component start", func(int) error { return done(c.Start(ctx, "test", "processor", "version")) }},
+		{"plugin stop", func(int) error { return done(c.StopPlugin(ctx, "test", "twofold")) }},
+		{"plugin start", func(int) error { return done(c.StartPlugin(ctx, "test", "twofold")) }},
 	}
 	for _, s := range []string{"parser", "processor", "router"} {
 		steps = append(steps,

@@ -27,6 +27,7 @@ var deployments = []struct {
 	{name: "postgres", pg: true},
 	{name: "direct-tls", via: script.ViaDirectTLS},
 	{name: "websocket", via: script.ViaWebSocket},
+	{name: "front-core", opt: plugintest.Options{Fronts: 1, Cores: 1}, pg: true},
 	{name: "nodes", opt: plugintest.Options{Nodes: 3}, pg: true},
 }
 
@@ -48,7 +49,7 @@ func TestSuite(t *testing.T) {
 			}
 			house := plugintest.Start(t, o)
 			r := &script.Runner{Target: house, Via: d.via}
-			if o.Nodes > 1 {
+			if o.Nodes > 1 || o.Fronts > 0 {
 				r.Target = plugintest.Spread{House: house}
 			}
 			// External components have a door of their own; their tests bring it.

@@ -250,7 +250,7 @@ func (p *part) unbound(_ context.Context, e *sessions.Entry) (processor.Verdict,
 // handOn writes down what the account's sessions have taken: its next session
 // may be on another node.
 func (p *part) handOn(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
-	if p.env.Notices == nil || e.Kind != sessions.Client {
+	if p.env.Notices == nil || e.Kind != sessions.Client || e.Node != p.env.Node { // what it has taken elsewhere is known there
 		return processor.Continue, nil
 	}
 	o, err := p.owners.get(ctx, e.JID.Bare())

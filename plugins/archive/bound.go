@@ -30,7 +30,7 @@ func (bound) Stop(context.Context) error { return nil }
 // Register implements stream.Component.
 func (b bound) Register(r *stream.Registrar) {
 	r.InlineFeature(stream.Inline{Always: true, Handle: func(ctx context.Context, c *stream.Conn, _ *stanza.Element, _ *sessions.State) *stanza.Element {
-		if b.open.Load() == 0 {
+		if b.open.Load() == 0 && !b.env.Front() { // there the core has it
 			return nil
 		}
 		o, err := b.owners.get(ctx, c.Account())

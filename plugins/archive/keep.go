@@ -159,12 +159,12 @@ func (p *part) keeps(ctx context.Context, o *owner, contact jid.JID) (bool, erro
 // full reports whether the account can be sent nothing more: too much waits
 // for it, or its archive is over its quota and cannot give.
 func (p *part) full(ctx context.Context, o *owner) bool {
-	if o.pending.Load() >= int64(p.cfg.MaxPending) {
+	if most := int64(p.cfg.MaxPending); o.pending.Load() >= most {
 		if p.env.Notices == nil {
 			return true
 		}
 		// What recipients of other nodes have taken is not counted here.
-		if err := p.owners.tally(ctx, o); err != nil || o.pending.Load() >= int64(p.cfg.MaxPending) {
+		if err := p.owners.recount(ctx, o, p.env.Clock.Now(), most); err != nil || o.pending.Load() >= most {
 			return true
 		}
 	}

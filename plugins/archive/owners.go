@@ -31,6 +31,7 @@ type owner struct {
 	prefs   *Preferences
 	rows    atomic.Int64 // only counted when there is a quota
 	pending atomic.Int64
+	counted atomic.Int64 // when pending was last counted again, unix nanoseconds
 
 	recalled  atomic.Int64 // up to this id, or more, resent knows what another process has stored
 	recalling sync.Mutex
@@ -115,6 +116,25 @@ func (s *owners) tally(ctx context.Context, o *owner) error {
 		return err
 	}
 	o.rows.Store(n)
+	return nil
+}
+
+// recountEvery is how often what waits for an account is counted again because
+// it is too much: on other nodes some of it may have been taken.
+const recountEvery = time.Second
+
+// recount counts what waits for an account, as far as most, unless that was done
+// a moment ago.
+func (s *owners) recount(ctx context.Context, o *owner, now time.Time, most int64) error {
+	last := o.counted.Load()
+	if now.UnixNano()-last < int64(recountEvery) || !o.counted.CompareAndSwap(last, now.UnixNano()) {
+		return nil
+	}
+	var n int64
+	if err := s.db.QueryRow(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM archive_pending WHERE owner = $1 LIMIT $2) AS waiting`, o.id, most).Scan(&n); err != nil {
+		return fmt.Errorf("what waits for %s: %w", o.jid, err)
+	}
+	o.pending.Store(n)
 	return nil
 }
 

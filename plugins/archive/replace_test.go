@@ -17,13 +17,15 @@ func TestReplacedInTheMiddle(t *testing.T) {
 		do   func(context.Context, *plugintest.House) error
 	}{
 		{"reconfigured", func(ctx context.Context, h *plugintest.House) error {
-			return h.Host().Control().Reconfigure(ctx, "test", "processor", "archive", map[string]string{"max_page": "99"})
+			_, err := h.Host().Control().Reconfigure(ctx, "test", "processor", "archive", map[string]string{"max_page": "99"})
+			return err
 		}},
 		{"stopped and started", func(ctx context.Context, h *plugintest.House) error {
-			if err := h.Host().Control().Stop(ctx, "processor", "archive"); err != nil {
+			if _, err := h.Host().Control().Stop(ctx, "test", "processor", "archive"); err != nil {
 				return err
 			}
-			return h.Host().Control().Start(ctx, "processor", "archive")
+			_, err := h.Host().Control().Start(ctx, "test", "processor", "archive")
+			return err
 		}},
 	} {
 		t.Run(change.name, func(t *testing.T) {

@@ -25,7 +25,8 @@
 // "restart"; inherited by what is inside; without it components are live, for
 // the host replaces them under load, and everything else needs a restart),
 // overlay ("no": cannot be set at run time, like the database that holds the
-// overlay).
+// overlay; "node": what is set at run time counts on that node alone, like an
+// address of its machine).
 //
 // Types: string, bool, integers, floats, time.Duration, Size, Secret, whatever
 // has UnmarshalText and MarshalText, lists of those, maps from text to those

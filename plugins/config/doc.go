@@ -75,6 +75,9 @@ func (w *docWriter) about(s *spec, indent int) {
 	if !s.live {
 		facts = append(facts, "needs a restart")
 	}
+	if s.own && s.fileFor == "" {
+		facts = append(facts, "set at run time: of that node alone")
+	}
 	w.line(indent, "# ("+strings.Join(facts, "; ")+")")
 }
 

@@ -34,15 +34,43 @@ func (o Overlay) clone() Overlay {
 func (o Overlay) without(path string) Overlay {
 	out := Overlay{Version: o.Version}
 	for _, s := range o.Settings {
-		if s.Path != path && !strings.HasPrefix(s.Path, path+".") {
+		if !Below(s.Path, path) {
 			out.Settings = append(out.Settings, s)
 		}
 	}
 	return out
 }
 
+// Below reports whether a path is the other one, or inside it; everything is
+// below "".
+func Below(path, other string) bool {
+	return other == "" || path == other || strings.HasPrefix(path, other+".")
+}
+
+// ErrNotSet is what Unset wraps when the overlay has nothing there.
+var ErrNotSet = errors.New("nothing is set at run time")
+
 // Overlay returns the overlay the tree was made with.
 func (t *Tree) Overlay() Overlay { return t.overlay.clone() }
+
+// Version is that of the overlay.
+func (t *Tree) Version() int64 { return t.overlay.Version }
+
+// At is the same configuration with another version of the overlay: for who
+// keeps more under that version than keys.
+func (t *Tree) At(version int64) *Tree {
+	c := *t
+	c.overlay = t.overlay.clone()
+	c.overlay.Version = version
+	return &c
+}
+
+// Own reports whether a key that is set at run time is so on that node alone:
+// addresses, and files on that machine (the tag overlay:"node").
+func (t *Tree) Own(path string) bool {
+	n, err := t.at(path)
+	return err == nil && n.spec.own
+}
 
 // Ignored is what of the overlay has no place any more: keys of a component
 // that this binary does not have, or that were renamed. It is no error, for
@@ -113,7 +141,7 @@ func (t *Tree) Unset(path string) (*Tree, []string, error) {
 		}
 	}
 	if len(gone) == 0 {
-		return nil, nil, fmt.Errorf("nothing is set at run time at %q", path)
+		return nil, nil, fmt.Errorf("%w at %q", ErrNotSet, path)
 	}
 	tree, err := t.WithOverlay(next)
 	if err != nil {

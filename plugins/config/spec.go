@@ -43,6 +43,7 @@ type spec struct {
 	secret    bool
 	live      bool
 	noOverlay bool
+	own       bool   // set at run time, it is so on that node alone
 	fileFor   string // this is "foo_file", the other way to give the secret "foo"
 	reserved  bool   // the key `enabled` of servers and components
 	off       bool   // a server or component that is not enabled by default
@@ -206,14 +207,14 @@ func (s *Schema) addSecret(sec, k *spec) {
 		return
 	}
 	sec.fields = append(sec.fields, &spec{name: k.name + "_file", fileFor: k.name, kind: kString,
-		typ: reflect.TypeFor[string](), live: k.live, noOverlay: k.noOverlay,
+		typ: reflect.TypeFor[string](), live: k.live, noOverlay: k.noOverlay, own: true,
 		doc: fmt.Sprintf("A file that holds %s.", k.name)})
 }
 
 func (s *Schema) key(path, name string, f reflect.StructField, live bool, around []reflect.Type) *spec {
 	k := &spec{name: name, doc: f.Tag.Get("doc"), unit: f.Tag.Get("unit"), live: live,
 		min: f.Tag.Get("min"), max: f.Tag.Get("max"),
-		secret: f.Tag.Get("secret") == "true", noOverlay: f.Tag.Get("overlay") == "no"}
+		secret: f.Tag.Get("secret") == "true"}
 	if k.doc == "" {
 		s.wrong("%s: no doc tag", path)
 	}
@@ -227,6 +228,13 @@ func (s *Schema) key(path, name string, f reflect.StructField, live bool, around
 	default:
 		s.wrong("%s: reload is live or restart, not %q", path, r)
 	}
+	switch o := f.Tag.Get("overlay"); o {
+	case "no", "node":
+		k.noOverlay, k.own = o == "no", o == "node"
+	case "":
+	default:
+		s.wrong("%s: overlay is no or node, not %q", path, o)
+	}
 	s.typed(k, path, f.Type, around)
 	s.bounds(k, path)
 	return k
@@ -236,7 +244,7 @@ func (s *Schema) key(path, name string, f reflect.StructField, live bool, around
 func (s *Schema) typed(k *spec, path string, t reflect.Type, around []reflect.Type) {
 	k.typ = t
 	inner := func() *spec {
-		e := &spec{live: k.live, secret: k.secret, noOverlay: k.noOverlay, enum: k.enum, unit: k.unit}
+		e := &spec{live: k.live, secret: k.secret, noOverlay: k.noOverlay, own: k.own, enum: k.enum, unit: k.unit}
 		s.typed(e, path, t.Elem(), around)
 		k.secret = k.secret || e.secret
 		return e
@@ -248,8 +256,8 @@ func (s *Schema) typed(k *spec, path string, t reflect.Type, around []reflect.Ty
 	case t.Kind() == reflect.Struct:
 		k.kind = kSection
 		s.structFields(k, path, t, nil, around)
-		if k.noOverlay {
-			k.each(func(in *spec) { in.noOverlay = true })
+		if k.noOverlay || k.own {
+			k.each(func(in *spec) { in.noOverlay, in.own = in.noOverlay || k.noOverlay, in.own || k.own })
 		}
 	case t.Kind() == reflect.Slice:
 		k.kind, k.elem, k.enum = kList, inner(), nil

@@ -48,6 +48,7 @@ func newCaps(env plugins.Env) *Caps {
 		remotes:  otter.Must(&otter.Options[jid.JID, Hash]{MaximumSize: maxRemotes}),
 	}
 	env.OnForget(topicVerified, c.learn)
+	env.OnAnswer(callVer, c.answerVer)
 	return c
 }
 

@@ -21,11 +21,13 @@ type Client struct {
 	buf  []byte
 }
 
+// Password is that of every account that Login makes.
+const Password = "correct horse battery staple"
+
 // Login makes the account if need be, and logs in.
 func (h *House) Login(ctx context.Context, user, resource string) (*Client, error) {
-	const password = "correct horse battery staple"
-	_ = h.Account(ctx, user, password) // there already: a second device
-	c, err := Dial(ctx, h.Door("c2s"), h.Domain(), user, password, resource)
+	_ = h.Account(ctx, user, Password) // there already: a second device
+	c, err := Dial(ctx, h.Door("c2s"), h.Domain(), user, Password, resource)
 	if err != nil {
 		return nil, fmt.Errorf("login of %s: %w", user, err)
 	}

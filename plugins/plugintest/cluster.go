@@ -2,14 +2,16 @@ package plugintest
 
 import (
 	"context"
-	"errors"
 	"net"
+	"slices"
 	"testing"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 
 	"parley/plugins"
 	"parley/plugins/plugintest/script"
+	"parley/storage"
+	"parley/storage/storagetest"
 	"parley/stream"
 )
 
@@ -21,6 +23,20 @@ servers:
   streamer: {deployment: {type: distributed}}
   router: {deployment: {type: distributed}}
 `
+
+// core reports whether the node is one that fronts go to.
+func (h *House) core(i int) bool { return h.opt.Fronts > 0 && i >= h.opt.Fronts }
+
+// half is what a front or a core is configured with besides.
+func (h *House) half(i int) []byte {
+	switch {
+	case h.opt.Fronts == 0:
+		return nil
+	case h.core(i):
+		return []byte("servers: {streamer: {enabled: false}, processor: {deployment: {type: distributed}}}")
+	}
+	return []byte("servers: {processor: {enabled: false}, router: {enabled: false}}")
+}
 
 // NATS starts a server that ends with the test and returns its URL.
 func NATS(t testing.TB) string {
@@ -37,24 +53,33 @@ func NATS(t testing.TB) string {
 	return s.ClientURL()
 }
 
-// HostAt is the Host of a node, from 0.
-func (h *House) HostAt(i int) *plugins.Host { return h.node(i).host }
+// HostOf returns the Host of one of several nodes.
+func (h *House) HostOf(i int) *plugins.Host { return h.node(i).host }
 
-// DoorAt is Door of a node; "": it is closed.
-func (h *House) DoorAt(i int, name string) string {
-	srv, ok := h.HostAt(i).Server(stream.Name)
+// DoorOf returns the address of a door of one of several nodes; "": it is closed.
+func (h *House) DoorOf(i int, name string) string {
+	n := h.node(i)
+	if n.host == nil { // EndNode
+		return ""
+	}
+	srv, ok := n.host.Server(stream.Name)
 	if !ok {
 		return ""
 	}
 	return srv.(*stream.Server).Addresses()[name]
 }
 
-// RestartAt stops one node in order and starts it again.
-func (h *House) RestartAt(ctx context.Context, i int) error {
-	n := h.node(i)
-	if err := errors.Join(n.host.Stop(ctx), n.db.Close()); err != nil {
-		return err
-	}
+// EndNode ends one of several nodes, until BeginNode or the end of the house.
+func (h *House) EndNode(ctx context.Context, i int) error {
+	h.mu.Lock()
+	n := h.nodes[i]
+	h.nodes[i] = &node{}
+	h.mu.Unlock()
+	return n.end(ctx)
+}
+
+// BeginNode starts again a node that EndNode has ended.
+func (h *House) BeginNode(ctx context.Context, i int) error {
 	n, err := h.startNode(ctx, i)
 	if err != nil {
 		return err
@@ -76,18 +101,60 @@ var (
 
 // DialFrom implements script.Spreader.
 func (h Spread) DialFrom(ctx context.Context, client int, kind script.DialKind) (net.Conn, error) {
+	if h.opt.Fronts > 0 {
+		client %= h.opt.Fronts
+	}
 	return h.node(client).dial(ctx, kind)
 }
 
 // Settled implements script.Settler: what one node has sent to another may lead
 // to something for a third.
 func (h Spread) Settled(ctx context.Context) error {
-	for range min(h.opt.Nodes, 2) {
-		for i := range h.opt.Nodes {
+	for range 2 {
+		for i := range h.count() {
 			if err := h.node(i).host.Settled(ctx); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// wire is the next node's way to NATS.
+func (h *House) wire() (url string, wires []*storagetest.Proxy) {
+	if !h.opt.Mortal {
+		return h.nats, nil
+	}
+	c := storage.Config{DSN: h.nats}
+	p := storagetest.Behind(h.t, &c)
+	return c.DSN, []*storagetest.Proxy{p}
+}
+
+// KillNode ends one of several nodes as the failure of its machine does: nothing
+// is heard of it any more, and connections to it stay open. It does not come
+// back; those behind it move up.
+func (h *House) KillNode(i int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.nodes[i]
+	for _, w := range n.wires {
+		w.Freeze()
+	}
+	h.nodes = slices.Delete(h.nodes, i, i+1)
+	h.dead = append(h.dead, n)
+}
+
+// clear takes away what is left of nodes that were killed.
+func (h *House) clear(ctx context.Context) {
+	h.mu.Lock()
+	dead := h.dead
+	h.dead = nil
+	h.mu.Unlock()
+	for _, n := range dead {
+		for _, w := range n.wires {
+			w.Thaw()
+		}
+		_ = n.db.Close()
+		_ = n.host.Stop(ctx) // it complains of the database
+	}
 }

@@ -27,6 +27,7 @@ import (
 	"parley/plugins/plugintest/script"
 	"parley/router/channel"
 	"parley/storage"
+	"parley/storage/storagetest"
 	"parley/stream"
 )
 
@@ -34,9 +35,13 @@ import (
 type Options struct {
 	Plugins []plugins.Plugin
 	Config  string                // YAML, over what a test house needs
+	Node    func(int) string      // YAML, what a node's file has besides; may be nil
 	Storage func() storage.Config // default: SQLite in the house's directory
 	Seam    bool                  // every envelope crosses a network on its way to the next stage
 	Nodes   int                   // that many nodes on one database, joined by NATS; clients are spread over them
+	Fronts  int                   // that many fronts, which have the clients, before …
+	Cores   int                   // … that many cores, in the place of Nodes
+	Mortal  bool                  // of several nodes each can be killed alone (KillNode)
 	Clock   plugins.Clock
 	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
 }
@@ -61,8 +66,11 @@ type House struct {
 	dir  string
 	nats string // where nodes meet; empty: there is one
 
+	t testing.TB
+
 	mu    sync.Mutex
 	nodes []*node
+	dead  []*node
 	over  []byte // the script's own configuration
 }
 
@@ -71,6 +79,7 @@ type node struct {
 	host  *plugins.Host
 	db    storage.DB
 	doors map[string]string
+	wires []*storagetest.Proxy // Mortal: to the database and to NATS
 }
 
 var (
@@ -82,8 +91,8 @@ var (
 // Start starts a house that ends with the test.
 func Start(t testing.TB, o Options) *House {
 	t.Helper()
-	h := &House{opt: o, dir: t.TempDir()}
-	if o.Nodes > 1 {
+	h := &House{opt: o, t: t, dir: t.TempDir()}
+	if o.Nodes > 1 || o.Fronts > 0 {
 		h.nats = NATS(t)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
@@ -117,7 +126,7 @@ func (h *House) Host() *plugins.Host { return h.node(0).host }
 func (h *House) DB() storage.DB { return h.node(0).db }
 
 // Door returns the address of a door: c2s, c2s-tls, http, https.
-func (h *House) Door(name string) string { return h.node(0).doors[name] }
+func (h *House) Door(name string) string { return h.DoorOf(0, name) }
 
 func (h *House) node(i int) *node {
 	h.mu.Lock()
@@ -129,16 +138,37 @@ func (h *House) node(i int) *node {
 }
 
 func (h *House) start(ctx context.Context) error {
-	for i := range max(h.opt.Nodes, 1) {
+	for _, i := range h.order() {
 		n, err := h.startNode(ctx, i)
 		if err != nil {
 			return err
 		}
 		h.mu.Lock()
-		h.nodes = append(h.nodes, n)
+		h.nodes = append(h.nodes, nil)
+		copy(h.nodes[1:], h.nodes)
+		h.nodes[0] = n
 		h.mu.Unlock()
 	}
 	return nil
+}
+
+// order is how nodes are started, the first one last: it is the one that a test
+// looks at and dials, and a front waits for its core.
+func (h *House) order() []int {
+	n := h.count()
+	out := make([]int, n)
+	for i := range out {
+		out[i] = n - 1 - i
+	}
+	return out
+}
+
+// count is how many nodes there are.
+func (h *House) count() int {
+	if h.opt.Fronts > 0 {
+		return h.opt.Fronts + h.opt.Cores
+	}
+	return max(h.opt.Nodes, 1)
 }
 
 // nodeName is what a node is called.
@@ -154,7 +184,8 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	load := func() (*config.Tree, error) { return h.load(schema, i) }
+	nats, wires := h.wire()
+	load := func() (*config.Tree, error) { return h.load(schema, i, nats) }
 	tree, err := load()
 	if err != nil {
 		return nil, err
@@ -169,6 +200,9 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	sc := storage.Config{Driver: "sqlite", Path: filepath.Join(h.dir, "parley.db")}
 	if h.opt.Storage != nil {
 		sc = h.opt.Storage()
+	}
+	if h.opt.Mortal {
+		wires = append(wires, storagetest.Behind(h.t, &sc))
 	}
 	db, err := storage.Open(ctx, sc, log, reg)
 	if err != nil {
@@ -189,7 +223,10 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	n := &node{host: host, db: db}
+	n := &node{host: host, db: db, wires: wires}
+	if h.core(i) {
+		return n, nil // it has no doors
+	}
 	if n.doors, err = doors(ctx, host); err != nil {
 		return nil, errors.Join(err, host.Stop(ctx), db.Close())
 	}
@@ -229,7 +266,7 @@ func (h *House) logTo() io.Writer {
 }
 
 // load merges the house's layers: its own, the test's, the script's.
-func (h *House) load(schema *config.Schema, i int) (*config.Tree, error) {
+func (h *House) load(schema *config.Schema, i int, nats string) (*config.Tree, error) {
 	h.mu.Lock()
 	over := h.over
 	h.mu.Unlock()
@@ -239,9 +276,13 @@ func (h *House) load(schema *config.Schema, i int) (*config.Tree, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
-		cluster = fmt.Sprintf(clustered, h.nats)
+		cluster = fmt.Sprintf(clustered, nats)
 	}
-	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), []byte(h.opt.Config), over)
+	own := ""
+	if h.opt.Node != nil {
+		own = h.opt.Node(i)
+	}
+	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), h.half(i), []byte(h.opt.Config), []byte(own), over)
 	if err != nil {
 		return nil, err
 	}
@@ -260,9 +301,17 @@ func (h *House) take() []*node {
 // Stop ends the house.
 func (h *House) Stop(ctx context.Context) (err error) {
 	for _, n := range h.take() {
-		err = errors.Join(err, n.host.Stop(ctx), n.db.Close())
+		err = errors.Join(err, n.end(ctx))
 	}
+	h.clear(ctx)
 	return err
+}
+
+func (n *node) end(ctx context.Context) error {
+	if n.host == nil { // it was ended before
+		return nil
+	}
+	return errors.Join(n.host.Stop(ctx), n.db.Close())
 }
 
 // Domain implements script.Target.
@@ -335,7 +384,7 @@ func (h *House) Kill(ctx context.Context) error {
 
 // Reload implements script.Target.
 func (h *House) Reload(ctx context.Context) error {
-	for i := range max(h.opt.Nodes, 1) {
+	for i := range h.count() {
 		if _, err := h.node(i).host.Control().Reload(ctx); err != nil {
 			return err
 		}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"parley/parser/jid"
-	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/processor"
 	"parley/router/sessions"
@@ -67,7 +66,7 @@ type record struct {
 	last    *sessions.Entry  // Paused: what it was
 	sent    *stream.Outbound // Paused: what goes into the row
 	gone    bool             // ended: the row goes
-	leaving chan struct{}    // closed when the session has ended or is paused; nil: nobody waits
+	leaving chan struct{}    // closed when the house has unbound the session; nil: nobody waits
 	paired  bool             // the account has, or had, another session beside it
 	waits   bool             // of an earlier process, and its client has not come yet
 }
@@ -77,9 +76,17 @@ type image struct{ state, edits uint64 } // state is a hash
 
 func newBook(env plugins.Env) *book {
 	b := &book{env: env, seed: maphash.MakeSeed(), taking: map[stream.Key]chan struct{}{}, restored: map[stream.Key]left{}, wake: make(chan struct{}, 1)}
-	env.Sessions.Adopted(b.joined)
-	env.OnForget(topicSurrender, b.surrender)
-	env.OnForget(topicOffer, b.offered)
+	if !env.Front() { // there its core has the book
+		env.Sessions.Adopted(b.joined)
+		env.OnForget(topicSurrender, b.surrender)
+		env.OnForget(topicOffer, b.offered)
+		b.answer()
+	}
+	if env.Notices != nil && !env.Front() {
+		env.Notices.OnDeath(func(ctx context.Context, node string, life uint64) error {
+			return buryAll(ctx, env.DB, node, life, env.Clock.Now())
+		})
+	}
 	b.limit.Store(int64(defaults().Sessions))
 	b.every.Store(int64(defaults().Every))
 	return b
@@ -98,6 +105,10 @@ func (b *book) Begin(l stream.Lasting) {
 	if b.count.Load() >= b.limit.Load() || b.keepers.Load() == 0 {
 		return
 	}
+	b.begin(l)
+}
+
+func (b *book) begin(l stream.Lasting) {
 	r := &record{ref: l.Ref, key: l.Key, id: idOf(l.Key), base: l.Base, span: l.Window, seq: l.Base, stored: l.Base, stale: true}
 	b.add(r)
 	r.mu.Lock()
@@ -141,8 +152,8 @@ func (b *book) joined(e *sessions.Entry) {
 		waits := false
 		b.with(other.Ref, func(r *record) { r.pair(); waits = r.waits })
 		b.with(e.Ref, (*record).pair)
-		if front := b.front.Load(); waits && front != nil {
-			front.Close(other.Ref, &stanza.StreamError{Condition: stanza.StreamReset})
+		if waits {
+			b.reset(other.Ref)
 		}
 	}
 }
@@ -158,7 +169,8 @@ func (b *book) Pause(ref sessions.Ref, sent *stream.Outbound) {
 // ended is the end of a session's entry in the house.
 func (b *book) ended(e *sessions.Entry) {
 	b.with(e.Ref, func(r *record) {
-		if r.gone = !e.Paused; e.Paused {
+		r.paused = r.paused || e.Buried // its front has gone: whoever comes may have it
+		if r.gone = !e.Paused && !e.Buried; !r.gone {
 			r.last = e
 			r.edits++
 		}
@@ -174,7 +186,7 @@ func (b *book) with(ref sessions.Ref, f func(*record)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(r)
-	if r.leaving != nil && (r.gone || r.paused) {
+	if r.leaving != nil && (r.gone || r.last != nil) {
 		close(r.leaving)
 		r.leaving = nil
 	}
@@ -273,7 +285,7 @@ func (b *book) write(r *record, w *storage.WriteSet, s writes) (row image, added
 	if r.sent != nil {
 		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent.Rows)
 	}
-	w.Add(s.row, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node, toInt(r.paused))
+	w.Add(s.row, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node, toInt(r.paused), int64(b.life()))
 	return row, true
 }
 
@@ -319,7 +331,7 @@ func (b *book) Restore(ctx context.Context) ([]stream.Lasting, error) {
 	if err := b.flush(ctx); err != nil { // what the streamer has left when it stopped alone
 		return nil, err
 	}
-	rows, err := takeAll(ctx, b.env.DB, b.env.Node, b.env.Notices == nil)
+	rows, err := takeAll(ctx, b.env.DB, b.env.Node, b.life(), b.env.Notices == nil, b.heldBy)
 	if err != nil {
 		return nil, err
 	}
@@ -347,7 +359,7 @@ func (b *book) Adopt(k stream.Key, ref sessions.Ref) {
 	}
 	b.add(&record{ref: ref, key: k, id: idOf(k), span: l.Window, epoch: l.epoch, seq: l.H, stored: l.H, there: true, away: l.Away, waits: true})
 	b.mu.Lock()
-	b.taken(k)
+	b.arrived(k)
 	b.mu.Unlock()
 }
 

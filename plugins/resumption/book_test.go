@@ -40,20 +40,24 @@ type desk struct {
 }
 
 func eachDesk(t *testing.T, f func(d *desk)) {
-	storagetest.Each(t, func(t *testing.T, db storage.DB) {
-		if err := db.Migrate(t.Context(), Name, migrations); err != nil {
-			t.Fatal(err)
-		}
-		d := &desk{t: t, db: &meddled{DB: db}, ref: sessions.Ref{Node: "n", Conn: 1, JID: jid.MustParse("romeo@localhost/a")}}
-		env := plugins.Env{DB: d.db, Sessions: sessions.NewRegistry(), Clock: plugins.SystemClock{}, Log: slog.New(slog.DiscardHandler)}
-		d.book = newBook(env)
-		d.keepers.Add(1)
-		d.fronts.Add(1)
-		env.Sessions.Bind(d.ref, sessions.State{Kind: sessions.Client})
-		d.Begin(stream.Lasting{Ref: d.ref, Key: stream.Key{1}, Window: time.Minute})
-		d.write()
-		f(d)
-	})
+	storagetest.Each(t, func(t *testing.T, db storage.DB) { f(newDesk(t, db, nil)) })
+}
+
+// newDesk is a node's; others nil: it is alone.
+func newDesk(t *testing.T, db storage.DB, others plugins.Notices) *desk {
+	t.Helper()
+	if err := db.Migrate(t.Context(), Name, migrations); err != nil {
+		t.Fatal(err)
+	}
+	d := &desk{t: t, db: &meddled{DB: db}, ref: sessions.Ref{Node: "n", Conn: 1, JID: jid.MustParse("romeo@localhost/a")}}
+	env := plugins.Env{Node: "n", DB: d.db, Sessions: sessions.NewRegistry(), Clock: plugins.SystemClock{}, Log: slog.New(slog.DiscardHandler), Notices: others}
+	d.book = newBook(env)
+	d.keepers.Add(1)
+	d.fronts.Add(1)
+	env.Sessions.Bind(d.ref, sessions.State{Kind: sessions.Client})
+	d.Begin(stream.Lasting{Ref: d.ref, Key: stream.Key{1}, Window: time.Minute})
+	d.write()
+	return d
 }
 
 func (d *desk) write() {
@@ -154,7 +158,7 @@ func TestPausedSessionsOutliveTheStreamer(t *testing.T) {
 func TestRule58ALivingNodeKeepsItsSession(t *testing.T) {
 	eachDesk(t, func(d *desk) {
 		key, account := stream.Key{1}, d.ref.JID.Bare()
-		if l, err := takeOne(t.Context(), d.db, key, account, "m", true); err != nil || l != nil {
+		if l, err := takeOne(t.Context(), d.db, key, account, "m", 0, true); err != nil || l != nil {
 			t.Fatalf("taken from a node that has it: %+v, %v", l, err)
 		}
 		left := d.heldBy(key).left()
@@ -164,9 +168,13 @@ func TestRule58ALivingNodeKeepsItsSession(t *testing.T) {
 		default:
 		}
 		d.Pause(d.ref, nil)
+		e, _ := d.env.Sessions.Unbind(d.ref)
+		last := *e
+		last.Paused = true
+		d.ended(&last)
 		<-left
 		d.write()
-		if l, err := takeOne(t.Context(), d.db, key, account, "m", true); err != nil || l == nil || l.Over {
+		if l, err := takeOne(t.Context(), d.db, key, account, "m", 0, true); err != nil || l == nil || l.Over {
 			t.Fatalf("not taken: %+v, %v", l, err)
 		}
 		if l := d.row(); l.given {

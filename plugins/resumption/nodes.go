@@ -3,10 +3,14 @@ package resumption
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 
 	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/processor"
 	"parley/router/sessions"
 	"parley/storage"
 	"parley/stream"
@@ -15,7 +19,8 @@ import (
 // How a session goes from one node to another: its client resumes there. The
 // node that has it is asked to end it in order, which writes down everything; of
 // a dead one the row is taken as it is, and what that one still writes counts for
-// nothing (epoch). One that lives and does not answer keeps it.
+// nothing (epoch). One that lives and does not answer keeps it; whether it lives
+// is known when its lease is over, so the client waits for that, too.
 //
 // A node that drains pauses those whose clients do not come, and offers them: the
 // node that its account belongs to goes on with it, as after a restart.
@@ -23,10 +28,22 @@ import (
 const (
 	topicSurrender = "resumption"
 	topicOffer     = "resumption offer"
-	// surrenderLimit is how long the client waits for the node that had its
-	// session.
+	// surrenderLimit is how long a node that has a session may take to end it.
 	surrenderLimit = 3 * time.Second
+	// takeLimit is how long a client that resumes waits until its node has
+	// answered, or is known to be gone: longer than a lease.
+	takeLimit = 12 * time.Second
+	// askAgain is how often a node that cannot be asked is tried again.
+	askAgain = 250 * time.Millisecond
 )
+
+// life is this process's number, 0 where it is alone.
+func (b *book) life() uint64 {
+	if b.env.Notices == nil {
+		return 0
+	}
+	return b.env.Notices.Life()
+}
 
 // Take implements stream.Resumptions.
 func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID, offered bool) (*stream.Lasting, error) {
@@ -35,14 +52,14 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID, offered 
 	}
 	defer b.takes(ctx, k)()
 	node, given, err := nodeOf(ctx, b.env.DB, k, account)
-	if err != nil || node == b.env.Node || offered && !given {
+	if err != nil || offered && (!given || node == b.env.Node) {
 		return nil, err
 	}
-	l, err := b.takeFrom(ctx, k, account, node, given)
+	l, err := b.takeFrom(ctx, node, given, k, account)
 	if l == nil && err == nil && !offered { // one that goes on with what was offered may have been faster
 		before := node
-		if node, given, err = nodeOf(ctx, b.env.DB, k, account); err == nil && node != before && node != b.env.Node {
-			l, err = b.takeFrom(ctx, k, account, node, given)
+		if node, given, err = nodeOf(ctx, b.env.DB, k, account); err == nil && node != before {
+			l, err = b.takeFrom(ctx, node, given, k, account)
 		}
 	}
 	if err != nil || l == nil {
@@ -58,22 +75,28 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID, offered 
 	return &l.Lasting, nil
 }
 
-// takeFrom takes a row from the node that has it, which is asked for it unless it
-// has let it go already. nil: there is none, or none to be had.
-func (b *book) takeFrom(ctx context.Context, k stream.Key, account jid.JID, node string, given bool) (*left, error) {
-	if given {
-		return takeOne(ctx, b.env.DB, k, account, b.env.Node, true)
+// takeFrom takes a session from the node that has it, which is asked for it unless
+// it has let it go already. nil: it cannot be had.
+func (b *book) takeFrom(ctx context.Context, node string, given bool, k stream.Key, account jid.JID) (*left, error) {
+	switch {
+	case node == b.env.Node:
+		return b.takeHere(ctx, given, k, account)
+	case given:
+		return takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), true)
 	}
-	limited, cancel := context.WithTimeout(ctx, surrenderLimit)
-	defer cancel()
-	// Also when there is no row: the first one may not be written yet.
-	err := b.env.Notices.Tell(limited, topicSurrender, named(k, account))
-	lives := node == "" || b.env.Notices.Alive(node)
-	if err != nil && lives { // it may go on with the session: the client begins anew
-		b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", node, "err", err)
-		return nil, nil
+	return b.takeAsked(ctx, node, k, account)
+}
+
+// takeHere is takeFrom for a session of one of this node's fronts, or of one that
+// it has let go, or lost.
+func (b *book) takeHere(ctx context.Context, given bool, k stream.Key, account jid.JID) (*left, error) {
+	r := b.heldBy(k)
+	if r != nil && r.ref.JID.Bare() == account {
+		limited, cancel := context.WithTimeout(ctx, surrenderLimit)
+		defer cancel()
+		b.release(limited, r)
 	}
-	return takeOne(ctx, b.env.DB, k, account, b.env.Node, lives)
+	return takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), given || r != nil)
 }
 
 // freeLimit is how long an address may seem to be in use on a node that has let
@@ -95,6 +118,54 @@ func (b *book) free(ctx context.Context, at jid.JID, node string) {
 	}
 }
 
+// takeAsked takes a session from another node that has it; node "": there is no
+// row, but the first one may not be written yet. nil: it cannot be had.
+func (b *book) takeAsked(ctx context.Context, node string, k stream.Key, account jid.JID) (*left, error) {
+	within := takeLimit
+	if node == "" {
+		within = surrenderLimit
+	}
+	limited, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	for {
+		asked := error(nil)
+		lives := node == "" || b.env.Notices.Alive(node)
+		if lives {
+			asked = b.env.Notices.Ask(limited, node, topicSurrender, named(k, account))
+			lives = node == "" || b.env.Notices.Alive(node)
+		}
+		if !lives { // nobody may hear behind its client's presence that it has gone
+			asked = b.env.Notices.Buried(limited, node, account)
+		}
+		if lives || asked == nil {
+			l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), lives)
+			if err != nil || l != nil || asked == nil {
+				if l != nil && !lives && !l.given {
+					l.State.Buried = true // or all nodes died, and nobody has seen it there since
+				}
+				return l, err
+			}
+		}
+		if node != "" && wait(limited, askAgain) {
+			continue
+		}
+		b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", node, "err", asked)
+		return nil, nil // it may go on with the session: the client begins anew
+	}
+}
+
+// wait reports whether ctx was not done meanwhile.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // over lets the row of a session that has ended go: at once, or where another
 // node may be asked for it, when nobody comes any more. r.mu is held.
 func (b *book) over(r *record, w *storage.WriteSet) {
@@ -108,26 +179,66 @@ func (b *book) over(r *record, w *storage.WriteSet) {
 const (
 	// endedFor is how long the end of a session is kept.
 	endedFor = time.Hour
-	// sweepEvery is how often those are removed that were kept long enough.
-	sweepEvery = 10 * time.Minute
+	// sweepEvery is how often those are removed that were kept long enough, and
+	// those ended that nobody comes for.
+	sweepEvery = 2 * time.Minute
+	sweepBatch = 500 // sessions that are ended at a time
 )
 
 // sweep runs until ctx is done.
 func (b *book) sweep(ctx context.Context) {
-	again := time.NewTicker(sweepEvery)
-	defer again.Stop()
-	for {
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			return
-		}
+	for wait(ctx, sweepEvery) {
 		if !b.env.Owns(Name) {
 			continue
 		}
-		if err := deleteEnded(ctx, b.env.DB, b.env.Clock.Now().Add(-endedFor)); err != nil && ctx.Err() == nil {
-			b.env.Log.Warn("ended sessions stay for now", "err", err)
+		if err := b.sweepOnce(ctx); err != nil && ctx.Err() == nil {
+			b.env.Log.Warn("sessions that are over stay for now", "err", err)
 		}
+	}
+}
+
+func (b *book) sweepOnce(ctx context.Context) error {
+	now := b.env.Clock.Now()
+	nodes, err := nodesOf(ctx, b.env.DB)
+	for _, node := range nodes {
+		if b.env.Notices.Alive(node) {
+			continue
+		}
+		err = errors.Join(err, seenDead(ctx, b.env.DB, node, now), b.lapse(ctx, node, now))
+	}
+	return errors.Join(err, deleteEnded(ctx, b.env.DB, now.Add(-endedFor)))
+}
+
+// lapse ends the sessions of a node that is gone which nobody comes for. Where
+// contacts have not been told, because it stopped in order, they are now.
+func (b *book) lapse(ctx context.Context, node string, now time.Time) error {
+	for {
+		list, err := lapsedOf(ctx, b.env.DB, node, now, sweepBatch)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		var w storage.WriteSet
+		for _, l := range list {
+			w.Add(&lapseRow, l.id, l.epoch, now.UnixMicro())
+			b.farewell(ctx, l)
+		}
+		if err := b.env.DB.Commit(ctx, &w); err != nil {
+			return fmt.Errorf("sessions of %s: %w", node, err)
+		}
+	}
+}
+
+// farewell lets the house tell that a session has ended.
+func (b *book) farewell(ctx context.Context, l lapsed) {
+	house := b.house.Load()
+	if l.buried || l.last == nil || house == nil {
+		return
+	}
+	if _, bound := b.env.Sessions.Find(l.last.JID); bound {
+		return
+	}
+	if _, err := processor.Fire(ctx, house, processor.Unbound, l.last); err != nil {
+		b.env.Log.Error("the end of a session is not told", "jid", l.last.JID.String(), "err", err)
 	}
 }
 
@@ -195,30 +306,39 @@ func (b *book) offered(text string) {
 	}
 }
 
-// takes begins to take a session from another node, one at a time; the result is
-// called when it is here, or not to be had.
+// takes begins to take a session, one at a time; the result is called when it is
+// here, or not to be had. A front that has gone meanwhile does not say that it has
+// got what it wanted: it keeps others waiting for takeLimit.
 func (b *book) takes(ctx context.Context, k stream.Key) (done func()) {
-	for b.come(ctx, k); ctx.Err() == nil; b.come(ctx, k) {
+	limited, cancel := context.WithTimeout(ctx, takeLimit)
+	defer cancel()
+	mine := make(chan struct{})
+	for !b.begins(limited, k, mine) {
+		b.come(limited, k)
+	}
+	return func() {
 		b.mu.Lock()
-		if _, busy := b.taking[k]; busy {
-			b.mu.Unlock()
-			continue
-		}
-		b.taking[k] = make(chan struct{})
-		b.mu.Unlock()
-		return func() {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			if _, comes := b.restored[k]; !comes { // else Adopt follows
-				b.taken(k)
-			}
+		defer b.mu.Unlock()
+		if _, comes := b.restored[k]; !comes && b.taking[k] == mine { // else Adopt follows
+			b.arrived(k)
 		}
 	}
-	return func() {}
 }
 
-// taken tells who waits for a session that is being taken; b.mu is held.
-func (b *book) taken(k stream.Key) {
+// begins reports whether nobody else takes the session, or ctx is done.
+func (b *book) begins(ctx context.Context, k stream.Key, mine chan struct{}) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, busy := b.taking[k]; busy && ctx.Err() == nil {
+		return false
+	}
+	b.arrived(k)
+	b.taking[k] = mine
+	return true
+}
+
+// arrived tells who waits for a session that is being taken; b.mu is held.
+func (b *book) arrived(k stream.Key) {
 	if took, ok := b.taking[k]; ok {
 		close(took)
 		delete(b.taking, k)
@@ -242,21 +362,44 @@ func (b *book) come(ctx context.Context, k stream.Key) {
 // surrender gives a session to the node that asks for it.
 func (b *book) surrender(text string) {
 	k, account, ok := meant(text)
-	front := b.front.Load()
-	if !ok || front == nil {
+	if !ok {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), surrenderLimit)
 	defer cancel()
 	b.come(ctx, k)
-	r := b.heldBy(k)
-	if r == nil || r.ref.JID.Bare() != account {
-		return
+	if r := b.heldBy(k); r != nil && r.ref.JID.Bare() == account {
+		b.release(ctx, r)
 	}
-	front.Surrender(ctx, k, account)
-	// It may be ending by itself. If it stays its row does not say that it is given.
+}
+
+// release ends a session here, as far as it can go on elsewhere, and returns when
+// that is written down. It may be ending by itself. One that does not end keeps
+// its row, which does not say that it is given.
+func (b *book) release(ctx context.Context, r *record) {
+	front, house := b.front.Load(), b.house.Load()
+	switch {
+	case b.here(r.ref) && front != nil:
+		front.Surrender(ctx, r.key, r.ref.JID.Bare())
+	case house != nil:
+		house.Note(ctx, encodeNote(note{Op: opSurrender}), r.ref)
+	}
 	if err := b.letGo(ctx, r); err != nil && ctx.Err() == nil {
 		b.env.Log.Error("a session that goes to another node is not written down", "err", err)
+	}
+}
+
+// here reports whether the session's socket is in this process.
+func (b *book) here(ref sessions.Ref) bool { return sessions.SlotOf(ref.Conn) == b.env.Slot }
+
+// reset ends a session whose client has not come yet.
+func (b *book) reset(ref sessions.Ref) {
+	front, house := b.front.Load(), b.house.Load()
+	switch {
+	case b.here(ref) && front != nil:
+		front.Close(ref, &stanza.StreamError{Condition: stanza.StreamReset})
+	case house != nil:
+		house.Close(context.Background(), stanza.StreamReset, ref)
 	}
 }
 
@@ -268,13 +411,14 @@ func (b *book) heldBy(k stream.Key) *record {
 	return nil
 }
 
-// left is closed when the session has ended, or is paused.
+// left is closed when the house has unbound the session: nothing of it changes
+// any more.
 func (r *record) left() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := make(chan struct{})
 	switch {
-	case r.gone || r.paused:
+	case r.gone || r.last != nil:
 		close(c)
 	case r.leaving != nil:
 		return r.leaving

@@ -109,6 +109,7 @@ func newKeeper(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 func (k *keeper) Register(r *processor.Registrar) {
 	k.house.Store(r)
 	r.Keep(k.book)
+	r.Noted(k.noted)
 	processor.On(r, processor.Bound, processor.Last, k.bound)
 	processor.On(r, processor.Unbound, processor.Last, k.unbound)
 	processor.On(r, processor.AccountRemoved, processor.Normal, k.removed)
@@ -146,8 +147,10 @@ func (k *keeper) bound(_ context.Context, e *sessions.Entry) (processor.Verdict,
 // unbound ends a session, or leaves it to the next process.
 func (k *keeper) unbound(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
 	if k.env.Notices != nil && e.Node != k.env.Node {
-		now, bound := k.env.Sessions.Find(e.JID)
-		return processor.Continue, bury(ctx, k.env.DB, e.Ref, bound && now.Ref != e.Ref)
+		if now, bound := k.env.Sessions.Find(e.JID); bound && now.Ref != e.Ref {
+			return processor.Continue, replace(ctx, k.env.DB, e.Ref)
+		}
+		return processor.Continue, nil // its node is gone, which was noted for all of them (OnDeath)
 	}
 	k.ended(e)
 	return processor.Continue, nil
@@ -165,6 +168,9 @@ type front struct {
 }
 
 func newFront(env plugins.Env, _ plugins.Config) (plugins.Component, error) {
+	if env.Front() {
+		return &far{env: env}, nil
+	}
 	b, err := plugins.Need[*book](env, Name)
 	return &front{book: b}, err
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"parley/parser/jid"
@@ -19,7 +20,7 @@ import (
 var (
 	writeRow = storage.Stmt{
 		Name: "resumption.write",
-		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue, node, given) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue, node, given, life) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 ON CONFLICT (id) DO UPDATE SET h = excluded.h, away = excluded.away, state = excluded.state, alone = excluded.alone, acked = excluded.acked, queue = excluded.queue, given = excluded.given
 WHERE resumption.epoch = excluded.epoch AND resumption.h <= excluded.h`,
 		Idempotent: true,
@@ -34,7 +35,7 @@ WHERE resumption.epoch = excluded.epoch AND resumption.h <= excluded.h`,
 	// whatever has been written since.
 	guardRow = storage.Stmt{
 		Name: "resumption.guarded",
-		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue, node, given) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+		SQL: `INSERT INTO resumption (id, key, account, epoch, h, span, away, state, alone, acked, queue, node, given, life) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 ON CONFLICT (id) DO UPDATE SET h = CASE WHEN resumption.h < excluded.h THEN excluded.h ELSE resumption.h END,
 	away = CASE WHEN resumption.h <= excluded.h THEN excluded.away ELSE resumption.away END,
 	state = CASE WHEN resumption.h <= excluded.h THEN excluded.state ELSE resumption.state END,
@@ -55,6 +56,12 @@ WHERE resumption.epoch = excluded.epoch`,
 	endRow = storage.Stmt{
 		Name:       "resumption.over",
 		SQL:        `UPDATE resumption SET span = 0, h = $3, away = $4, alone = 0, acked = NULL, queue = NULL WHERE id = $1 AND epoch = $2`,
+		Idempotent: true,
+	}
+	// The end of one whose node is gone: unless somebody has taken it meanwhile.
+	lapseRow = storage.Stmt{
+		Name:       "resumption.lapsed",
+		SQL:        `UPDATE resumption SET span = 0, away = $3, alone = 0, acked = NULL, queue = NULL WHERE id = $1 AND epoch = $2 AND died > 0`,
 		Idempotent: true,
 	}
 	deleteRow = storage.Stmt{
@@ -97,7 +104,10 @@ func decodeQueue(b []byte) (rows []int64, err error) {
 }
 
 // selectLeft selects what scanLeft reads.
-const selectLeft = `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried, given FROM resumption`
+const selectLeft = `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried, given, died FROM resumption`
+
+// takeRow makes a row another process's.
+const takeRow = `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, died = 0, node = $2, life = $3 WHERE id = $1`
 
 // left is a row of an earlier process.
 type left struct {
@@ -111,15 +121,25 @@ type left struct {
 // takeAll reads the rows of earlier processes of the node, or if it is alone all
 // there are, and makes them this process's: in one transaction, so that what
 // another one still writes comes before or counts for nothing. What was noted at
-// an orderly stop holds once.
-func takeAll(ctx context.Context, db storage.DB, node string, alone bool) (list []left, err error) {
+// an orderly stop holds once. Sessions that are here already stay as they are.
+func takeAll(ctx context.Context, db storage.DB, node string, life uint64, alone bool, here func(stream.Key) *record) (list []left, err error) {
 	err = db.Tx(ctx, func(tx storage.Tx) error {
 		list, err = storage.All(ctx, tx, scanLeft, selectLeft+` WHERE node = $1 OR $2 = 1`, node, toInt(alone))
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, node = $1 WHERE node = $1 OR $2 = 1`, node, toInt(alone))
-		return err
+		all := len(list)
+		list = slices.DeleteFunc(list, func(l left) bool { return here(l.Key) != nil })
+		if len(list) == all {
+			_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, died = 0, node = $1, life = $3 WHERE node = $1 OR $2 = 1`, node, toInt(alone), int64(life))
+			return err
+		}
+		for _, l := range list {
+			if _, err := tx.Exec(ctx, takeRow, l.id, node, int64(life)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("sessions: %w", err)
@@ -153,7 +173,7 @@ func nodeOf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (
 
 // takeOne makes one row this node's, as takeAll does; of a node that is there
 // (asked) only what that one has let go. nil: there is none, or none to be had.
-func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, node string, asked bool) (l *left, err error) {
+func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, node string, life uint64, asked bool) (l *left, err error) {
 	err = db.Tx(ctx, func(tx storage.Tx) error {
 		l = nil
 		list, err := storage.All(ctx, tx, scanLeft, selectLeft+` WHERE id = $1 AND account = $2`, idOf(k), account.String())
@@ -169,7 +189,7 @@ func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, 
 			return err
 		}
 		l.Over = l.Over || rows > 1
-		_, err = tx.Exec(ctx, `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, node = $2 WHERE id = $1`, l.id, node)
+		_, err = tx.Exec(ctx, takeRow, l.id, node, int64(life))
 		return err
 	})
 	if err != nil {
@@ -187,9 +207,9 @@ func toInt(yes bool) int64 {
 
 func scanLeft(row storage.Row) (l left, err error) {
 	var key, state, queue []byte
-	var h, span, away, alone, buried, given int64
+	var h, span, away, alone, buried, given, died int64
 	var acked *int64
-	if err := row.Scan(&l.id, &key, &l.epoch, &h, &span, &away, &state, &alone, &acked, &queue, &buried, &given); err != nil {
+	if err := row.Scan(&l.id, &key, &l.epoch, &h, &span, &away, &state, &alone, &acked, &queue, &buried, &given, &died); err != nil {
 		return l, err
 	}
 	l.epoch++
@@ -200,6 +220,9 @@ func scanLeft(row storage.Row) (l left, err error) {
 	}
 	copy(l.Key[:], key)
 	l.H, l.Window = uint64(h), time.Duration(span)*time.Microsecond
+	if away == 0 { // it had a connection to the end
+		away = died
+	}
 	if away != 0 {
 		l.Away = time.UnixMicro(away)
 	}
@@ -217,11 +240,10 @@ func scanLeft(row storage.Row) (l left, err error) {
 	return l, nil
 }
 
-// bury notes of a session of another node what this one has told in its place:
-// that it has gone, or if it was replaced that it is over. What that node still
-// wants to store for it counts for nothing.
-func bury(ctx context.Context, db storage.DB, at sessions.Ref, replaced bool) error {
-	account := at.JID.Bare().String()
+// replace notes of a session of another node that one of this node has its
+// address: it is over. What that node still wants to store for it counts for
+// nothing.
+func replace(ctx context.Context, db storage.DB, at sessions.Ref) error {
 	type found struct {
 		id int64
 		at jid.JID
@@ -235,7 +257,7 @@ func bury(ctx context.Context, db storage.DB, at sessions.Ref, replaced bool) er
 			f.at = e.Session.JID
 		}
 		return f, nil
-	}, `SELECT id, state FROM resumption WHERE account = $1 AND node = $2`, account, at.Node)
+	}, `SELECT id, state FROM resumption WHERE account = $1 AND node = $2`, at.JID.Bare().String(), at.Node)
 	if err != nil {
 		return fmt.Errorf("session of %s: %w", at.Node, err)
 	}
@@ -243,11 +265,72 @@ func bury(ctx context.Context, db storage.DB, at sessions.Ref, replaced bool) er
 		if f.at != at.JID {
 			continue
 		}
-		if _, err := db.Exec(ctx, `UPDATE resumption SET buried = 1, epoch = epoch + 1, span = CASE WHEN $3 = 1 THEN 0 ELSE span END WHERE id = $1 AND node = $2`, f.id, at.Node, toInt(replaced)); err != nil {
+		if _, err := db.Exec(ctx, `UPDATE resumption SET buried = 1, epoch = epoch + 1, span = 0 WHERE id = $1 AND node = $2`, f.id, at.Node); err != nil {
 			return fmt.Errorf("session of %s: %w", at.Node, err)
 		}
 	}
 	return nil
+}
+
+// buryAll notes that a life of a node is over: contacts of the sessions that it
+// has not given away are told that they have gone, and what it still wants to
+// store for them counts for nothing. A second time it does nothing.
+func buryAll(ctx context.Context, db storage.DB, node string, life uint64, now time.Time) error {
+	_, err := db.Exec(ctx, `UPDATE resumption SET died = CASE WHEN died = 0 THEN $3 ELSE died END,
+	buried = CASE WHEN given = 1 THEN buried ELSE 1 END, epoch = CASE WHEN given = 1 THEN epoch ELSE epoch + 1 END
+WHERE node = $1 AND life <= $2 AND span > 0 AND (died = 0 OR given = 0 AND buried = 0)`, node, int64(life), now.UnixMicro())
+	if err != nil {
+		return fmt.Errorf("sessions of %s: %w", node, err)
+	}
+	return nil
+}
+
+// nodesOf returns the nodes that have sessions.
+func nodesOf(ctx context.Context, db storage.DB) ([]string, error) {
+	all, err := storage.All(ctx, db, func(row storage.Row) (node string, err error) {
+		return node, row.Scan(&node)
+	}, `SELECT DISTINCT node FROM resumption WHERE span > 0`)
+	if err != nil {
+		return nil, fmt.Errorf("nodes of sessions: %w", err)
+	}
+	return all, nil
+}
+
+// seenDead notes since when a node is known to be gone, where nobody has.
+func seenDead(ctx context.Context, db storage.DB, node string, now time.Time) error {
+	if _, err := db.Exec(ctx, `UPDATE resumption SET died = $2 WHERE node = $1 AND died = 0 AND span > 0`, node, now.UnixMicro()); err != nil {
+		return fmt.Errorf("sessions of %s: %w", node, err)
+	}
+	return nil
+}
+
+// lapsed is a session that nobody has come for in time.
+type lapsed struct {
+	id, epoch int64
+	buried    bool
+	last      *sessions.Entry // as it was; nil: the row is damaged
+}
+
+// lapsedOf returns sessions of a node that is gone which nobody has come for
+// within their window, at most that many.
+func lapsedOf(ctx context.Context, db storage.DB, node string, now time.Time, most int) ([]lapsed, error) {
+	all, err := storage.All(ctx, db, func(row storage.Row) (l lapsed, err error) {
+		var buried int64
+		var state []byte
+		if err := row.Scan(&l.id, &l.epoch, &buried, &state); err != nil {
+			return l, err
+		}
+		l.buried = buried == 1
+		if e, err := channel.Decode(state, nil); err == nil && e.State != nil {
+			l.last = &sessions.Entry{Ref: sessions.Ref{Node: node, JID: e.Session.JID}, State: *e.State}
+		}
+		return l, nil
+	}, `SELECT id, epoch, buried, state FROM resumption
+WHERE node = $1 AND span > 0 AND died > 0 AND span + CASE WHEN away > 0 THEN away ELSE died END < $2 LIMIT $3`, node, now.UnixMicro(), most)
+	if err != nil {
+		return nil, fmt.Errorf("sessions of %s: %w", node, err)
+	}
+	return all, nil
 }
 
 // deleteEnded removes what is kept of sessions that ended before then.

@@ -37,9 +37,10 @@ const (
 	Close                       // router → streamer: end the streams To with the stream error Reason
 	Poisoned                    // router, streamer → processor: handling it panicked with Reason (reliability row 38)
 	Arrive                      // processor → router → processor of the node that has To: it knows more about them
+	Note                        // both ways: the part of the feature Reason in the one Server tells its part in the other about Session, or To: Raw
 )
 
-var kindNames = [...]string{"none", "stanza", "bind", "unbind", "acked", "undelivered", "change", "route", "deliver", "handled", "close", "poisoned", "arrive"}
+var kindNames = [...]string{"none", "stanza", "bind", "unbind", "acked", "undelivered", "change", "route", "deliver", "handled", "close", "poisoned", "arrive", "note"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
@@ -69,7 +70,7 @@ type Envelope struct {
 	Stanza    *stanza.Stanza  // its parsed form; local only, rebuilt on arrival at another node
 	To        []sessions.Ref  // Deliver, Close: the streams on the node it goes to
 	Edits     stanza.Edits    // Route, Deliver: fresh start tag, spans to cut, elements to append
-	State     *sessions.State // Bind, Change
+	State     *sessions.State // Bind, Change; Unbind of a session of a node that is gone: its last
 	Pending   int64           // Route, Deliver: the archive row that the recipient's acknowledgement frees; 0: none
 	Rows      []int64         // Acked: freed rows
 	Class     Class           // Deliver
@@ -96,6 +97,10 @@ func (e *Envelope) Address(to sessions.Ref, n int) {
 	}
 	e.To = append(e.To, to)
 }
+
+// FrontLost is the Reason of the Unbind of a session whose socket, and what its
+// streamer knew, has gone with another process: it may be resumed all the same.
+const FrontLost = "front-lost"
 
 // MaxHops bounds Envelope.Hops.
 const MaxHops = 8

@@ -54,6 +54,17 @@ func (q *Queue) Len() (n int) {
 	return n
 }
 
+// Idle returns when everything that was accepted before has been handled.
+func (q *Queue) Idle(ctx context.Context) error {
+	for _, s := range q.shards {
+		if err := s.room.Acquire(ctx, QueueDepth); err != nil {
+			return err
+		}
+		s.room.Release(QueueDepth)
+	}
+	return nil
+}
+
 // Send implements MessageChannel.
 func (q *Queue) Send(ctx context.Context, batch []*Envelope) error {
 	for start := 0; start < len(batch); {

@@ -9,6 +9,7 @@ import (
 
 	"parley/router/channel"
 	"parley/router/channel/nats"
+	"parley/router/sessions"
 )
 
 // streamers is the way to the streamers of all nodes: what is for this node's
@@ -19,9 +20,10 @@ type streamers struct {
 	local channel.MessageChannel
 }
 
-// Streamers returns the way to all sockets, given the one to this node's.
+// Streamers returns the way to all sockets, given the one to this node's; nil:
+// it has none itself.
 func (n *Node) Streamers(local channel.MessageChannel) channel.MessageChannel {
-	return streamers{n, local}
+	return streamers{n, sockets{n, local}}
 }
 
 // Send implements channel.MessageChannel.
@@ -100,18 +102,24 @@ func split(e *channel.Envelope) map[string]*channel.Envelope {
 	if e.Kind == channel.Handled {
 		return map[string]*channel.Envelope{e.Session.Node: e}
 	}
-	parts := map[string]*channel.Envelope{}
+	return parts(e, func(ref sessions.Ref) string { return ref.Node })
+}
+
+// parts divides an envelope by something that its recipients differ in.
+func parts[K comparable](e *channel.Envelope, of func(sessions.Ref) K) map[K]*channel.Envelope {
+	out := map[K]*channel.Envelope{}
 	for _, ref := range e.To {
-		p := parts[ref.Node]
+		k := of(ref)
+		p := out[k]
 		if p == nil {
 			fresh := *e
 			fresh.To = nil
 			p = &fresh
-			parts[ref.Node] = p
+			out[k] = p
 		}
 		p.To = append(p.To, ref)
 	}
-	return parts
+	return out
 }
 
 // portOf: what may have to be held back behind a replay goes to the router of
@@ -161,6 +169,7 @@ func (n *Node) giveBack(node string, part []*channel.Envelope, why error) {
 		}
 	}
 	if errors.Is(why, nats.ErrStalled) {
+		n.owes(node, part)
 		n.missed.add(node)
 		n.behind.add(node)
 	}
@@ -179,12 +188,17 @@ func (n *Node) giveBack(node string, part []*channel.Envelope, why error) {
 
 // task runs f, for which End waits, on a goroutine of its own: who calls may be
 // in the middle of what f needs.
-func (n *Node) task(f func()) {
+func (n *Node) task(f func()) { n.taskOr(f) }
+
+// taskOr is task that says whether f runs: not when the node ends.
+func (n *Node) taskOr(f func()) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.ctx.Err() == nil {
-		n.tasks.Go(f)
+	if n.ctx.Err() != nil {
+		return false
 	}
+	n.tasks.Go(f)
+	return true
 }
 
 // arrive is the handler of what other nodes send to a stage of this one.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -21,10 +22,12 @@ import (
 // The ports of a node's pipes, one for each kind of thing that must not wait
 // behind another.
 const (
-	portStreamer = "streamer" // Handled, Close: for this node's sockets
-	portRouter   = "router"   // Deliver, Arrive: for this node's sessions, which may have to hold it back
-	portSessions = "sessions" // who is bound at the other node
-	portNotices  = "notices"  // what must be forgotten
+	portStreamer  = "streamer"  // Handled, Close: for this node's sockets
+	portRouter    = "router"    // Deliver, Arrive: for this node's sessions, which may have to hold it back
+	portParser    = "parser"    // what a front's sockets have brought
+	portProcessor = "processor" // and what its parser has made of it
+	portSessions  = "sessions"  // who is bound at the other node
+	portNotices   = "notices"   // what must be forgotten
 )
 
 // addresses is how many prepared addresses of what arrives are remembered.
@@ -38,12 +41,13 @@ type NodeOptions struct {
 	NATS          nats.Options  // Self is filled in
 	Lease         time.Duration // 0: the default
 	Registry      *sessions.Registry
+	Orphaned      func(context.Context) // of a front: its core is gone, and with it every session
 	Clock         Clock
 	Log           *slog.Logger
 	Metrics       prometheus.Registerer
 }
 
-// Links are the ways into the stages of this node.
+// Links are the ways into the stages of this node; nil: it does not run that one.
 type Links struct{ Streamer, Parser, Processor, Router channel.MessageChannel }
 
 // Node is this process's part in the cluster: it is a member, it has pipes to
@@ -60,6 +64,11 @@ type Node struct {
 	missed  peerSet // who may not have got something besides
 	notices noticeBoard
 	holds   holds
+	front   *front // nil: it has a processor
+	fronts  fronts
+	desk    desk
+	graves  graves
+	deaths  []func(ctx context.Context, node string, life uint64) error // told of lives that are over
 
 	complaints rate.Sometimes // log lines about what is not handed over
 
@@ -68,22 +77,27 @@ type Node struct {
 	tasks sync.WaitGroup
 
 	mu      sync.Mutex
-	begun   bool
-	early   []change          // what has happened before Begin
+	entered bool
+	early   []change          // what has happened before Enter was done
 	changed chan struct{}     // closed, and replaced, with every change of the members
 	lives   map[string]uint64 // by node, those that were let in
 	ended   map[string]uint64 // the last life of a node that has left
 	met     map[string]uint64 // lives that have shown all their sessions
+	onLeft  []func(Member)
 }
 
 // change is what one look at the members has brought.
 type change struct{ joined, left []Member }
 
-// Enter takes the node's name and connects it. Nothing is sent or received
-// before Begin. The error says what to do.
+// Enter takes the node's name and connects it. From now on the others count on
+// it: it forgets what they tell it to, and learns of their sessions. What needs
+// its stages waits for Begin. The error says what to do.
 func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
-	n := &Node{opt: o, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}}
+	n := &Node{opt: o, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}, graves: graves{bell: make(chan struct{}, 1)}, desk: newDesk()}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if (Member{Servers: o.Servers}).isFront() {
+		n.front = &front{lost: o.Orphaned}
+	}
 	if err := Migrate(ctx, o.DB); err != nil {
 		return nil, err
 	}
@@ -99,7 +113,33 @@ func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
 	if n.bus, err = nats.Dial(ctx, o.NATS); err != nil {
 		return nil, errors.Join(err, n.members.Leave(ctx))
 	}
+	n.On(topicEnded, n.heardEnded)
+	if !n.Front() {
+		o.Registry.Mirror(o.Name, n.show)
+	}
+	if err := n.handle(map[string]nats.Handler{portSessions: n.adopt, portNotices: n.noticed, portCalls: n.called, portReplies: n.replied}); err != nil {
+		return nil, errors.Join(err, n.End(ctx))
+	}
+	n.mu.Lock()
+	n.entered = true
+	early := n.early
+	n.early = nil
+	n.mu.Unlock()
+	n.admit(n.members.Live())
+	for _, c := range early {
+		n.apply(c)
+	}
+	n.tasks.Go(n.catchUp)
 	return n, nil
+}
+
+func (n *Node) handle(all map[string]nats.Handler) error {
+	for port, h := range all {
+		if err := n.bus.Handle(port, h); err != nil {
+			return fmt.Errorf("cluster: %w", err)
+		}
+	}
+	return nil
 }
 
 // againEvery is how often a name that is taken is tried again.
@@ -157,6 +197,17 @@ func (n *Node) Held() bool { return n.members.Held() }
 // Members are the nodes that are there.
 func (n *Node) Members() *Members { return n.members }
 
+// Bus is the pipes to the other nodes, for what has ports of its own.
+func (n *Node) Bus() *nats.Bus { return n.bus }
+
+// OnLeft lets f be called with every life that is over, one at a time, when its
+// pipes have ended. It is for the time before Begin.
+func (n *Node) OnLeft(f func(Member)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.onLeft = append(n.onLeft, f)
+}
+
 // Fenced is closed when the others may take this node for dead: it must not
 // acknowledge anything any more.
 func (n *Node) Fenced() <-chan struct{} { return n.members.Fenced() }
@@ -167,25 +218,19 @@ func (n *Node) Lanes(node string) []nats.Lane { return n.bus.Lanes(node) }
 // Begin lets the node take part.
 func (n *Node) Begin(l Links) error {
 	n.links = l
-	for port, h := range map[string]nats.Handler{
-		portStreamer: n.arrive(l.Streamer), portRouter: n.arrive(l.Router),
-		portSessions: n.adopt, portNotices: n.noticed,
-	} {
-		if err := n.bus.Handle(port, h); err != nil {
-			return fmt.Errorf("cluster: %w", err)
-		}
+	close(n.desk.begun)
+	ports := map[string]nats.Handler{}
+	if n.Front() {
+		ports[portStreamer] = n.returns
+	} else {
+		ports[portStreamer], ports[portRouter] = n.arrive(sockets{n, l.Streamer}), n.arrive(l.Router)
+		ports[portParser], ports[portProcessor] = n.enters(l.Parser), n.enters(l.Processor)
+		n.tasks.Go(n.undertake)
 	}
-	n.opt.Registry.Mirror(n.opt.Name, n.show)
-	n.mu.Lock()
-	n.begun = true
-	early := n.early
-	n.early = nil
-	n.mu.Unlock()
-	n.admit(n.members.Live())
-	for _, c := range early {
-		n.apply(c)
+	if err := n.handle(ports); err != nil {
+		return err
 	}
-	n.tasks.Go(n.catchUp)
+	n.attachFrom()
 	return nil
 }
 
@@ -204,7 +249,7 @@ func (n *Node) End(ctx context.Context) error {
 func (n *Node) change(joined, left []Member) {
 	c := change{joined, left}
 	n.mu.Lock()
-	if !n.begun {
+	if !n.entered {
 		n.early = append(n.early, c)
 		n.mu.Unlock()
 		return
@@ -220,21 +265,39 @@ func (n *Node) apply(c change) {
 		if n.lives[m.Node] == m.Incarnation {
 			delete(n.lives, m.Node)
 		}
+		among := maps.Clone(n.lives)
+		among[n.opt.Name] = n.Life()
+		if !n.Front() { // it tells nobody
+			n.graves.dig(m, among, n.opt.Registry.On(m.Node), n.opt.Clock.Now())
+		}
 		n.ended[m.Node] = max(n.ended[m.Node], m.Incarnation)
 		delete(n.met, m.Node)
 		n.mu.Unlock()
 		n.bus.Leave(peer(m))
+		for _, f := range n.onLeft {
+			f(m)
+		}
 		n.behind.remove(m.Node)
 		n.missed.remove(m.Node)
-		n.bury(m)
+		n.desk.left(m.Node)
+		n.orphan(m)
+		n.fronts.know(m, false)
+		if m.isFront() && !n.Front() {
+			n.buryFront(m)
+		}
 		n.task(func() { n.notice(TopicMissed, "") }) // what it has stored last it may have told nobody
 	}
+	signal(n.graves.bell)
 	n.admit(c.joined)
+	n.attach()
 }
 
 // admit lets members in that are not yet.
 func (n *Node) admit(all []Member) {
 	for _, m := range all {
+		if n.graves.wait(m) {
+			continue
+		}
 		n.mu.Lock()
 		known := m.Node == n.opt.Name || n.lives[m.Node] >= m.Incarnation || n.ended[m.Node] >= m.Incarnation
 		if !known {
@@ -245,6 +308,7 @@ func (n *Node) admit(all []Member) {
 			continue
 		}
 		n.log.Info("node has joined", "node", m.Node, "incarnation", m.Incarnation, "version", m.Version)
+		n.fronts.know(m, true)
 		n.bus.Join(peer(m))
 		n.behind.add(m.Node) // it knows nothing of this node's sessions
 	}
@@ -326,29 +390,6 @@ func (n *Node) others() []string {
 		out = append(out, node)
 	}
 	return out
-}
-
-// bury ends the sessions of a node that is gone. Everybody forgets them; one
-// node, the same for all, tells whom it concerns (RFC 6121 §4.5.2).
-func (n *Node) bury(m Member) {
-	var mine []*channel.Envelope
-	for _, e := range n.opt.Registry.On(m.Node) {
-		owner, ok := n.members.Owner(e.JID.Bare().String(), "processor")
-		if ok && owner.Node != n.opt.Name {
-			n.opt.Registry.Unbind(e.Ref)
-			continue
-		}
-		mine = append(mine, &channel.Envelope{Kind: channel.Unbind, Session: e.Ref})
-	}
-	const at = 256 // envelopes of one batch
-	for len(mine) > 0 {
-		some := mine[:min(at, len(mine))]
-		mine = mine[len(some):]
-		if err := n.links.Processor.Send(n.ctx, some); err != nil {
-			n.log.Error("sessions of a node that has left are not ended", "node", m.Node, "sessions", len(some)+len(mine), "err", err)
-			return
-		}
-	}
 }
 
 // retryBehind is how often somebody is tried again who was not shown something.

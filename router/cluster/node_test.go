@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,12 +32,20 @@ func (wall) AfterFunc(d time.Duration, f func()) func() bool { return time.After
 
 // intake is a stage of a node: it keeps what arrives.
 type intake struct {
-	got chan *channel.Envelope
+	got  chan *channel.Envelope
+	shut chan struct{} // not nil: it takes nothing until this is closed
 }
 
-func newIntake() *intake { return &intake{make(chan *channel.Envelope, 1000)} }
+func newIntake() *intake { return &intake{got: make(chan *channel.Envelope, 1000)} }
 
-func (i *intake) Send(_ context.Context, batch []*channel.Envelope) error {
+func (i *intake) Send(ctx context.Context, batch []*channel.Envelope) error {
+	if i.shut != nil {
+		select {
+		case <-i.shut:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	for _, e := range batch {
 		i.got <- e
 	}
@@ -57,8 +66,11 @@ func (i *intake) next(t *testing.T) *channel.Envelope {
 // member is a node of a test's cluster.
 type member struct {
 	*Node
+	w                                   *world
+	stop                                func()
 	registry                            *sessions.Registry
 	streamer, parser, processor, router *intake
+	orphaned                            chan struct{}
 }
 
 // world is what nodes have in common.
@@ -82,36 +94,72 @@ func newWorld(t *testing.T) *world {
 	return &world{t, storagetest.Open(t, storagetest.SQLite(t)), s.ClientURL()}
 }
 
-// enter starts a node, which ends with the test.
+// enter starts a node that has everything. It ends with the test.
 func (w *world) enter(name string) *member {
 	w.Helper()
-	m := &member{registry: sessions.NewRegistry(), streamer: newIntake(), parser: newIntake(), processor: newIntake(), router: newIntake()}
+	m := w.starting(name)
+	m.begin()
+	m.meet()
+	return m
+}
+
+// starting is a node that has everything and has not begun.
+func (w *world) starting(name string) *member {
+	w.Helper()
+	return w.startingAs(name, "streamer", "parser", "processor", "router")
+}
+
+// enterAs starts a node with some of the Servers; prepare is for what comes
+// before Begin.
+func (w *world) enterAs(name string, prepare func(*member), servers ...string) *member {
+	w.Helper()
+	m := w.startingAs(name, servers...)
+	if prepare != nil {
+		prepare(m)
+	}
+	m.begin()
+	m.meet()
+	return m
+}
+
+func (w *world) startingAs(name string, servers ...string) *member {
+	w.Helper()
+	m := &member{w: w, registry: sessions.NewRegistry(), streamer: newIntake(), parser: newIntake(), processor: newIntake(), router: newIntake(), orphaned: make(chan struct{}, 10)}
 	var err error
 	m.Node, err = Enter(w.Context(), NodeOptions{
-		Name: name, Version: "test", Servers: []string{"streamer", "parser", "processor", "router"}, DB: w.db,
+		Name: name, Version: "test", Servers: servers, DB: w.db,
 		NATS: nats.Options{URLs: []string{w.url}, Cluster: "test"}, Lease: 2 * time.Second,
 		Registry: m.registry, Clock: wall{}, Log: slog.New(slog.DiscardHandler),
+		Orphaned: func(context.Context) { m.orphaned <- struct{}{} },
 	})
 	if err != nil {
 		w.Fatal(err)
 	}
-	if err := m.Begin(Links{Streamer: m.streamer, Parser: m.parser, Processor: m.processor, Router: m.router}); err != nil {
-		w.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(w.Context(), soon)
-	defer cancel()
-	if err := m.Met(ctx); err != nil {
-		w.Fatal(err)
-	}
-	end := sync.OnceFunc(func() {
+	m.stop = sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), soon)
 		defer cancel()
 		if err := m.End(ctx); err != nil {
 			w.Errorf("%s: %v", name, err)
 		}
 	})
-	w.Cleanup(end)
+	w.Cleanup(m.stop)
 	return m
+}
+
+func (m *member) begin() {
+	m.w.Helper()
+	if err := m.Begin(Links{Streamer: m.streamer, Parser: m.parser, Processor: m.processor, Router: m.router}); err != nil {
+		m.w.Fatal(err)
+	}
+}
+
+func (m *member) meet() {
+	m.w.Helper()
+	ctx, cancel := context.WithTimeout(m.w.Context(), soon)
+	defer cancel()
+	if err := m.Met(ctx); err != nil {
+		m.w.Fatal(err)
+	}
 }
 
 // bind binds a session of the node.
@@ -258,8 +306,15 @@ func TestReliability32SessionsOfADeadNodeEndOnce(t *testing.T) {
 		}
 	}
 	for _, m := range []*member{a, b} {
-		if n := len(m.registry.On("c")); n != 0 {
-			t.Errorf("%d ghosts", n)
+		if err := m.Buried(ctx, "c", jid.MustParse("u0@localhost")); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range m.registry.On("c") {
+			select {
+			case <-m.registry.Gone(e.Ref):
+			case <-ctx.Done():
+				t.Errorf("%s is a ghost", e.JID)
+			}
 		}
 	}
 }
@@ -280,6 +335,7 @@ func TestNotices(t *testing.T) {
 	if err := a.Tell(t.Context(), "topic", "juliet@localhost"); err != nil {
 		t.Fatal(err)
 	}
+	silent(t, a, b)
 	mu.Lock()
 	defer mu.Unlock()
 	if len(heard) != 2 || heard["b juliet@localhost"] != 1 || heard["c juliet@localhost"] != 1 {
@@ -287,5 +343,25 @@ func TestNotices(t *testing.T) {
 	}
 	if err := b.noticed(t.Context(), peer(a.members.Self()), []byte{200, 1}); err == nil {
 		t.Error("a notice that is none")
+	}
+}
+
+// silent lets a node not answer: it is named.
+func silent(t *testing.T, from, node *member) {
+	t.Helper()
+	hold := make(chan struct{})
+	defer close(hold)
+	reached := make(chan struct{})
+	node.On("held", func(string) {
+		close(reached)
+		<-hold
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-reached
+		cancel()
+	}()
+	if err := from.Tell(ctx, "held", "k"); err == nil || !strings.HasPrefix(err.Error(), node.opt.Name) || !strings.Contains(err.Error(), "does not say") {
+		t.Errorf("told one that does not answer: %v", err)
 	}
 }

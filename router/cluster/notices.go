@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,14 +50,20 @@ func (n *Node) Tell(ctx context.Context, topic, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, noticeWait)
 	defer cancel()
 	forgotten, all := awaited() // also by one that is gone: it remembers nothing
+	var silent peerSet
 	var failed error
 	for _, p := range peers {
 		forgotten.expect()
-		if err := n.bus.Send(ctx, p, portNotices, payload, forgotten.came); err != nil {
+		silent.add(p)
+		came := func(err error) {
+			silent.remove(p)
+			forgotten.came(err)
+		}
+		if err := n.bus.Send(ctx, p, portNotices, payload, came); err != nil {
 			if !errors.Is(err, nats.ErrGone) {
 				failed = fmt.Errorf("%s is not told to forget: %w", p, err)
 			}
-			forgotten.came(err)
+			came(err)
 		}
 	}
 	forgotten.sent()
@@ -64,27 +71,8 @@ func (n *Node) Tell(ctx context.Context, topic, key string) error {
 	case <-all:
 		return failed
 	case <-ctx.Done():
-		return fmt.Errorf("a node does not say that it has forgotten: %w", ctx.Err())
+		return fmt.Errorf("%s does not say that it has forgotten: %w", strings.Join(silent.list(), ", "), ctx.Err())
 	}
-}
-
-// Order is Tell for one node, which has to be there.
-func (n *Node) Order(ctx context.Context, node, topic, key string) error {
-	ctx, cancel := context.WithTimeout(ctx, noticeWait)
-	defer cancel()
-	done := make(chan error, 1)
-	err := n.bus.Send(ctx, node, portNotices, encodeNotice(topic, key), func(err error) { done <- err })
-	if err == nil {
-		select {
-		case err = <-done:
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("%s does not answer: %w", node, err)
-	}
-	return nil
 }
 
 func encodeNotice(topic, key string) []byte {
@@ -92,13 +80,22 @@ func encodeNotice(topic, key string) []byte {
 	return append(append(b, topic...), key...)
 }
 
+// decodeNotice takes apart what encodeNotice has made.
+func decodeNotice(s string) (topic, key string, ok bool) {
+	size, k := binary.Uvarint([]byte(s))
+	if k <= 0 || size > uint64(len(s)-k) {
+		return "", "", false
+	}
+	return s[k : k+int(size)], s[k+int(size):], true
+}
+
 // noticed is the handler of what others tell.
 func (n *Node) noticed(_ context.Context, from nats.Peer, payload []byte) error {
-	size, k := binary.Uvarint(payload)
-	if k <= 0 || size > uint64(len(payload)-k) {
+	topic, key, ok := decodeNotice(string(payload))
+	if !ok {
 		return fmt.Errorf("notice of %s: %w", from.Node, channel.ErrWire)
 	}
-	n.notice(string(payload[k:k+int(size)]), string(payload[k+int(size):]))
+	n.notice(topic, key)
 	return nil
 }
 

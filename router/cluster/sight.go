@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -120,6 +122,10 @@ func (n *Node) adopt(ctx context.Context, from nats.Peer, payload []byte) error 
 		}
 		entries = append(entries, &sessions.Entry{Ref: e.Session, State: *e.State})
 	}
+	if n.Front() {
+		n.recognize(from.Node, batch[0].Session.JID, entries)
+		return nil
+	}
 	for _, e := range n.opt.Registry.Adopt(from.Node, batch[0].Session.JID, entries) {
 		if e.Node == n.opt.Name {
 			n.oust(e)
@@ -128,8 +134,26 @@ func (n *Node) adopt(ctx context.Context, from nats.Peer, payload []byte) error 
 	return nil
 }
 
+// recognize is adopt for a front: of what its core shows, some are its own.
+func (n *Node) recognize(core string, account jid.JID, entries []*sessions.Entry) {
+	var own, others []*sessions.Entry
+	for _, e := range entries {
+		if sessions.SlotOf(e.Conn) == n.Number() {
+			e.Node = n.opt.Name
+			own = append(own, e)
+			continue
+		}
+		others = append(others, e)
+	}
+	n.opt.Registry.Adopt(core, account, others)
+	if c := n.front.core.Load(); c != nil && c.Node == core {
+		n.opt.Registry.Adopt(n.opt.Name, account, own)
+	}
+}
+
 // oust ends a session of this node whose address a newer one has elsewhere
-// (RFC 6120 §7.7.2.2). Whom it concerns has been told by that one's node.
+// (RFC 6120 §7.7.2.2): neither node had seen the other's. When its stream has
+// ended the processor does what belongs to that, as for any other.
 func (n *Node) oust(e *sessions.Entry) {
 	n.task(func() {
 		end := &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Ref}, Reason: "conflict"}
@@ -181,6 +205,13 @@ func (s *peerSet) remove(node string) (was bool) {
 	return was
 }
 
+// list is sorted.
+func (s *peerSet) list() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.all))
+}
+
 func (s *peerSet) has(node string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,6 +247,7 @@ func (n *Node) catchUp() {
 			return
 		}
 		for _, p := range n.behind.take() {
+			n.payOwed(p)
 			n.showAll(p)
 		}
 		if !n.behind.empty() { // who cannot be sent to now is not asked all the time
@@ -238,7 +270,7 @@ func wait(ctx context.Context, d time.Duration) {
 // behind again.
 func (n *Node) showAll(p string) {
 	seen := map[jid.JID]struct{}{}
-	for _, e := range n.opt.Registry.On(n.opt.Name) {
+	for _, e := range n.shows() {
 		account := e.JID.Bare()
 		if _, twice := seen[account]; twice {
 			continue
@@ -252,6 +284,14 @@ func (n *Node) showAll(p string) {
 	if err := n.bus.Send(n.ctx, p, portSessions, encodeSight(jid.JID{}, nil), func(err error) { n.shown(p, err) }); err != nil && !errors.Is(err, nats.ErrGone) {
 		n.behind.add(p)
 	}
+}
+
+// shows are the sessions that others are shown by this node.
+func (n *Node) shows() []*sessions.Entry {
+	if n.Front() {
+		return nil // its core does
+	}
+	return n.opt.Registry.On(n.opt.Name)
 }
 
 // shown is when a peer knows every session of this node. What either has routed

@@ -29,6 +29,14 @@ const (
 	nowPostgres = `CAST(extract(epoch FROM now()) * 1000000 AS bigint)`
 )
 
+// NowSQL is the database's clock in unix microseconds, as SQL text.
+func NowSQL(d storage.Dialect) string {
+	if d == storage.Postgres {
+		return nowPostgres
+	}
+	return nowSQLite
+}
+
 const columns = `node, incarnation, number, servers, version, draining, since`
 
 // store is the rows.
@@ -49,10 +57,7 @@ type texts struct {
 }
 
 func newStore(db storage.DB) *store {
-	now := nowSQLite
-	if db.Dialect() == storage.Postgres {
-		now = nowPostgres
-	}
+	now := NowSQL(db.Dialect())
 	drop := func(keep string) string { return `DELETE FROM cluster_node WHERE until < ` + now + ` - ` + keep }
 	bury := func(node, keep string) string {
 		return `UPDATE cluster_node SET ended = true WHERE NOT ended AND node <> ` + node + ` AND until < ` + now + ` AND until >= ` + now + ` - ` + keep

@@ -93,16 +93,24 @@ func (s *shard) left(ref Ref) {
 }
 
 // Adopted lets f be called, with no lock held, with every session of another
-// node that becomes known. It is for the time before the first Adopt.
-func (r *Registry) Adopted(f func(*Entry)) { r.adopted = append(r.adopted, f) }
+// node that becomes known from now on.
+func (r *Registry) Adopted(f func(*Entry)) {
+	r.hooks.Lock()
+	defer r.hooks.Unlock()
+	r.adopted = append(r.adopted[:len(r.adopted):len(r.adopted)], f)
+}
 
 // Adopt makes theirs what is known of another node's sessions of the account.
 // Of two with one address (RFC 6120 §7.7.2.2) the newer one stays; the others
-// that had to go are returned.
+// that had to go are returned. Those of this node are kept until Unbind, which
+// nobody else has seen coming.
 func (r *Registry) Adopt(node string, account jid.JID, theirs []*Entry) (ousted []*Entry) {
 	ousted, fresh := r.adopt(node, account.String(), theirs)
+	r.hooks.RLock()
+	hooks := r.adopted
+	r.hooks.RUnlock()
 	for _, e := range fresh {
-		for _, f := range r.adopted {
+		for _, f := range hooks {
 			f(e)
 		}
 	}
@@ -124,6 +132,9 @@ func (r *Registry) adopt(node, bare string, theirs []*Entry) (ousted, news []*En
 		}
 		if rival := withAddress(theirs, e.JID); rival != nil && newer(rival, e) {
 			ousted = append(ousted, e)
+			if e.Node == r.mirror.node {
+				s.oust(e)
+			}
 			s.left(e.Ref)
 			continue
 		}
@@ -145,6 +156,15 @@ func (r *Registry) adopt(node, bare string, theirs []*Entry) (ousted, news []*En
 	}
 	s.accounts[bare] = list
 	return ousted, news
+}
+
+// oust keeps what Unbind returns of a session that has been replaced; the
+// shard's lock is held.
+func (s *shard) oust(e *Entry) {
+	if s.ousted == nil {
+		s.ousted = map[Ref]*Entry{}
+	}
+	s.ousted[e.Ref] = e
 }
 
 func withAddress(list []*Entry, at jid.JID) *Entry {

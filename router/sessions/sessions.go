@@ -24,6 +24,19 @@ type Ref struct {
 	JID  jid.JID
 }
 
+// connBits is how much of a Conn counts streams; what is above tells whose
+// sockets they are. Numbers begin at the clock, which takes 51 bits.
+const connBits = 56
+
+// Conn is the number of the nth stream of the process that has the slot among
+// those of a cluster; negative: it is alone.
+func Conn(slot int, n uint64) uint64 {
+	return uint64(slot+1)<<connBits | n&(1<<connBits-1) //nolint:gosec // slots are few
+}
+
+// SlotOf returns the slot of the process that has the stream's socket.
+func SlotOf(conn uint64) int { return int(conn>>connBits) - 1 } //nolint:gosec // 8 bits
+
 // IsZero reports whether the Ref names no stream, as for stanzas that the
 // server itself made.
 func (r Ref) IsZero() bool { return r.Conn == 0 }
@@ -79,6 +92,7 @@ type shard struct {
 	mu       sync.RWMutex
 	accounts map[string][]*Entry     // by bare JID; slices are never changed in place
 	gone     map[Ref][]chan struct{} // who waits for a session's end
+	ousted   map[Ref]*Entry          // of this node, replaced from elsewhere: their streams have not ended yet
 	_        [64]byte                // shards are locked by different cores
 }
 
@@ -88,6 +102,7 @@ type Registry struct {
 	shards [shardCount]shard
 	mirror mirror
 
+	hooks   sync.RWMutex   // guards adopted
 	adopted []func(*Entry) // told of other nodes' sessions
 }
 
@@ -136,8 +151,8 @@ func (r *Registry) BindIf(ref Ref, st State, refuse func(all []*Entry) string) (
 	return replaced, ""
 }
 
-// Unbind removes the session if it is still this very stream's and returns
-// its last state.
+// Unbind removes the session if it is still this very stream's, or was ousted
+// (Adopt), and returns its last state; once.
 // Other nodes hear of it by Show, after whom it concerns.
 func (r *Registry) Unbind(ref Ref) (*Entry, bool) {
 	bare := ref.JID.Bare().String()
@@ -156,6 +171,10 @@ func (r *Registry) Unbind(ref Ref) (*Entry, bool) {
 		}
 		list := make([]*Entry, 0, len(old)-1)
 		s.accounts[bare] = append(append(list, old[:i]...), old[i+1:]...)
+		return e, true
+	}
+	if e, ousted := s.ousted[ref]; ousted {
+		delete(s.ousted, ref)
 		return e, true
 	}
 	return nil, false

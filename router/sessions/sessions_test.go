@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"testing"
+	"time"
 
 	"parley/parser/jid"
 )
@@ -96,5 +97,27 @@ func TestReceives(t *testing.T) {
 		if e.Receives() != c.want {
 			t.Errorf("%+v: %v", c.st, !c.want)
 		}
+	}
+}
+
+// A session whose address a newer one has elsewhere ends here once, with its
+// last state.
+func TestOustedSessionsEndOnce(t *testing.T) {
+	r := NewRegistry()
+	r.Mirror("n", func(jid.JID) {})
+	at := ref(1, "a@b/c")
+	r.Bind(at, State{Available: true})
+	rival := &Entry{Ref: Ref{Node: "m", Conn: 1, JID: at.JID}, State: State{BoundAt: time.Now()}}
+	if out := r.Adopt("m", at.JID.Bare(), []*Entry{rival}); len(out) != 1 || out[0].Ref != at {
+		t.Fatalf("ousted %v", out)
+	}
+	if e, ok := r.Unbind(at); !ok || !e.Available {
+		t.Fatalf("ended as %v, %v", e, ok)
+	}
+	if _, ok := r.Unbind(at); ok {
+		t.Error("ended twice")
+	}
+	if e, ok := r.Find(at.JID); !ok || e.Ref != rival.Ref {
+		t.Error("it took its successor away")
 	}
 }

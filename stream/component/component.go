@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"sync"
 
@@ -23,7 +22,6 @@ import (
 	"parley/plugins/config"
 	"parley/processor"
 	"parley/router"
-	"parley/router/sessions"
 	"parley/stream"
 )
 
@@ -32,7 +30,7 @@ var Plugin = plugins.Plugin{
 	Name:     "component",
 	Doc:      "External components connect and serve domains of their own (XEP-0114).",
 	Requires: []string{"disco"},
-	Contract: func(env plugins.Env) (any, error) { return &Directory{sessions: env.Sessions}, nil },
+	Contract: func(env plugins.Env) (any, error) { return newDirectory(env), nil },
 	Components: []plugins.Maker{
 		{Server: stream.Name, Defaults: &Config{Conflict: Replace}, New: newListener},
 		{Server: router.Name, New: newAbsences},
@@ -51,7 +49,7 @@ const (
 
 // Config is the listener's section.
 type Config struct {
-	Address    string           `yaml:"address" doc:"Address for external components, like 127.0.0.1:5275; empty: none. Their streams are not encrypted: keep it on this machine or a private network."`
+	Address    string           `yaml:"address" overlay:"node" doc:"Address for external components, like 127.0.0.1:5275; empty: none. Their streams are not encrypted: keep it on this machine or a private network."`
 	Components map[string]Entry `yaml:"components" doc:"The components, by the domain that each serves."`
 	Conflict   Policy           `yaml:"conflict" enum:"replace,refuse" doc:"What happens when a component connects while its domain is taken: replace ends the old connection, refuse the new one."`
 }
@@ -237,55 +235,6 @@ func (l *listener) end(domain string, why stanza.StreamCondition) {
 	if e, ok := l.directory.connected(domain); ok && e.Node == l.env.Node && l.streams != nil {
 		l.streams.Close(e.Ref, &stanza.StreamError{Condition: why})
 	}
-}
-
-// Directory knows the components that are configured; it is the contract.
-type Directory struct {
-	sessions *sessions.Registry
-	mu       sync.RWMutex
-	entries  map[string]Entry
-}
-
-// Item is a component that is connected.
-type Item struct {
-	JID  jid.JID
-	Name string // "" when it has none
-}
-
-func (d *Directory) set(entries map[string]Entry) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.entries = maps.Clone(entries)
-}
-
-func (d *Directory) connected(domain string) (*sessions.Entry, bool) {
-	at, err := jid.New("", domain, "")
-	if err != nil {
-		return nil, false
-	}
-	e, ok := d.sessions.Find(at)
-	return e, ok && e.Kind == sessions.Component
-}
-
-// Known reports whether the domain is a component's, connected or not.
-func (d *Directory) Known(domain string) bool {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	_, ok := d.entries[domain]
-	return ok
-}
-
-// Connected returns the components that are there, in no particular order.
-func (d *Directory) Connected() []Item {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	var out []Item
-	for domain, e := range d.entries {
-		if x, ok := d.connected(domain); ok {
-			out = append(out, Item{JID: x.JID, Name: e.Name})
-		}
-	}
-	return out
 }
 
 // absences answers for components that are away.

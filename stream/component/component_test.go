@@ -202,7 +202,7 @@ func TestReconfigure(t *testing.T) {
 	ctl := h.Host().Control()
 	set := func(key, value string) {
 		t.Helper()
-		if err := ctl.Reconfigure(limit(t), "test", stream.Name, "component", map[string]string{key: value}); err != nil {
+		if _, err := ctl.Reconfigure(limit(t), "test", stream.Name, "component", map[string]string{key: value}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -218,7 +218,7 @@ func TestReconfigure(t *testing.T) {
 		t.Errorf("still at %s", moved)
 	}
 	join(t, moved, "irc.localhost", "s3cret").until("<conflict ")
-	if err := ctl.Stop(limit(t), stream.Name, "component"); err != nil {
+	if _, err := ctl.Stop(limit(t), "test", stream.Name, "component"); err != nil {
 		t.Fatal(err)
 	}
 	irc.until("<system-shutdown ")

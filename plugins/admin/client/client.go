@@ -129,6 +129,12 @@ func get[T any](ctx context.Context, c *Client, elements ...string) (out T, err 
 	return out, err
 }
 
+// change is Do for what may take a while to count on every node.
+func (c *Client) change(ctx context.Context, method string, in any, elements ...string) (out plugins.Applied, err error) {
+	err = c.Do(ctx, method, Path(elements...), in, &out)
+	return out, err
+}
+
 func (c *Client) post(ctx context.Context, elements ...string) error {
 	return c.Do(ctx, http.MethodPost, Path(elements...), nil, nil)
 }
@@ -144,13 +150,13 @@ func (c *Client) Components(ctx context.Context) ([]plugins.Status, error) {
 }
 
 // Component takes one through its life: install, start, stop, uninstall.
-func (c *Client) Component(ctx context.Context, verb, server, name string) error {
-	return c.post(ctx, "components", server, name, verb)
+func (c *Client) Component(ctx context.Context, verb, server, name string) (plugins.Applied, error) {
+	return c.change(ctx, http.MethodPost, nil, "components", server, name, verb)
 }
 
 // Reconfigure sets keys of a component's section; values are YAML text.
-func (c *Client) Reconfigure(ctx context.Context, server, name string, set map[string]string) error {
-	return c.Do(ctx, http.MethodPatch, Path("components", server, name), admin.Settings{Set: set}, nil)
+func (c *Client) Reconfigure(ctx context.Context, server, name string, set map[string]string) (plugins.Applied, error) {
+	return c.change(ctx, http.MethodPatch, admin.Settings{Set: set}, "components", server, name)
 }
 
 // Servers lists them all.
@@ -169,8 +175,8 @@ func (c *Client) Plugins(ctx context.Context) ([]admin.PluginStatus, error) {
 }
 
 // Plugin starts or stops the components of one in every Server.
-func (c *Client) Plugin(ctx context.Context, verb, name string) error {
-	return c.post(ctx, "plugins", name, verb)
+func (c *Client) Plugin(ctx context.Context, verb, name string) (plugins.Applied, error) {
+	return c.change(ctx, http.MethodPost, nil, "plugins", name, verb)
 }
 
 // Config lists every key with its value and source.
@@ -210,7 +216,18 @@ func (c *Client) RetireKey(ctx context.Context, id int64) error {
 }
 
 // Unset takes back what was set at run time at and below a path.
-func (c *Client) Unset(ctx context.Context, path string) (gone []string, err error) {
-	err = c.Do(ctx, http.MethodDelete, Path("config", path), nil, &gone)
-	return gone, err
+func (c *Client) Unset(ctx context.Context, path string) (plugins.Applied, error) {
+	return c.change(ctx, http.MethodDelete, nil, "config", path)
+}
+
+// ConfigLog is what was set at run time, the last n changes, the newest first.
+func (c *Client) ConfigLog(ctx context.Context, n int) (out []plugins.ConfigEvent, err error) {
+	err = c.Do(ctx, http.MethodGet, Path("config", "log")+"?n="+strconv.Itoa(n), nil, &out)
+	return out, err
+}
+
+// ConfigNodes tells which version of what is set at run time counts on which
+// node.
+func (c *Client) ConfigNodes(ctx context.Context) ([]plugins.ConfigNode, error) {
+	return get[[]plugins.ConfigNode](ctx, c, "config", "nodes")
 }

@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,7 +59,7 @@ func (r *rolling) account(ctx context.Context, user string) error {
 
 func (r *rolling) address(ctx context.Context) (string, error) {
 	for ctx.Err() == nil {
-		if at := r.DoorAt(int(r.next.Add(1)%rollingNodes), "c2s"); at != "" {
+		if at := r.DoorOf(int(r.next.Add(1)%rollingNodes), "c2s"); at != "" {
 			return at, nil
 		}
 		wait(ctx, retry/10)
@@ -76,7 +77,7 @@ func (r *rolling) subscribe(ctx context.Context, t *testing.T, who, other string
 			t.Fatal(err)
 		}
 	}
-	addr := r.DoorAt(0, "c2s")
+	addr := r.DoorOf(0, "c2s")
 	login := func(user string) *plugintest.Client {
 		c, err := plugintest.Dial(ctx, addr, "localhost", user, password, "setup")
 		if err == nil {
@@ -121,7 +122,7 @@ func (r *rolling) subscribe(ctx context.Context, t *testing.T, who, other string
 // left is how many sessions the nodes see, all together.
 func (r *rolling) left() (n int) {
 	for i := range rollingNodes {
-		for _, node := range r.HostAt(i).Control().Cluster().Nodes {
+		for _, node := range r.HostOf(i).Control().Cluster().Nodes {
 			n += node.Sessions
 		}
 	}
@@ -196,7 +197,7 @@ func rollingRestart(t *testing.T, drain bool) {
 			h.drained(ctx, t, i, name)
 		}
 		m := w.book.now()
-		if err := h.RestartAt(ctx, i); err != nil {
+		if err := errors.Join(h.EndNode(ctx, i), h.BeginNode(ctx, i)); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		w.progress("chat after the restart of "+name, m, len(cast)*20)
@@ -256,7 +257,7 @@ func (v *verdict) excuseAnew(t *testing.T) {
 // nobody is left.
 func (r *rolling) drained(ctx context.Context, t *testing.T, i int, name string) {
 	t.Helper()
-	control := r.HostAt(i).Control()
+	control := r.HostOf(i).Control()
 	if err := control.Drain(ctx, name, 10); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,154 @@
+package resumption_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"parley/parser/stanza"
+	"parley/plugins/plugintest"
+	"parley/plugins/resumption"
+	"parley/storage"
+	"parley/storage/storagetest"
+	"parley/stream"
+)
+
+// presence is the next that somebody sends, with its type.
+func (c *client) presence(from string) string {
+	c.t.Helper()
+	for {
+		if el := c.await("presence"); el.Get("from") == from {
+			return el.Get("type")
+		}
+	}
+}
+
+// befriend lets a see b's presence, and returns when it does.
+func befriend(a, b *client, at, bt string) {
+	a.t.Helper()
+	// The answer to the ping comes when all nodes know of the request.
+	a.say("<presence to='"+bt+"' type='subscribe'/><iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>", "iq")
+	for a.await("iq").Get("type") != "result" {
+	}
+	for b.await("presence").Get("type") != "subscribe" {
+	}
+	b.say("<presence to='"+at+"' type='subscribed'/>", "iq")
+	for allowed, seen := false, false; !allowed || !seen; {
+		switch el := a.await("presence"); {
+		case el.Get("from") == bt && el.Get("type") == "subscribed":
+			allowed = true
+		case el.Get("from") == bt+"/a" && el.Get("type") == "":
+			seen = true
+		}
+	}
+}
+
+// here is somebody on a node, with a session that may be resumed.
+func here(ctx context.Context, t *testing.T, h *plugintest.House, node int, user string) (c *client, id string) {
+	t.Helper()
+	if err := h.Account(ctx, user, password); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := plugintest.Dial(ctx, h.DoorOf(node, "c2s"), h.Domain(), user, password, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = &client{Client: conn, t: t, ctx: ctx}
+	id = c.say("<enable xmlns='urn:xmpp:sm:3' resume='true'/>", "enabled").Get("id")
+	c.in = 0
+	c.say("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>", "iq")
+	c.say("<presence/>", "presence")
+	return c, id
+}
+
+// TestReliability32NodesDieWithinOneLease: two of three nodes die at once. Who
+// is on the third sees everybody of them go, once; and who was there, and comes
+// back before anybody knows of the deaths, goes on with the session.
+func TestReliability32NodesDieWithinOneLease(t *testing.T) {
+	c := storagetest.Postgres(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Nodes: 3, Mortal: true, Storage: func() storage.Config { return c }})
+	ann, _ := here(ctx, t, h, 0, "ann")
+	others := map[string]*client{}
+	ids := map[string]string{}
+	for i, user := range []string{"romeo", "juliet", "nurse", "paris"} {
+		others[user], ids[user] = here(ctx, t, h, 1+i%2, user)
+		befriend(ann, others[user], "ann@localhost", user+"@localhost")
+		// What is written down is what another node can go on with.
+		others[user].say("<message to='ann@localhost' type='chat'><body>one</body></message><r xmlns='urn:xmpp:sm:3'/>", "a")
+	}
+	h.KillNode(2)
+	h.KillNode(1)
+	back, el := resume(ctx, t, h, "romeo", ids["romeo"], others["romeo"].in)
+	if el.Name.Local != "resumed" {
+		t.Fatalf("%s", el.Bytes(""))
+	}
+	gone := map[string]int{}
+	returned := false
+	for len(gone) < len(others) || !returned {
+		el := ann.await("presence")
+		switch from := el.Get("from"); el.Get("type") {
+		case "unavailable":
+			gone[from]++
+		case "":
+			returned = returned || from == "romeo@localhost/a"
+		}
+	}
+	// What is behind everything that there was to tell.
+	back.say("<message to='ann@localhost/a' type='chat'><body>last</body></message><r xmlns='urn:xmpp:sm:3'/>", "a")
+	for {
+		el, err := ann.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if el.Name.Local == "presence" && el.Get("type") == "unavailable" {
+			gone[el.Get("from")]++
+		}
+		if b := el.Child(stanza.NSClient, "body"); b != nil && b.Text() == "last" {
+			break
+		}
+	}
+	for from, n := range gone {
+		if n != 1 {
+			t.Errorf("%s has gone %d times", from, n)
+		}
+	}
+}
+
+// Contacts of a session whose node has stopped in order, and never comes back,
+// see it go when its client has not come for it in time. Nobody was offered it, as
+// when the other nodes drain as well: here its streamer stops first.
+func TestContactsSeeWhoDoesNotComeBackGo(t *testing.T) {
+	c := storagetest.Postgres(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Nodes: 2, Storage: func() storage.Config { return c }})
+	ann, _ := here(ctx, t, h, 0, "ann")
+	romeo, _ := here(ctx, t, h, 1, "romeo")
+	befriend(ann, romeo, "ann@localhost", "romeo@localhost")
+	if err := h.HostOf(1).Control().StopServer(ctx, stream.Name); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.EndNode(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	contract, _ := h.Host().Contract(resumption.Name)
+	for len(h.Host().Nodes()) > 1 && ctx.Err() == nil { // until it is not alive any more
+		time.Sleep(time.Millisecond)
+	}
+	sweep := func() {
+		t.Helper()
+		if err := resumption.Sweep(ctx, contract); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sweep()
+	if n, err := h.DB().Exec(ctx, `UPDATE resumption SET died = 1, away = 0 WHERE died > 0 AND account = 'romeo@localhost'`); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	sweep()
+	if how := ann.presence("romeo@localhost/a"); how != "unavailable" {
+		t.Errorf("seen as %q", how)
+	}
+}

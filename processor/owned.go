@@ -1,0 +1,120 @@
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"parley/parser/stanza"
+	"parley/router/channel"
+	"parley/router/cluster/owner"
+	"parley/storage"
+)
+
+// Owned is work on stanzas that one node at a time does for each key: what is
+// addressed to a room. A stanza that comes to any node goes to the owner of its
+// key, which is made when there is none (router/cluster/owner), and the sender's
+// next one waits until it is done.
+type Owned struct {
+	// Key says whose work the stanza is; false: not this component's. It looks
+	// at nothing but the stanza, so that all nodes say the same.
+	Key func(*stanza.Stanza) (key string, ok bool)
+	// Handle does the work where the key is owned; what it writes it commits
+	// itself, with hold.Guard in every set. It may run for several stanzas of one
+	// key at the same time. What it returns is an IQ request's payload, or an
+	// error as an IQHandler's. One that wraps storage.ErrStale because the hold is
+	// lost lets the next owner begin anew.
+	Handle func(ctx context.Context, st *stanza.Stanza, hold *owner.Hold) (*stanza.Element, error)
+}
+
+// Owned lets o have the stanzas that are its, whatever their domain, in the place
+// of everything else that happens to what is sent to an address.
+func (r *Registrar) Owned(o Owned) { r.owned = append(r.owned, o) }
+
+// topicOwned is what stanzas travel under to the owners of their keys.
+const topicOwned = "stanza"
+
+// ownedBy is whose work a stanza is; nil: nobody's.
+func (t *table) ownedBy(st *stanza.Stanza) (o *Owned, key string) {
+	for i := range t.owned {
+		if key, ok := t.owned[i].Key(st); ok {
+			return &t.owned[i], key
+		}
+	}
+	return nil, ""
+}
+
+// own lets the owner of the key do the work.
+func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) error {
+	r.commitBefore(ctx, f)
+	edits := f.Edits()
+	answer, err := r.server.env.Owners.Do(ctx, owner.Work{
+		Key: key, Topic: topicOwned,
+		Here: func(ctx context.Context, hold *owner.Hold) error {
+			result, err := o.Handle(ctx, f.Stanza, hold)
+			if reply := f.Stanza.Reply(result); err == nil && reply != nil {
+				f.reply(reply)
+			}
+			return err
+		},
+		Payload: func() []byte {
+			return channel.Encode(nil, &channel.Envelope{Kind: channel.Arrive, Raw: edits.Render(nil, f.Raw), Stanza: f.Stanza})
+		},
+	})
+	switch {
+	case err != nil:
+		return ownedError(err)
+	case len(answer) == 0:
+		return nil
+	}
+	e, err := channel.Decode(answer, nil)
+	if err != nil || e.Stanza == nil {
+		return fmt.Errorf("answer of the owner of %q: %w", key, errors.Join(err, channel.ErrWire))
+	}
+	if refused := e.Stanza.Err(); refused != nil { // as if it had been here: nothing else of the stanza lasts
+		return refused
+	}
+	f.reply(e.Stanza)
+	return nil
+}
+
+// ownedError is what the sender of a stanza hears of work that could not be done
+// (design: D4).
+func ownedError(err error) error {
+	switch {
+	case errors.Is(err, owner.ErrUnknown):
+		return stanza.NewError(stanza.RemoteServerTimeout, "")
+	case errors.Is(err, owner.ErrNobody):
+		return stanza.NewError(stanza.RecipientUnavailable, "")
+	}
+	return err
+}
+
+// owned does work that another node has sent, and returns the reply: the sender's
+// node gives it to the sender. It is an owner.Handler.
+func (s *Server) owned(ctx context.Context, hold *owner.Hold, payload []byte) ([]byte, error) {
+	e, err := channel.Decode(payload, nil)
+	if err != nil || e.Stanza == nil {
+		return nil, fmt.Errorf("stanza for %q: %w", hold.Key, errors.Join(err, channel.ErrWire))
+	}
+	t := s.acquire()
+	defer t.Leave()
+	var result *stanza.Element
+	o, key := t.ownedBy(e.Stanza)
+	if o == nil || key != hold.Key {
+		err = stanza.NewError(stanza.ServiceUnavailable, "")
+	} else {
+		err = s.protect(func() (err error) { result, err = o.Handle(ctx, e.Stanza, hold); return err })
+	}
+	reply := e.Stanza.Reply(result)
+	if err != nil {
+		if errors.Is(err, storage.ErrStale) {
+			return nil, err
+		}
+		reply = e.Stanza.ErrorReply(s.stanzaError(e.Stanza, err))
+	}
+	if reply == nil {
+		return nil, nil
+	}
+	return channel.Encode(nil, &channel.Envelope{Kind: channel.Route, Raw: reply.Raw, Stanza: reply}), nil
+}

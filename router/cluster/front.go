@@ -1,0 +1,389 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"parley/router/channel"
+	"parley/router/channel/nats"
+	"parley/router/sessions"
+)
+
+// Fronts and cores. A front has sockets and nothing that decides: what comes in
+// goes to one core, whose streamer it is. For everybody else its sessions are
+// that core's, so nothing but this file, and the slot in their numbers, tells
+// them apart. A front that has lost its core has lost its sessions, as a node
+// that ends does; their clients resume, by way of the next core. A core that has
+// lost a front ends that one's sessions; each waits for whoever takes it.
+
+// Reachable is among Member.Servers of those that fronts may choose.
+const Reachable = "fronts"
+
+// front is what a node knows that has no processor.
+type front struct {
+	mu       sync.Mutex             // held while a core is chosen
+	core     atomic.Pointer[Member] // nil: none
+	ready    atomic.Bool            // Begin was called: attached is complete
+	attached []func()
+	lost     func(context.Context)
+}
+
+// isFront reports whether the member leaves processing to others.
+func (m Member) isFront() bool { return m.has("streamer") && !m.has("processor") }
+
+func (m Member) has(server string) bool {
+	for _, s := range m.Servers {
+		if s == server {
+			return true
+		}
+	}
+	return false
+}
+
+// Front reports whether the node's sessions are a core's.
+func (n *Node) Front() bool { return n.front != nil }
+
+// Attached lets f be called, on a goroutine of its own, whenever the front has
+// got a core. It is for the time before Begin.
+func (n *Node) Attached(f func()) {
+	if n.front != nil {
+		n.front.attached = append(n.front.attached, f)
+	}
+}
+
+// Core waits until the front has one, and returns its name.
+func (n *Node) Core(ctx context.Context) (string, error) {
+	for {
+		n.mu.Lock()
+		changed := n.changed
+		n.mu.Unlock()
+		if c := n.front.core.Load(); c != nil {
+			return c.Node, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return "", fmt.Errorf("no core is there (a node with parser, processor and router, the processor distributed): %w", ctx.Err())
+		case <-n.ctx.Done():
+			return "", n.ctx.Err()
+		}
+	}
+}
+
+// attachFrom lets the front look for a core from now on.
+func (n *Node) attachFrom() {
+	if n.front != nil {
+		n.front.ready.Store(true)
+		n.attach()
+	}
+}
+
+// attach looks for a core when there is none: the one that its name gives it.
+func (n *Node) attach() {
+	f := n.front
+	if f == nil || !f.ready.Load() {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.core.Load() != nil {
+		return
+	}
+	m, ok := n.members.Owner(n.opt.Name, Reachable)
+	n.mu.Lock()
+	known := ok && n.lives[m.Node] == m.Incarnation
+	if known {
+		f.core.Store(&m)
+		n.stir()
+	}
+	n.mu.Unlock()
+	if !known {
+		return
+	}
+	n.log.Info("core found", "core", m.Node)
+	for _, each := range f.attached {
+		n.task(each)
+	}
+}
+
+// orphan is told that a node has left: if it was the core, its sessions are
+// over before there is another one.
+func (n *Node) orphan(m Member) {
+	f := n.front
+	if f == nil {
+		return
+	}
+	for _, e := range n.opt.Registry.On(m.Node) {
+		n.opt.Registry.Unbind(e.Ref)
+	}
+	if c := f.core.Load(); c == nil || c.Node != m.Node || c.Incarnation != m.Incarnation {
+		return
+	}
+	f.core.Store(nil)
+	for _, e := range n.opt.Registry.On(n.opt.Name) {
+		n.opt.Registry.Unbind(e.Ref)
+	}
+	n.log.Warn("the core is gone: its sessions end here, and go on when their clients resume", "core", m.Node)
+	if f.lost != nil {
+		f.lost(n.ctx)
+	}
+}
+
+// toCore is the way from a front's stage to its core's next one.
+type toCore struct {
+	node *Node
+	port string
+}
+
+// ToCore returns the way to a stage of the core.
+func (n *Node) ToCore(server string) channel.MessageChannel { return toCore{n, server} }
+
+// Send implements channel.MessageChannel. A core that is slow, or out of reach,
+// makes it wait; with one that is gone all sessions are.
+func (c toCore) Send(ctx context.Context, batch []*channel.Envelope) error {
+	core := c.node.front.core.Load()
+	if core == nil {
+		return fmt.Errorf("no core: %w", channel.ErrClosed)
+	}
+	rename(batch, c.node.opt.Name, core.Node)
+	return c.send(ctx, core, batch)
+}
+
+func (c toCore) send(ctx context.Context, core *Member, batch []*channel.Envelope) error {
+	payload := channel.EncodeBatch(nil, batch)
+	for {
+		err := c.node.bus.Send(ctx, core.Node, c.port, payload, nil)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, nats.ErrTooLarge) && len(batch) > 1:
+			half := len(batch) / 2
+			if err := c.send(ctx, core, batch[:half]); err != nil {
+				return err
+			}
+			return c.send(ctx, core, batch[half:])
+		case errors.Is(err, nats.ErrStalled) && c.node.front.core.Load() == core: // it has waited already
+			continue
+		case errors.Is(err, nats.ErrGone):
+			return fmt.Errorf("core %s: %w", core.Node, channel.ErrClosed)
+		}
+		return fmt.Errorf("core %s: %w", core.Node, err)
+	}
+}
+
+// rename gives references to one node's streams another node's name.
+func rename(batch []*channel.Envelope, from, to string) {
+	for _, e := range batch {
+		if e.Session.Node == from {
+			e.Session.Node = to
+		}
+		for i := range e.To {
+			if e.To[i].Node == from {
+				e.To[i].Node = to
+			}
+		}
+	}
+}
+
+// returns is the handler, at a front, of what its core sends to sockets.
+func (n *Node) returns(ctx context.Context, from nats.Peer, payload []byte) error {
+	batch, err := channel.DecodeBatch(payload, n.jids)
+	if err != nil {
+		return fmt.Errorf("from %s: %w", from.Node, err)
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	rename(batch, from.Node, n.opt.Name)
+	return n.links.Streamer.Send(ctx, batch)
+}
+
+// errForeign is a front that speaks for sockets that it does not have.
+var errForeign = errors.New("sessions that are not the sender's")
+
+// enters is the handler, at a core, of what its fronts send to a stage.
+func (n *Node) enters(to channel.MessageChannel) nats.Handler {
+	return func(ctx context.Context, from nats.Peer, payload []byte) error {
+		if !n.introduced(ctx, from) {
+			return nil
+		}
+		batch, err := channel.DecodeBatch(payload, n.jids)
+		if err != nil {
+			return fmt.Errorf("from %s: %w", from.Node, err)
+		}
+		m, _ := n.members.Find(from.Node)
+		for _, e := range batch {
+			if !e.Session.IsZero() && (e.Session.Node != n.opt.Name || sessions.SlotOf(e.Session.Conn) != m.Number) {
+				return fmt.Errorf("from %s: %w", from.Node, errForeign)
+			}
+		}
+		if len(batch) == 0 {
+			return nil
+		}
+		return to.Send(ctx, batch)
+	}
+}
+
+// fronts are the sockets that this node has at others.
+type fronts struct {
+	bySlot atomic.Pointer[map[int]string] // of live fronts; nil: there are none
+
+	mu   sync.Mutex
+	owed map[string][]*channel.Envelope // what a front that stalls has to be told all the same
+}
+
+// maxOwed bounds what is kept for a front that stalls, in envelopes; one that is
+// owed more is dead before long.
+const maxOwed = 100_000
+
+// met notes which fronts there are.
+func (f *fronts) know(m Member, here bool) {
+	if !m.isFront() {
+		return
+	}
+	next := map[int]string{}
+	if old := f.bySlot.Load(); old != nil {
+		next = maps.Clone(*old)
+	}
+	switch {
+	case here:
+		next[m.Number] = m.Node
+	case next[m.Number] == m.Node:
+		delete(next, m.Number)
+		f.mu.Lock()
+		delete(f.owed, m.Node)
+		f.mu.Unlock()
+	}
+	if len(next) == 0 {
+		f.bySlot.Store(nil)
+		return
+	}
+	f.bySlot.Store(&next)
+}
+
+func (f *fronts) owe(node string, e *channel.Envelope) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.owed == nil {
+		f.owed = map[string][]*channel.Envelope{}
+	}
+	if len(f.owed[node]) < maxOwed {
+		f.owed[node] = append(f.owed[node], e)
+	}
+}
+
+func (f *fronts) take(node string) []*channel.Envelope {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := f.owed[node]
+	delete(f.owed, node)
+	return out
+}
+
+// sockets is the way to this node's own sockets, some of which may be at fronts.
+type sockets struct {
+	node  *Node
+	local channel.MessageChannel // nil: it has no streamer
+}
+
+// Send implements channel.MessageChannel.
+func (s sockets) Send(ctx context.Context, batch []*channel.Envelope) error {
+	at := s.node.fronts.bySlot.Load()
+	if at == nil && s.local != nil {
+		return s.local.Send(ctx, batch)
+	}
+	here := s.node.Number()
+	var mine []*channel.Envelope
+	away := map[int][]*channel.Envelope{}
+	for _, e := range batch {
+		for slot, part := range bySlot(e) {
+			if slot == here {
+				mine = append(mine, part)
+				continue
+			}
+			away[slot] = append(away[slot], part)
+		}
+	}
+	for slot, part := range away {
+		name := ""
+		if at != nil {
+			name = (*at)[slot]
+		}
+		s.node.handOver(ctx, destination{name, portStreamer}, part, func(error) {})
+	}
+	if len(mine) == 0 || s.local == nil {
+		return nil
+	}
+	return s.local.Send(ctx, mine)
+}
+
+// bySlot returns the envelope's parts by whose sockets they are for.
+func bySlot(e *channel.Envelope) map[int]*channel.Envelope {
+	if e.Kind == channel.Handled || len(e.To) == 0 {
+		return map[int]*channel.Envelope{sessions.SlotOf(e.Session.Conn): e}
+	}
+	return parts(e, func(ref sessions.Ref) int { return sessions.SlotOf(ref.Conn) })
+}
+
+// owes keeps what a front of this node has to be told and nothing else makes up
+// for: what was asked for, what is done, and which sessions end.
+func (n *Node) owes(node string, part []*channel.Envelope) {
+	m, ok := n.members.Find(node)
+	if !ok || !m.isFront() {
+		return
+	}
+	for _, e := range part {
+		if e.Kind != channel.Deliver || e.Class == channel.Urgent && e.Solicited && e.Pending == 0 {
+			n.fronts.owe(node, e)
+		}
+	}
+	n.behind.add(node)
+}
+
+// payOwed sends what a front is owed.
+func (n *Node) payOwed(node string) {
+	if part := n.fronts.take(node); len(part) > 0 {
+		n.handOver(n.ctx, destination{node, portStreamer}, part, func(error) {})
+	}
+}
+
+// buryFront ends the sessions whose sockets were at a front that has left.
+func (n *Node) buryFront(m Member) {
+	var lost []*channel.Envelope
+	for _, e := range n.opt.Registry.On(n.opt.Name) {
+		if sessions.SlotOf(e.Conn) == m.Number {
+			lost = append(lost, &channel.Envelope{Kind: channel.Unbind, Session: e.Ref, Reason: channel.FrontLost})
+		}
+	}
+	if len(lost) == 0 {
+		return
+	}
+	n.log.Warn("sessions end with their front", "front", m.Node, "sessions", len(lost))
+	n.task(func() {
+		if err := n.links.Processor.Send(n.ctx, lost); err != nil && n.ctx.Err() == nil {
+			n.log.Error("sessions of a front that has left are not ended", "front", m.Node, "err", err)
+		}
+	})
+}
+
+// coreWait is how often a front that has no core says so.
+const coreWait = 10 * time.Second
+
+// AwaitCore returns when the front has a core; it says in the log what it waits
+// for.
+func (n *Node) AwaitCore(ctx context.Context) error {
+	for {
+		limited, cancel := context.WithTimeout(ctx, coreWait)
+		_, err := n.Core(limited)
+		cancel()
+		if err == nil || ctx.Err() != nil || n.ctx.Err() != nil {
+			return err
+		}
+		n.log.Warn("waiting for a core", "err", err)
+	}
+}

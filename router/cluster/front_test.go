@@ -1,0 +1,227 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/parser/jid"
+	"parley/router/channel"
+	"parley/router/sessions"
+)
+
+var (
+	frontServers = []string{"streamer", "parser"}
+	coreServers  = []string{"parser", "processor", "router", Reachable}
+)
+
+// socket is a stream of the front.
+func (m *member) socket(n uint64, at string) sessions.Ref {
+	return sessions.Ref{Node: m.opt.Name, Conn: sessions.Conn(m.Number(), n), JID: jid.MustParse(at)}
+}
+
+// at is the same stream as the core and everybody else knows it.
+func at(core *member, ref sessions.Ref) sessions.Ref {
+	ref.Node = core.opt.Name
+	return ref
+}
+
+// bound lets the core bind what a front has a socket of.
+func (m *member) bound(ref sessions.Ref) {
+	m.registry.Bind(ref, sessions.State{Kind: sessions.Client, BoundAt: time.Now()})
+	m.registry.Show(ref)
+}
+
+// awaitCore waits until the front is attached to the core.
+func (m *member) awaitCore(t *testing.T, core *member) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	name, err := m.Core(ctx)
+	if err != nil || name != core.opt.Name {
+		t.Fatalf("core %q, %v", name, err)
+	}
+}
+
+// A front's sessions are its core's for everybody else, and each way leads to
+// the front that has the socket.
+func TestFrontsAndTheirCore(t *testing.T) {
+	w := newWorld(t)
+	core := w.enterAs("core", nil, coreServers...)
+	f, g := w.enterAs("f", nil, frontServers...), w.enterAs("g", nil, frontServers...)
+	other := w.enter("other")
+	f.awaitCore(t, core)
+	g.awaitCore(t, core)
+	romeo, juliet := f.socket(1, "romeo@localhost/orchard"), g.socket(1, "juliet@localhost/balcony")
+
+	if err := f.ToCore("processor").Send(t.Context(), []*channel.Envelope{{Kind: channel.Bind, Session: romeo, State: &sessions.State{}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := core.processor.next(t); got.Kind != channel.Bind || got.Session != at(core, romeo) {
+		t.Fatalf("the core got %+v", got)
+	}
+	core.bound(at(core, romeo))
+	core.bound(at(core, juliet))
+	if !other.sees(t, at(core, romeo)) || !f.sees(t, romeo) || !f.sees(t, at(core, juliet)) || !g.sees(t, juliet) {
+		t.Error("sessions are not seen as they should be")
+	}
+
+	// From the core to both fronts, and to nobody else.
+	e := message(t, "mercutio@localhost/x", "romeo@localhost")
+	e.To = []sessions.Ref{at(core, romeo), at(core, juliet)}
+	done := &channel.Envelope{Kind: channel.Handled, Session: at(core, romeo), Seq: 3}
+	if err := core.Streamers(nil).Send(t.Context(), []*channel.Envelope{e, done}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.streamer.next(t); got.Kind != channel.Deliver || len(got.To) != 1 || got.To[0] != romeo {
+		t.Errorf("f got %+v", got)
+	}
+	if got := f.streamer.next(t); got.Kind != channel.Handled || got.Session != romeo || got.Seq != 3 {
+		t.Errorf("f got %+v", got)
+	}
+	if got := g.streamer.next(t); got.Kind != channel.Deliver || len(got.To) != 1 || got.To[0] != juliet {
+		t.Errorf("g got %+v", got)
+	}
+
+	// From another node: by way of the core's router, then to the front.
+	e = message(t, "mercutio@localhost/x", "juliet@localhost")
+	e.To = []sessions.Ref{at(core, juliet)}
+	if err := other.Streamers(other.streamer).Send(t.Context(), []*channel.Envelope{e}); err != nil {
+		t.Fatal(err)
+	}
+	arrived := core.router.next(t)
+	if err := core.Streamers(nil).Send(t.Context(), []*channel.Envelope{arrived}); err != nil {
+		t.Fatal(err)
+	}
+	if got := g.streamer.next(t); got.Kind != channel.Deliver || got.To[0] != juliet || got.Pending != 7 {
+		t.Errorf("g got %+v", got)
+	}
+}
+
+// A front cannot speak for sockets that it does not have.
+func TestReliability27AFrontSpeaksForItsOwn(t *testing.T) {
+	w := newWorld(t)
+	core := w.enterAs("core", nil, coreServers...)
+	f, g := w.enterAs("f", nil, frontServers...), w.enterAs("g", nil, frontServers...)
+	f.awaitCore(t, core)
+	stolen := f.socket(1, "romeo@localhost/orchard")
+	stolen.Conn = g.socket(1, "romeo@localhost/orchard").Conn
+	own := f.socket(2, "juliet@localhost/balcony")
+	for _, ref := range []sessions.Ref{stolen, own} {
+		if err := f.ToCore("processor").Send(t.Context(), []*channel.Envelope{{Kind: channel.Unbind, Session: ref}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := core.processor.next(t); got.Session != at(core, own) {
+		t.Fatalf("taken: %+v", got)
+	}
+}
+
+// Sessions end with the front that has their sockets, those of others do not;
+// and whoever resumes them may have them.
+func TestReliability32AFrontIsLost(t *testing.T) {
+	w := newWorld(t)
+	core := w.enterAs("core", nil, coreServers...)
+	f, g := w.enterAs("f", nil, frontServers...), w.enterAs("g", nil, frontServers...)
+	f.awaitCore(t, core)
+	romeo, juliet := at(core, f.socket(1, "romeo@localhost/orchard")), at(core, g.socket(1, "juliet@localhost/balcony"))
+	core.bound(romeo)
+	core.bound(juliet)
+	f.stop()
+	if got := core.processor.next(t); got.Kind != channel.Unbind || got.Session != romeo || got.Reason != channel.FrontLost {
+		t.Fatalf("the core got %+v", got)
+	}
+	// What is for the lost front's sockets comes back; the other front is reached.
+	e := message(t, "mercutio@localhost/x", "romeo@localhost")
+	e.To = []sessions.Ref{romeo, juliet}
+	if err := core.Streamers(nil).Send(t.Context(), []*channel.Envelope{e}); err != nil {
+		t.Fatal(err)
+	}
+	if got := core.parser.next(t); got.Kind != channel.Undelivered || got.Session != romeo {
+		t.Errorf("came back: %+v", got)
+	}
+	if got := g.streamer.next(t); got.Kind != channel.Deliver || got.To[0].JID != juliet.JID {
+		t.Errorf("g got %+v", got)
+	}
+}
+
+// A front that has lost its core has lost its sessions, and finds another core.
+func TestReliability32ACoreIsLost(t *testing.T) {
+	w := newWorld(t)
+	one := w.enterAs("one", nil, coreServers...)
+	attached := make(chan struct{}, 10)
+	f := w.enterAs("f", func(m *member) { m.Attached(func() { attached <- struct{}{} }) }, frontServers...)
+	f.awaitCore(t, one)
+	<-attached
+	romeo := f.socket(1, "romeo@localhost/orchard")
+	one.bound(at(one, romeo))
+	if !f.sees(t, romeo) {
+		t.Fatal("its own session is not seen")
+	}
+	one.stop()
+	select {
+	case <-f.orphaned:
+	case <-time.After(soon):
+		t.Fatal("not told")
+	}
+	if _, ok := f.registry.Find(romeo.JID); ok {
+		t.Error("a session has outlived its core")
+	}
+	if err := f.ToCore("processor").Send(t.Context(), []*channel.Envelope{{Kind: channel.Unbind, Session: romeo}}); !errors.Is(err, channel.ErrClosed) {
+		t.Errorf("sent to nobody: %v", err)
+	}
+	two := w.enterAs("two", nil, coreServers...)
+	f.awaitCore(t, two)
+	<-attached
+	if err := f.ToCore("processor").Send(t.Context(), []*channel.Envelope{{Kind: channel.Unbind, Session: romeo}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := two.processor.next(t); got.Session != at(two, romeo) {
+		t.Errorf("the new core got %+v", got)
+	}
+}
+
+// A front asks its core; an answer that is an error is told from none.
+func TestCalls(t *testing.T) {
+	w := newWorld(t)
+	asked := make(chan string, 10)
+	core := w.enterAs("core", func(m *member) {
+		m.Answer("upper", func(_ context.Context, from string, payload []byte) ([]byte, error) {
+			asked <- from
+			if len(payload) == 0 {
+				return nil, errors.New("nothing to do")
+			}
+			return []byte(strings.ToUpper(string(payload))), nil
+		})
+	}, coreServers...)
+	f := w.enterAs("f", nil, frontServers...)
+	f.awaitCore(t, core)
+	if got, err := f.CallCore(t.Context(), "upper", []byte("romeo")); err != nil || string(got) != "ROMEO" || <-asked != "f" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := f.CallCore(t.Context(), "upper", nil); !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), "nothing to do") {
+		t.Errorf("the core's error is %v", err)
+	}
+	if _, err := f.CallCore(t.Context(), "lower", nil); !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), "lower") {
+		t.Errorf("an unknown question: %v", err)
+	}
+	if n := len(f.desk.waiting); n != 0 {
+		t.Errorf("%d calls are still waited for", n)
+	}
+}
+
+func FuzzCall(f *testing.F) {
+	f.Add(encodeCall(7, "resumption.take", []byte("x")))
+	f.Add([]byte{0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		id, text, rest, err := decodeCall(b)
+		if err != nil {
+			return
+		}
+		if i, s, r, err := decodeCall(encodeCall(id, text, rest)); err != nil || i != id || s != text || string(r) != string(rest) {
+			t.Errorf("%d %q %q, %v", i, s, r, err)
+		}
+	})
+}
