@@ -193,3 +193,31 @@ func TestResumedFromANodeThatWasSilent(t *testing.T) {
 		}
 	})
 }
+
+// What its node has let go is taken without asking, once. One that goes on with
+// what was offered takes nothing else.
+func TestTakenWhenLetGo(t *testing.T) {
+	eachNode(t, func(d *desk, others *nodes) {
+		others.ask = func(string) error { return errSilent }
+		taker := d.taker(others)
+		take := func() *stream.Lasting {
+			d.t.Helper()
+			l, err := taker.Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare(), true)
+			if err != nil || others.asks != 0 {
+				d.t.Fatalf("%v, asked %d times", err, others.asks)
+			}
+			return l
+		}
+		if take() != nil {
+			d.t.Error("taken from a node that has it")
+		}
+		d.set(`given = 1`)
+		if take() == nil {
+			d.t.Error("not taken when it was let go")
+		}
+		taker.Adopt(stream.Key{1}, d.ref)
+		if take() != nil {
+			d.t.Error("taken twice")
+		}
+	})
+}
