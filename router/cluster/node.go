@@ -35,6 +35,7 @@ type NodeOptions struct {
 	Name, Version string
 	Servers       []string // the stages that it runs
 	DB            storage.DB
+	Store         Store         // of lives; nil: tables of DB
 	NATS          nats.Options  // Self is filled in
 	Lease         time.Duration // 0: the default
 	Registry      *sessions.Registry
@@ -84,11 +85,13 @@ type change struct{ joined, left []Member }
 func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
 	n := &Node{opt: o, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if err := Migrate(ctx, o.DB); err != nil {
-		return nil, err
+	if o.Store == nil {
+		if err := Migrate(ctx, o.DB); err != nil {
+			return nil, err
+		}
 	}
 	var err error
-	if n.members, err = n.join(ctx, Options{DB: o.DB, Node: o.Name, Version: o.Version, Servers: o.Servers, Clock: o.Clock, Log: n.log, Metrics: o.Metrics, Lease: o.Lease, Changed: n.change}); err != nil {
+	if n.members, err = n.join(ctx, Options{DB: o.DB, Store: o.Store, Node: o.Name, Version: o.Version, Servers: o.Servers, Clock: o.Clock, Log: n.log, Metrics: o.Metrics, Lease: o.Lease, Changed: n.change}); err != nil {
 		return nil, err
 	}
 	if f, ok := o.DB.(storage.Fencer); ok {
