@@ -235,38 +235,43 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // showAll shows a peer every session of this node; what cannot be sent puts it
-// behind again.
+// behind again. What it has missed it is told about when it has seen all of
+// this: what it has seen of an earlier time may not be what it has missed.
 func (n *Node) showAll(p string) {
+	missed, sent := n.missed.remove(p), true
 	seen := map[jid.JID]struct{}{}
 	for _, e := range n.opt.Registry.On(n.opt.Name) {
 		account := e.JID.Bare()
-		if _, twice := seen[account]; twice {
+		if _, twice := seen[account]; twice || !sent {
 			continue
 		}
 		seen[account] = struct{}{}
 		n.showTo([]string{p}, account)
-		if n.behind.has(p) { // it cannot be sent to now
-			return
+		sent = !n.behind.has(p)
+	}
+	if sent {
+		err := n.bus.Send(n.ctx, p, portSessions, encodeSight(jid.JID{}, nil), func(err error) {
+			if err == nil && missed {
+				n.task(func() { n.shown(p) })
+			}
+		})
+		if sent = err == nil; !sent && !errors.Is(err, nats.ErrGone) {
+			n.behind.add(p)
 		}
 	}
-	if err := n.bus.Send(n.ctx, p, portSessions, encodeSight(jid.JID{}, nil), func(err error) { n.shown(p, err) }); err != nil && !errors.Is(err, nats.ErrGone) {
-		n.behind.add(p)
+	if missed && !sent {
+		n.missed.add(p)
 	}
 }
 
-// shown is when a peer knows every session of this node. What either has routed
-// before may have been kept, though somebody was there.
-func (n *Node) shown(p string, err error) {
-	if err != nil || !n.missed.has(p) {
+// shown is when a peer that has missed something knows every session of this
+// node. What either has routed before may have been kept, though somebody was
+// there.
+func (n *Node) shown(p string) {
+	if err := n.bus.Send(n.ctx, p, portNotices, encodeNotice(TopicMissed, ""), nil); err != nil && !errors.Is(err, nats.ErrGone) {
+		n.missed.add(p)
+		n.behind.add(p)
 		return
 	}
-	n.task(func() {
-		n.missed.remove(p)
-		if err := n.bus.Send(n.ctx, p, portNotices, encodeNotice(TopicMissed, ""), nil); err != nil && !errors.Is(err, nats.ErrGone) {
-			n.missed.add(p)
-			n.behind.add(p)
-			return
-		}
-		n.notice(TopicMissed, "")
-	})
+	n.notice(TopicMissed, "")
 }
