@@ -70,11 +70,12 @@ type Node struct {
 
 	mu      sync.Mutex
 	begun   bool
-	early   []change          // what has happened before Begin
-	changed chan struct{}     // closed, and replaced, with every change of the members
-	lives   map[string]uint64 // by node, those that were let in
-	ended   map[string]uint64 // the last life of a node that has left
-	met     map[string]uint64 // lives that have shown all their sessions
+	early   []change                        // what has happened before Begin
+	changed chan struct{}                   // closed, and replaced, with every change of the members
+	lives   map[string]uint64               // by node, those that were let in
+	ended   map[string]uint64               // the last life of a node that has left
+	met     map[string]uint64               // lives that have shown all their sessions
+	rounds  map[string]map[jid.JID]struct{} // by node that is showing everything, what it has shown
 }
 
 // change is what one look at the members has brought.
@@ -83,7 +84,7 @@ type change struct{ joined, left []Member }
 // Enter takes the node's name and connects it. Nothing is sent or received
 // before Begin. The error says what to do.
 func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
-	n := &Node{opt: o, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}}
+	n := &Node{opt: o, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}, rounds: map[string]map[jid.JID]struct{}{}}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if o.Store == nil {
 		if err := Migrate(ctx, o.DB); err != nil {
@@ -222,6 +223,7 @@ func (n *Node) apply(c change) {
 		}
 		n.ended[m.Node] = max(n.ended[m.Node], m.Incarnation)
 		delete(n.met, m.Node)
+		delete(n.rounds, m.Node)
 		n.mu.Unlock()
 		n.bus.Leave(peer(m))
 		n.behind.remove(m.Node)

@@ -109,8 +109,8 @@ func (n *Node) adopt(ctx context.Context, from nats.Peer, payload []byte) error 
 	if err != nil || len(batch) == 0 {
 		return fmt.Errorf("sessions of %s: %w", from.Node, errors.Join(err, channel.ErrWire))
 	}
-	if batch[0].Session.JID.IsZero() { // it has shown everything
-		n.meet(from)
+	if batch[0].Session.JID.IsZero() {
+		n.marked(from, batch[0].Kind)
 		return nil
 	}
 	entries := make([]*sessions.Entry, 0, len(batch)-1)
@@ -120,12 +120,48 @@ func (n *Node) adopt(ctx context.Context, from nats.Peer, payload []byte) error 
 		}
 		entries = append(entries, &sessions.Entry{Ref: e.Session, State: *e.State})
 	}
+	n.mu.Lock()
+	if round := n.rounds[from.Node]; round != nil {
+		round[batch[0].Session.JID] = struct{}{}
+	}
+	n.mu.Unlock()
 	for _, e := range n.opt.Registry.Adopt(from.Node, batch[0].Session.JID, entries) {
 		if e.Node == n.opt.Name {
 			n.oust(e)
 		}
 	}
 	return nil
+}
+
+// Around everything that a node has go two marks, which are about nobody.
+const (
+	everything    = channel.Unbind // what does not come before the other mark is no more
+	wasEverything = channel.Change
+)
+
+func encodeMark(k channel.Kind) []byte {
+	return channel.EncodeBatch(nil, []*channel.Envelope{{Kind: k}})
+}
+
+// marked takes a mark. An account that was not shown between the two has no
+// sessions there any more: its end was among what the node could not send.
+func (n *Node) marked(from nats.Peer, k channel.Kind) {
+	n.mu.Lock()
+	round := n.rounds[from.Node]
+	delete(n.rounds, from.Node)
+	if k == everything {
+		n.rounds[from.Node] = map[jid.JID]struct{}{}
+	}
+	n.mu.Unlock()
+	if k == everything {
+		return
+	}
+	for _, e := range n.opt.Registry.On(from.Node) {
+		if _, shown := round[e.JID.Bare()]; !shown && round != nil {
+			n.opt.Registry.Adopt(from.Node, e.JID.Bare(), nil)
+		}
+	}
+	n.meet(from)
 }
 
 // oust ends a session of this node whose address a newer one has elsewhere
@@ -238,7 +274,8 @@ func wait(ctx context.Context, d time.Duration) {
 // behind again. What it has missed it is told about when it has seen all of
 // this: what it has seen of an earlier time may not be what it has missed.
 func (n *Node) showAll(p string) {
-	missed, sent := n.missed.remove(p), true
+	missed := n.missed.remove(p)
+	sent := n.mark(p, everything, nil)
 	seen := map[jid.JID]struct{}{}
 	for _, e := range n.opt.Registry.On(n.opt.Name) {
 		account := e.JID.Bare()
@@ -249,19 +286,23 @@ func (n *Node) showAll(p string) {
 		n.showTo([]string{p}, account)
 		sent = !n.behind.has(p)
 	}
-	if sent {
-		err := n.bus.Send(n.ctx, p, portSessions, encodeSight(jid.JID{}, nil), func(err error) {
-			if err == nil && missed {
-				n.task(func() { n.shown(p) })
-			}
-		})
-		if sent = err == nil; !sent && !errors.Is(err, nats.ErrGone) {
-			n.behind.add(p)
+	sent = sent && n.mark(p, wasEverything, func(err error) {
+		if err == nil && missed {
+			n.task(func() { n.shown(p) })
 		}
-	}
+	})
 	if missed && !sent {
 		n.missed.add(p)
 	}
+}
+
+// mark sends a mark; when it cannot, the peer is behind. One that is gone is not.
+func (n *Node) mark(p string, k channel.Kind, done func(error)) (sent bool) {
+	err := n.bus.Send(n.ctx, p, portSessions, encodeMark(k), done)
+	if err != nil && !errors.Is(err, nats.ErrGone) {
+		n.behind.add(p)
+	}
+	return err == nil
 }
 
 // shown is when a peer that has missed something knows every session of this
