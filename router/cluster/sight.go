@@ -165,8 +165,10 @@ func (n *Node) marked(from nats.Peer, k channel.Kind) {
 }
 
 // oust ends a session of this node whose address a newer one has elsewhere
-// (RFC 6120 §7.7.2.2). Whom it concerns has been told by that one's node.
+// (RFC 6120 §7.7.2.2). Whom it concerns has been told by that one's node; the
+// other nodes hear that it does not wait for the newer one's end.
 func (n *Node) oust(e *sessions.Entry) {
+	n.task(func() { n.show(e.JID.Bare()) })
 	n.task(func() {
 		end := &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Ref}, Reason: "conflict"}
 		if err := n.links.Streamer.Send(n.ctx, []*channel.Envelope{end}); err != nil {
