@@ -29,7 +29,8 @@ type plan struct {
 	speeds  [len(names)]float64
 	ahead   [len(names)]time.Duration
 	length  time.Duration
-	calm    bool                  // nothing breaks, and nobody moves
+	whole   bool                  // nothing breaks
+	calm    bool                  // and nobody moves
 	absent  [users + seconds]bool // in the end
 	actions []action
 }
@@ -60,13 +61,16 @@ func newPlan(seed uint64) *plan {
 		p.speeds[i] = 0.98 + d.Float64()*0.04
 		p.ahead[i] = between(d, -time.Second, time.Second)
 	}
-	p.calm = d.IntN(10) == 0
+	p.whole = d.IntN(5) == 0
+	p.calm = p.whole && d.IntN(2) == 0
 	p.talk(d)
 	if !p.calm {
 		p.travel(d)
 		for i := range p.absent {
 			p.absent[i] = d.IntN(6) == 0
 		}
+	}
+	if !p.whole {
 		for range 1 + d.IntN(5) {
 			p.fault(d)
 		}

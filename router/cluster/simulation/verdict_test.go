@@ -75,14 +75,17 @@ func (w *world) seen(d *device, o origin, to string, id int64) {
 	if l.seen[d] > 1 {
 		w.counts["twice"]++
 		if w.plan.calm {
-			w.failed("%s gets %s twice, though nothing was broken", d.at, o)
+			w.failed("%s gets %s twice, though nobody has moved", d.at, o)
 		}
+		return
 	}
-	if w.plan.calm {
-		for _, other := range w.letters {
-			if other.from == o.from && other.to == l.to && other.n > o.n && other.seen[d] > 0 {
+	for _, other := range w.letters {
+		if other.from == o.from && other.to == l.to && other.n > o.n && other.seen[d] > 0 {
+			w.counts["late"]++
+			if w.plan.whole {
 				w.failed("%s gets %s after %s, though nothing was broken", d.at, o, other.origin)
 			}
+			return
 		}
 	}
 }
