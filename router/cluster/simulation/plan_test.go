@@ -75,6 +75,10 @@ func newPlan(seed uint64) *plan {
 			p.fault(d)
 		}
 	}
+	if !p.whole && d.IntN(4) == 0 {
+		node := d.IntN(len(names))
+		p.add(p.length-between(d, 0, 3*time.Second), names[node]+" is killed for good", func(w *world) { w.lost(node) })
+	}
 	for i, absent := range p.absent {
 		if absent {
 			p.add(p.length-between(d, 0, 5*time.Second), fmt.Sprintf("device %d goes for good", i), func(w *world) { w.devices[i].retire() })

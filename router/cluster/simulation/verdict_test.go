@@ -121,12 +121,12 @@ func (w *world) saw(by *process, node string, life uint64, what int) {
 // judge looks at what must hold a while after everything was mended.
 func (w *world) judge() {
 	var live []*process
-	for i := range names {
+	for _, i := range w.expected() {
 		if p := w.at(i); p != nil && p.acts() {
 			live = append(live, p)
 		}
 	}
-	if len(live) < len(names) {
+	if len(live) < len(w.expected()) {
 		w.fail("only %d nodes are alive", len(live))
 		return
 	}
@@ -187,7 +187,7 @@ func (w *world) judgeMail() {
 	w.counts["stored"] = len(stored)
 }
 
-// judgeMembers: everybody sees the three, and saw every other life end once.
+// judgeMembers: everybody sees those that are there, and saw every other life end once.
 func (w *world) judgeMembers(live []*process) {
 	now := map[uint64]bool{}
 	for _, p := range live {
@@ -228,6 +228,13 @@ func (w *world) judgeSessions(live []*process) {
 			slices.Sort(seen)
 			if !slices.Equal(seen, truth) {
 				w.fail("%s believes of %s\n  %s\nand true is\n  %s", by, of, strings.Join(seen, "\n  "), strings.Join(truth, "\n  "))
+			}
+		}
+	}
+	for _, by := range live {
+		for i, name := range names {
+			if ghosts := by.registry.On(name); !slices.Contains(w.expected(), i) && len(ghosts) > 0 {
+				w.fail("%s believes in %d sessions of %s, which is gone", by, len(ghosts), name)
 			}
 		}
 	}

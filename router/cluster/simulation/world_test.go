@@ -43,6 +43,7 @@ type world struct {
 type node struct {
 	current *process
 	all     []*process
+	lost    bool // nobody starts it again
 	cut     bool
 	held    bool
 	lossy   float64
@@ -130,11 +131,11 @@ func (w *world) count(what string) {
 // begin starts a process under a node's name.
 func (w *world) begin(i int) {
 	w.mu.Lock()
-	if w.closing {
+	n := w.nodes[i]
+	if w.closing || n.lost {
 		w.mu.Unlock()
 		return
 	}
-	n := w.nodes[i]
 	p := &process{w: w, name: names[i], number: len(n.all), registry: sessions.NewRegistry(), metrics: prometheus.NewRegistry(), died: make(chan struct{}), left: make(chan struct{})}
 	p.clock = &clock{process: p, begin: w.start, speed: w.plan.speeds[i], ahead: w.plan.ahead[i]}
 	p.ctx, p.kill = context.WithCancel(context.Background())
@@ -173,6 +174,26 @@ func (w *world) ended(i int, p *process) {
 	}
 	pause := between(w.dice("pause"+p.String()), 50*time.Millisecond, 1500*time.Millisecond)
 	w.after(pause, func() { w.begin(i) })
+}
+
+// lost kills a node that does not come back.
+func (w *world) lost(i int) {
+	w.mu.Lock()
+	w.nodes[i].lost = true
+	w.mu.Unlock()
+	w.each(i, func(p *process) { p.crash("killed for good") })
+}
+
+// expected are the nodes that are there in the end.
+func (w *world) expected() (all []int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range names {
+		if !w.nodes[i].lost {
+			all = append(all, i)
+		}
+	}
+	return all
 }
 
 // at is the process that clients of the node reach; nil: there is none.
@@ -326,7 +347,7 @@ func (w *world) whole() bool { return w.missing() == "" }
 
 func (w *world) missing() string {
 	var b strings.Builder
-	for i, name := range names {
+	for _, i := range w.expected() {
 		p := w.at(i)
 		ok := p != nil
 		if ok {
@@ -335,7 +356,7 @@ func (w *world) missing() string {
 			p.mu.Unlock()
 		}
 		if !ok {
-			fmt.Fprintf(&b, " node %s", name)
+			fmt.Fprintf(&b, " node %s", names[i])
 		}
 	}
 	for _, d := range w.devices {
