@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
@@ -32,7 +31,6 @@ type server struct {
 	mu    sync.Mutex // guards conns too
 	down  bool
 	conns []*conn
-	count int
 }
 
 // dial connects a process. It never waits: the client dials with its lock held,
@@ -43,10 +41,9 @@ func (s *server) dial(p *process) (net.Conn, error) {
 	if s.down || p.link.cut || p.link.held || p.over() {
 		return nil, errUnreachable
 	}
-	s.count++
-	c := &conn{server: s, process: p, name: fmt.Sprintf("%s#%d", p, s.count)}
+	p.link.dialled++
+	c := &conn{server: s, process: p, name: fmt.Sprintf("%s#%d", p, p.link.dialled)}
 	c.readable.L = &s.mu
-	c.dice = rand.New(rand.NewPCG(s.w.seed, uint64(s.count))) //nolint:gosec // a plan's dice
 	c.up.to, c.down.to = c.serve, c.arrive
 	c.up.conn, c.down.conn = c, c
 	s.conns = append(s.conns, c)
@@ -76,6 +73,8 @@ type link struct {
 	holds int     // by so many
 	ended []*conn // while they stood still, so the process does not know
 	lossy float64 // share of what is lost on the way to the process
+
+	dialled int
 }
 
 // cut breaks a process's connections until it is called with false.
@@ -135,7 +134,6 @@ type conn struct {
 	server  *server
 	process *process
 	name    string
-	dice    *rand.Rand
 
 	readable sync.Cond
 	in       bytes.Buffer // for the client to read
@@ -157,6 +155,7 @@ type pipe struct {
 	queue []command
 	last  time.Time
 	timer *time.Timer
+	dices map[string]dice
 }
 
 type command struct {
@@ -169,7 +168,7 @@ type command struct {
 
 // push sends a command on its way.
 func (p *pipe) push(c command) {
-	c.due = time.Now().Add(p.conn.latency())
+	c.due = time.Now().Add(p.latency(c))
 	if c.due.Before(p.last) {
 		c.due = p.last.Add(1)
 	}
@@ -180,13 +179,26 @@ func (p *pipe) push(c command) {
 	}
 }
 
-// latency is small, and sometimes not.
-func (c *conn) latency() time.Duration {
-	d := 100*time.Microsecond + time.Duration(c.dice.Int64N(int64(2*time.Millisecond)))
-	if c.dice.IntN(50) == 0 {
-		d += time.Duration(c.dice.Int64N(int64(60 * time.Millisecond)))
+// latency is small, and sometimes not. Each subject has its own dice, whatever
+// is sent at the same instant to others.
+func (p *pipe) latency(c command) time.Duration {
+	dice := p.dice(c)
+	d := 100*time.Microsecond + time.Duration(dice.Int64N(int64(2*time.Millisecond)))
+	if dice.IntN(50) == 0 {
+		d += time.Duration(dice.Int64N(int64(60 * time.Millisecond)))
 	}
 	return d
+}
+
+func (p *pipe) dice(c command) dice {
+	if p.dices == nil {
+		p.dices = map[string]dice{}
+	}
+	of := p.conn.name + c.verb + c.subject
+	if p.dices[of] == nil {
+		p.dices[of] = p.conn.server.w.dice(of)
+	}
+	return p.dices[of]
 }
 
 // arm makes the pipe come back for its first command.
@@ -258,7 +270,7 @@ func (c *conn) arrive(m command) {
 	case "PONG":
 		c.in.WriteString("PONG\r\n")
 	case "MSG":
-		if c.process.link.lossy > 0 && c.dice.Float64() < c.process.link.lossy {
+		if c.process.link.lossy > 0 && c.down.dice(m).Float64() < c.process.link.lossy {
 			c.server.w.count("frames lost")
 			return
 		}
