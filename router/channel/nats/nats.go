@@ -101,6 +101,9 @@ type Options struct {
 	Metrics     prometheus.Registerer // nil: nobody looks
 	Window      Window
 	Stall       time.Duration // default 3s
+	// Dial opens connections, with a context that ends with Dial's and then the
+	// Bus's; nil: TCP.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// For tests: what arrives and is to be lost, and how much the client holds.
 	lose    func(subject string, frame []byte) bool
@@ -112,6 +115,9 @@ func (o Options) withDefaults() (Options, error) {
 	o.Window.Bytes = cmp.Or(o.Window.Bytes, 8<<20)
 	o.Stall = cmp.Or(o.Stall, 3*time.Second)
 	o.pending = cmp.Or(o.pending, pendingFrames)
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	}
 	switch {
 	case len(o.URLs) == 0:
 		return o, errors.New("no URL of a NATS server")
@@ -154,7 +160,7 @@ func Dial(ctx context.Context, o Options) (*Bus, error) {
 		return nil, fmt.Errorf("nats: %w", err)
 	}
 	b := newBus(o)
-	dial := &dialer{}
+	dial := &dialer{dial: o.Dial}
 	dial.until.Store(&ctx)
 	nc, err := natsgo.Connect(servers, b.settings(dial)...)
 	if err != nil {
@@ -246,10 +252,11 @@ func (b *Bus) settings(dial *dialer) []natsgo.Option {
 // dialer gives up with a context: Dial's until it has connected, the bus's after
 // that. The client itself has no way to be told.
 type dialer struct {
+	dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	until atomic.Pointer[context.Context]
 }
 
 // Dial implements natsgo.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: dialTimeout}).DialContext(*d.until.Load(), network, address)
+	return d.dial(*d.until.Load(), network, address)
 }
