@@ -32,8 +32,8 @@ type owner struct {
 	rows    atomic.Int64 // only counted when there is a quota
 	pending atomic.Int64
 
-	recalled  atomic.Int64 // up to this id, or more, resent knows what another process has stored
-	recalling sync.Mutex
+	mu       sync.Mutex      // while recalled is read or written, also during the look into the database
+	recalled map[int64]int64 // by contact (peerKey): up to this id, or more, resent knows what another process has stored
 }
 
 type owners struct {
