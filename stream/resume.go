@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"crypto/sha256"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -216,11 +217,27 @@ func (s *Session) surrender(ctx context.Context) bool {
 		s.tellHibernated(ctx)
 		return false
 	}
-	if !waitFor(ctx, limit, s.settled()) || !s.settle(ctx) {
+	if !waitFor(ctx, limit, s.settled()) || !s.settle(ctx) || s.owesRefusal() {
 		s.tellHibernated(ctx)
 		return false
 	}
 	return true
+}
+
+// owesRefusal reports whether the client may not have been told yet that a
+// message was refused. Only this node can tell it, and <resumed/> elsewhere would
+// count the message as handled (D1): the session begins anew there, and its client
+// sends again what it does not know to have been stored.
+func (s *Session) owesRefusal() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.sm.queue, func(d delivery) bool {
+		if d.row != 0 || len(d.raw) == 0 {
+			return false
+		}
+		st, err := stanza.Parse(d.raw, stanza.NSClient, nil)
+		return err == nil && st.Kind == stanza.Message && st.Type == stanza.TypeError
+	})
 }
 
 func waitFor(ctx context.Context, limit *time.Timer, done <-chan struct{}) bool {
