@@ -159,7 +159,7 @@ func (p *part) recall(ctx context.Context, o *owner, peer, until int64) error {
 			continue // nobody can send that again
 		}
 		if key, ok := p.resent.key(o, st); ok {
-			p.resent.seen.SetIfAbsent(key, r.id) // the newest first: it is the one that counts
+			p.resent.found(key, r.id) // the newest first: it is the one that counts
 		}
 	}
 	if o.recalled == nil || len(o.recalled) >= recallPairs {
@@ -185,6 +185,14 @@ type flight struct {
 	id     int64
 	n      int  // by so many
 	stored bool // by one of them
+}
+
+// found notes what another process has stored, unless more is known. That this one
+// was not able to store it under another id says nothing.
+func (r *resent) found(k resentKey, id int64) {
+	if known, ok := r.seen.GetIfPresent(k); !ok || known < 0 && known != -id {
+		r.seen.Set(k, id)
+	}
 }
 
 // underWay returns the id of a message that is being stored, and joins in.
