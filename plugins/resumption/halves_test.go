@@ -20,7 +20,7 @@ func halves(t *testing.T) (*plugintest.House, context.Context) {
 	t.Cleanup(cancel)
 	c := storagetest.Postgres(t)
 	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Fronts: 2, Cores: 2, Mortal: true, Storage: func() storage.Config { return c }})
-	for _, user := range []string{"romeo", "juliet"} {
+	for _, user := range []string{"romeo", "juliet", "ann"} {
 		if err := h.Account(ctx, user, password); err != nil {
 			t.Fatal(err)
 		}
