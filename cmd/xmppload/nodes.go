@@ -58,7 +58,7 @@ nats-server is expected beside the binary (make bench-nodes builds both).`,
 	f.StringSliceVar(&n.only, "only", nil, "cost, recovery; empty: both")
 	f.Float64Var(&n.scale, "scale", 1, "share of the messages and of the rounds")
 	f.IntVar(&n.runs, "runs", 3, "runs of each chat; medians are taken")
-	f.IntVar(&n.rounds, "rounds", 10, "faults of each kind")
+	f.IntVar(&n.rounds, "rounds", 8, "faults of each kind")
 	f.DurationVar(&n.lease, "lease", 6*time.Second, "cluster.lease of the nodes")
 	f.DurationVar(&n.common.Settle, "settle", time.Second, "between login and measuring")
 	n.common.Parallel, n.common.Patience = 16, time.Minute
@@ -196,7 +196,7 @@ func (n *nodes) costOf(ctx context.Context, l layout) (c cost, err error) {
 		}
 		c.chat.Runs = append(c.chat.Runs, r)
 	}
-	r, err := crowd.Chat(scenario.Chat{Pairs: chatPairs, Rate: steadyRate, Messages: n.messages(4000), Body: 100})
+	r, err := crowd.Chat(scenario.Chat{Pairs: chatPairs, Rate: steadyRate, Messages: n.messages(2500), Body: 100})
 	if err != nil {
 		return c, err
 	}

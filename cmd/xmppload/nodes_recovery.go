@@ -52,7 +52,7 @@ type round struct {
 	message time.Duration // it has what was sent to it meanwhile
 	resumed bool          // the session is the one that it had
 
-	late        time.Duration // since it came: a client that came when contacts knew has a session
+	late        time.Duration // since it came: a client that came when all nodes knew has a session
 	lateResumed bool
 }
 
@@ -73,12 +73,15 @@ const perRound = 4
 
 func (n *nodes) recoveryFrom(ctx context.Context, f fault) (r recovery, err error) {
 	r.fault = f
+	rounds := max(int(float64(n.rounds)*n.scale), 1)
+	if most := peers.MaxNames - len(f.roles) + 1; rounds > most {
+		return r, fmt.Errorf("%d rounds need more names than a cluster has: at most %d", rounds, most)
+	}
 	cluster, err := n.cluster(ctx, f.roles...)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, cluster.Stop()) }()
-	rounds := max(int(float64(n.rounds)*n.scale), 1)
 	s := &scenario.Server{Register: "0077", Login: login(door(f.doors(cluster)[0]))}
 	if err := s.Accounts(ctx, rounds*perRound, n.common.Parallel); err != nil {
 		return r, err
@@ -170,7 +173,11 @@ func presence(from, kind string) func([]byte) bool {
 // stay is how long people are there before a node fails: what a session needs
 // to be resumed elsewhere is in the database within servers.processor.
 // components.resumption.write_every, a second.
-const stay = 1500 * time.Millisecond
+const stay = 1200 * time.Millisecond
+
+// gap is how long after the first node that has noticed it all nodes know that
+// one is dead.
+const gap = 500 * time.Millisecond
 
 // fail lets a node fail and waits until everybody is well again; the node has
 // ended then.
@@ -196,10 +203,12 @@ func (n *nodes) fail(ctx context.Context, f fault, c *peers.Cluster, i int) (r r
 			return fmt.Errorf("the contact is not told: %w", err)
 		}
 		r.told = time.Since(began)
+		time.Sleep(gap)
+		came := time.Now()
 		if r.lateResumed, err = p.late.Resume(ctx, &there); err != nil {
 			return fmt.Errorf("coming back late: %w", err)
 		}
-		r.late = time.Since(began) - r.told
+		r.late = time.Since(came)
 		return nil
 	})
 	g.Go(func() (err error) {

@@ -94,7 +94,8 @@ func (n *nodes) page() string {
 		"  and until it has what was sent to it right after the fault; how often the session was the one that it had. While the node's lease runs nobody can tell\n"+
 		"  whether it still goes on with the session, so the client begins a new one. When it is a core that is killed, the client's front lives: its client comes back\n"+
 		"  to it when the front has ended its stream.\n"+
-		"- *Later*: a third client comes to another node when contacts know. From its coming until it has a session; how often it was the one that it had.\n\n"+
+		"- *Later*: a third client comes to another node half a second after contacts know, when all nodes do. From its coming until it has a session; how often\n"+
+		"  it was the one that it had.\n\n"+
 		"A node that was stopped (SIGSTOP) goes on after that, finds its lease over, and ends.\n\n", n.lease)
 	markdown(&b, recoveryRows(n.recoveries))
 	return b.String()

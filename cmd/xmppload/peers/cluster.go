@@ -24,6 +24,9 @@ const (
 	Core  Role = "core"  // parser, processor and router
 )
 
+// MaxNames is how many names of nodes a cluster takes within a day.
+const MaxNames = 32
+
 // Node is what a configuration says of a cluster; the zero value: there is none.
 type Node struct {
 	Name  string
