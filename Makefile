@@ -9,7 +9,7 @@ FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
 
-.PHONY: help build run cluster test soak check fuzz bench growth bench-check docs clean
+.PHONY: help build run cluster test soak check fuzz bench growth bench-nodes bench-check docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,11 @@ bench: build ## Parley, ejabberd and Prosody where installed, and the floor: doc
 growth: build ## CPU per message, memory, archive pages and starts at growing sizes, twenty minutes: docs/growth.md and its charts (ARGS='--only start --scale 0.1')
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/xmppload ./cmd/xmppload
 	taskset -c $$(( $$(nproc) - 1 )) bin/xmppload growth --parley bin/parley --out docs $(ARGS)
+
+bench-nodes: build ## one node, several, a front and a core: CPU per message of each process, recovery after kill -9 and SIGSTOP, eight minutes: docs/nodes.md (ARGS='--only cost --scale 0.1')
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/xmppload ./cmd/xmppload
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/nats-server github.com/nats-io/nats-server/v2
+	taskset -c $$(( $$(nproc) - 1 )) bin/xmppload nodes --parley bin/parley --out docs/nodes.md $(ARGS)
 
 bench-check: ## Go benchmarks of the last commit against the one before; 20 % slower fails
 	@.ci/benchcheck
