@@ -60,6 +60,7 @@ type Node struct {
 	missed  peerSet // who may not have got something besides
 	notices noticeBoard
 	holds   holds
+	encode  func(dst []byte, batch []*channel.Envelope) []byte // channel.EncodeBatch; tests write what a later release does
 
 	complaints rate.Sometimes // log lines about what is not handed over
 
@@ -82,7 +83,7 @@ type change struct{ joined, left []Member }
 // Enter takes the node's name and connects it. Nothing is sent or received
 // before Begin. The error says what to do.
 func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
-	n := &Node{opt: o, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}}
+	n := &Node{opt: o, encode: channel.EncodeBatch, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := Migrate(ctx, o.DB); err != nil {
 		return nil, err

@@ -62,6 +62,9 @@ func (n *Node) Tell(ctx context.Context, topic, key string) error {
 	forgotten.sent()
 	select {
 	case <-all:
+		if failed == nil && forgotten.refused.Load() {
+			failed = fmt.Errorf("told to forget: %w", nats.ErrRefused)
+		}
 		return failed
 	case <-ctx.Done():
 		return fmt.Errorf("a node does not say that it has forgotten: %w", ctx.Err())
@@ -77,7 +80,7 @@ func encodeNotice(topic, key string) []byte {
 func (n *Node) noticed(_ context.Context, from nats.Peer, payload []byte) error {
 	size, k := binary.Uvarint(payload)
 	if k <= 0 || size > uint64(len(payload)-k) {
-		return fmt.Errorf("notice of %s: %w", from.Node, channel.ErrWire)
+		return refused(from, channel.ErrWire)
 	}
 	n.notice(string(payload[k:k+int(size)]), string(payload[k+int(size):]))
 	return nil
