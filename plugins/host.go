@@ -13,6 +13,7 @@ import (
 
 	"parley/plugins/config"
 	"parley/router/channel"
+	"parley/router/channel/nats/embedded"
 	"parley/router/cluster"
 	"parley/router/sessions"
 	"parley/storage"
@@ -47,7 +48,8 @@ type Host struct {
 	fatal    chan error
 	overlay  overlayStore
 	keys     *atrest.Rotation
-	node     *cluster.Node // nil: alone
+	node     *cluster.Node    // nil: alone
+	mesh     *embedded.Server // what carries its envelopes, when that is in this process
 	watch    sync.WaitGroup
 	left     chan struct{} // closed when the node leaves the cluster
 
