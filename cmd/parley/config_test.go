@@ -53,11 +53,16 @@ func TestExamples(t *testing.T) {
 			"servers.streamer.rate.stanzas":                "0",
 			"servers.streamer.rate.bytes":                  "0",
 		},
-		"cluster.yaml": {
+		"cluster/node.yaml": {
 			"servers.streamer.deployment.type":  "distributed",
 			"servers.router.deployment.type":    "distributed",
 			"servers.processor.deployment.type": "local",
 			"cluster.lease":                     "6s",
+		},
+		"cluster/embedded.yaml": {
+			"servers.streamer.deployment.type": "distributed",
+			"cluster.nats.urls":                "[]",
+			"cluster.nats.embedded.listen":     "10.0.0.1:6222",
 		},
 		"production.yaml": {
 			"servers.streamer.tls.required":                "true",
