@@ -2,7 +2,9 @@ package plugintest
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"strings"
 	"testing"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -13,11 +15,38 @@ import (
 // clustered is what the nodes of a house are configured with besides.
 const clustered = `
 storage: {driver: postgres, dsn: "postgres://unused"}
-cluster: {lease: 4s, nats: {urls: ["%s"]}}
+cluster: {lease: 4s, nats: {%s}}
 servers:
   streamer: {deployment: {type: distributed}}
   router: {deployment: {type: distributed}}
 `
+
+// meet is what cluster.nats says on each node.
+func (h *House) meet(t testing.TB) func(node int) string {
+	t.Helper()
+	if !h.opt.Mesh {
+		url := NATS(t)
+		return func(int) string { return fmt.Sprintf("urls: [%q]", url) }
+	}
+	at := Addresses(t, h.opt.Nodes)
+	return func(node int) string {
+		return fmt.Sprintf("embedded: {listen: %q, routes: ['%s'], secret: of the test}", at[node], strings.Join(at, "', '"))
+	}
+}
+
+// Addresses are n places on loopback where nobody listens.
+func Addresses(t testing.TB, n int) (at []string) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // when all are chosen, so that they differ
+		at = append(at, l.Addr().String())
+	}
+	return at
+}
 
 // NATS starts a server that ends with the test and returns its URL.
 func NATS(t testing.TB) string {

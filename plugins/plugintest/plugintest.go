@@ -37,6 +37,7 @@ type Options struct {
 	Storage func() storage.Config // default: SQLite in the house's directory
 	Seam    bool                  // every envelope crosses a network on its way to the next stage
 	Nodes   int                   // that many nodes on one database, joined by NATS; clients are spread over them
+	Mesh    bool                  // they are joined by NATS servers inside them
 	Clock   plugins.Clock
 	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
 }
@@ -57,9 +58,9 @@ servers:
 
 // House is a running server: one process's worth, or several nodes.
 type House struct {
-	opt  Options
-	dir  string
-	nats string // where nodes meet; empty: there is one
+	opt   Options
+	dir   string
+	meets func(node int) string // cluster.nats of each; nil: there is one
 
 	mu    sync.Mutex
 	nodes []*node
@@ -84,7 +85,7 @@ func Start(t testing.TB, o Options) *House {
 	t.Helper()
 	h := &House{opt: o, dir: t.TempDir()}
 	if o.Nodes > 1 {
-		h.nats = NATS(t)
+		h.meets = h.meet(t)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
@@ -143,7 +144,7 @@ func (h *House) start(ctx context.Context) error {
 
 // nodeName is what a node is called.
 func (h *House) nodeName(i int) string {
-	if h.nats == "" {
+	if h.meets == nil {
 		return "test"
 	}
 	return fmt.Sprintf("node%d", i+1)
@@ -162,7 +163,7 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	level := new(slog.LevelVar)
 	level.Set(slog.LevelDebug)
 	log := slog.New(slog.NewTextHandler(h.logTo(), &slog.HandlerOptions{Level: level}))
-	if h.nats != "" {
+	if h.meets != nil {
 		log = log.With("node", h.nodeName(i))
 	}
 	reg := prometheus.NewRegistry()
@@ -234,12 +235,12 @@ func (h *House) load(schema *config.Schema, i int) (*config.Tree, error) {
 	over := h.over
 	h.mu.Unlock()
 	dir, cluster := h.dir, ""
-	if h.nats != "" {
+	if h.meets != nil {
 		dir = filepath.Join(dir, h.nodeName(i))
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
-		cluster = fmt.Sprintf(clustered, h.nats)
+		cluster = fmt.Sprintf(clustered, h.meets(i))
 	}
 	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), []byte(h.opt.Config), over)
 	if err != nil {
