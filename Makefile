@@ -20,7 +20,7 @@ build: ## build bin/parley
 run: build ## build, start on an embedded database and loopback addresses, say what to try next (ARGS='--c2s :5322' and other flags)
 	./bin/parley serve --data ./data --demo --log-level warn --c2s 127.0.0.1:5222 --c2s-tls 127.0.0.1:5223 --https 127.0.0.1:5443 $(ARGS)
 
-cluster: build ## three nodes on this machine, with a NATS and a Postgres of their own: docs/cluster.md (ARGS=25222: another first port)
+cluster: build ## three nodes on this machine, with a NATS and a Postgres of their own: docs/cluster.md (ARGS='--embedded 25222': NATS inside the nodes, another first port)
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/nats-server github.com/nats-io/nats-server/v2
 	.ci/cluster $(ARGS)
 

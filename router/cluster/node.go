@@ -70,6 +70,7 @@ type Node struct {
 	desk    desk
 	graves  graves
 	deaths  []func(ctx context.Context, node string, life uint64) error // told of lives that are over
+	encode  func(dst []byte, batch []*channel.Envelope) []byte          // channel.EncodeBatch; tests write what a later release does
 
 	complaints rate.Sometimes // log lines about what is not handed over
 
@@ -95,7 +96,7 @@ type change struct{ joined, left []Member }
 // it: it forgets what they tell it to, and learns of their sessions. What needs
 // its stages waits for Begin. The error says what to do.
 func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
-	n := &Node{opt: o, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}, rounds: map[string]map[jid.JID]struct{}{}, graves: graves{bell: make(chan struct{}, 1)}, desk: newDesk()}
+	n := &Node{opt: o, encode: channel.EncodeBatch, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}, rounds: map[string]map[jid.JID]struct{}{}, graves: graves{bell: make(chan struct{}, 1)}, desk: newDesk()}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if (Member{Servers: o.Servers}).isFront() {
 		n.front = &front{lost: o.Orphaned}

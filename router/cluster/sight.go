@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"maps"
 	"slices"
@@ -73,7 +72,13 @@ func (n *Node) showTo(peers []string, account jid.JID) (seen <-chan struct{}) {
 	a, all := awaited()
 	for _, p := range peers {
 		a.expect()
-		if err := n.bus.Send(n.ctx, p, portSessions, payload, a.came); err != nil {
+		answered := func(err error) {
+			if errors.Is(err, nats.ErrRefused) { // nothing helps but the same release on both
+				n.complaints.Do(func() { n.log.Error("another node does not understand who is here", "node", p, "err", err) })
+			}
+			a.came(err)
+		}
+		if err := n.bus.Send(n.ctx, p, portSessions, payload, answered); err != nil {
 			a.came(err)
 			if !errors.Is(err, nats.ErrGone) {
 				n.missed.add(p)
@@ -108,8 +113,11 @@ func (n *Node) adopt(ctx context.Context, from nats.Peer, payload []byte) error 
 		return nil
 	}
 	batch, err := channel.DecodeBatch(payload, n.jids)
-	if err != nil || len(batch) == 0 {
-		return fmt.Errorf("sessions of %s: %w", from.Node, errors.Join(err, channel.ErrWire))
+	if err != nil {
+		return refused(from, err)
+	}
+	if len(batch) == 0 {
+		return refused(from, channel.ErrWire)
 	}
 	if batch[0].Session.JID.IsZero() {
 		n.marked(from, batch[0].Kind)
@@ -118,7 +126,7 @@ func (n *Node) adopt(ctx context.Context, from nats.Peer, payload []byte) error 
 	entries := make([]*sessions.Entry, 0, len(batch)-1)
 	for _, e := range batch[1:] {
 		if e.State == nil || e.Session.Node != from.Node || e.Session.JID.Bare() != batch[0].Session.JID {
-			return fmt.Errorf("sessions of %s: %w", from.Node, channel.ErrWire)
+			return refused(from, channel.ErrWire)
 		}
 		entries = append(entries, &sessions.Entry{Ref: e.Session, State: *e.State})
 	}

@@ -148,6 +148,21 @@ type conn struct {
 
 type subscription struct{ id, subject string }
 
+// heard reports whether a subscription, in which * stands for any one part, is for
+// the subject.
+func heard(pattern, subject string) bool {
+	want, got := strings.Split(pattern, "."), strings.Split(subject, ".")
+	if len(want) != len(got) {
+		return false
+	}
+	for i := range want {
+		if want[i] != "*" && want[i] != got[i] {
+			return false
+		}
+	}
+	return true
+}
+
 // pipe is one direction: what goes in comes out in order, later.
 type pipe struct {
 	conn  *conn
@@ -243,7 +258,7 @@ func (c *conn) serve(m command) {
 				continue
 			}
 			for _, s := range other.subs {
-				if s.subject == m.subject {
+				if heard(s.subject, m.subject) {
 					other.offer(command{verb: "MSG", subject: m.subject, id: s.id, data: m.data})
 				}
 			}
