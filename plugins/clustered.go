@@ -2,17 +2,15 @@ package plugins
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
 	"parley/plugins/config"
 	"parley/router/channel"
 	"parley/router/channel/nats"
+	"parley/router/channel/nats/embedded"
 	"parley/router/cluster"
 	"parley/router/cluster/owner"
 )
@@ -53,7 +51,7 @@ const distributed = "distributed"
 var errFenced = errors.New("this node has lost its place in the cluster (Postgres did not answer, or the process stood still): it ends, so that what others do in its place is not done twice; start it again")
 
 // clustered reports whether there are to be other nodes.
-func (h *Host) clustered() bool { return len(h.settings.Cluster.NATS.URLs) > 0 }
+func (h *Host) clustered() bool { return h.settings.Cluster.NATS.chosen() != "" }
 
 // enter takes the node's place, if there is a cluster.
 func (h *Host) enter(ctx context.Context, all []Plugin) error {
@@ -65,20 +63,44 @@ func (h *Host) enter(ctx context.Context, all []Plugin) error {
 	if err != nil {
 		return err
 	}
-	t, err := c.tls()
+	o, err := h.carrier(ctx)
 	if err != nil {
 		return err
 	}
 	h.node, err = cluster.Enter(ctx, cluster.NodeOptions{
-		Name: h.opt.Node, Version: h.opt.Version, Servers: names, DB: h.opt.DB, Lease: h.settings.Cluster.Lease,
-		NATS:     nats.Options{URLs: c.URLs, Cluster: c.Prefix, TLS: t, Credentials: c.Credentials},
+		Name: h.opt.Node, Version: h.opt.Version, Servers: names, DB: h.opt.DB, Lease: h.settings.Cluster.Lease, NATS: o,
 		Registry: h.sessions, Orphaned: h.orphaned, Clock: h.opt.Clock, Log: h.opt.Log, Metrics: h.opt.Metrics,
 	})
 	if err != nil {
-		return err
+		h.closeMesh()
+		return c.explain(err)
 	}
 	h.node.Answer(callDrain, h.ordered)
 	return nil
+}
+
+// carrier is what carries envelopes to other nodes: NATS servers, or one in this
+// process, which is started.
+func (h *Host) carrier(ctx context.Context) (nats.Options, error) {
+	c := h.settings.Cluster.NATS
+	o, err := c.client()
+	if err != nil || c.Embedded.Listen == "" {
+		return o, err
+	}
+	mesh := c.mesh(o.TLS)
+	mesh.Log, mesh.Metrics = h.opt.Log.With("component", "cluster"), h.opt.Metrics
+	if h.mesh, err = embedded.Start(ctx, mesh); err != nil {
+		return o, named(err)
+	}
+	o.Server, o.TLS = h.mesh, nil
+	return o, nil
+}
+
+func (h *Host) closeMesh() {
+	if h.mesh != nil {
+		h.mesh.Close()
+		h.mesh = nil
+	}
 }
 
 // own makes what says which node does the work for a key.
@@ -152,31 +174,6 @@ func (h *Host) reachable(all []Plugin) (names []string, err error) {
 	return names, nil
 }
 
-func (s NATSSettings) tls() (*tls.Config, error) {
-	if s.CA == "" && s.Certificate == "" {
-		return nil, nil
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CA != "" {
-		pem, err := os.ReadFile(s.CA)
-		if err != nil {
-			return nil, fmt.Errorf("cluster.nats.ca: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("cluster.nats.ca: %s has no certificate", s.CA)
-		}
-	}
-	if s.Certificate != "" {
-		pair, err := tls.LoadX509KeyPair(s.Certificate, s.Key)
-		if err != nil {
-			return nil, fmt.Errorf("cluster.nats.certificate: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
-	}
-	return t, nil
-}
-
 // meetWithin is how long a start waits for other nodes; one that does not answer
 // is dead, or out of reach, and is met when it comes back.
 const meetWithin = 10 * time.Second
@@ -238,6 +235,7 @@ func (h *Host) leave(ctx context.Context) error {
 	h.watch.Wait()
 	err := h.node.End(ctx)
 	h.node = nil
+	h.closeMesh()
 	return err
 }
 

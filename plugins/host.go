@@ -13,6 +13,7 @@ import (
 
 	"parley/plugins/config"
 	"parley/router/channel"
+	"parley/router/channel/nats/embedded"
 	"parley/router/cluster"
 	"parley/router/cluster/owner"
 	"parley/router/sessions"
@@ -52,6 +53,7 @@ type Host struct {
 	drainage drainage
 	since    time.Time
 	owners   *owner.Service
+	mesh     *embedded.Server // what carries its envelopes, when that is in this process
 	watch    sync.WaitGroup
 	left     chan struct{} // closed when the node leaves the cluster
 

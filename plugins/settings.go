@@ -28,16 +28,6 @@ type ClusterSettings struct {
 	Lease time.Duration `yaml:"lease" min:"2s" max:"1m" doc:"How long a node that does not answer counts as alive. One that has not reached Postgres for three quarters of it ends."`
 }
 
-// NATSSettings are those of router/channel/nats.
-type NATSSettings struct {
-	URLs        []string `yaml:"urls" doc:"NATS servers, nats://host:4222 or tls://host:4222; empty: this node is alone."`
-	Credentials string   `yaml:"credentials" doc:"A file with a NATS user's credentials."`
-	CA          string   `yaml:"ca" doc:"PEM file with the authorities that NATS servers' certificates are checked by; empty: the system's."`
-	Certificate string   `yaml:"certificate" doc:"PEM file with this node's certificate, where NATS asks for one."`
-	Key         string   `yaml:"key" doc:"PEM file with its private key."`
-	Prefix      string   `yaml:"prefix" doc:"First part of every subject; the same on all nodes of a cluster, another one for another cluster."`
-}
-
 // LogSettings configure log/slog.
 type LogSettings struct {
 	Level  string `yaml:"level" enum:"debug,info,warn,error" reload:"live" doc:"Least severity that is logged."`
@@ -95,8 +85,8 @@ func (s *Settings) Validate() error {
 	if s.Memory != 0 && s.Memory < leastMemory {
 		return config.Key("memory", "must be 0 or at least %s", config.Size(leastMemory))
 	}
-	if len(s.Cluster.NATS.URLs) > 0 && s.Storage.Driver != "postgres" {
-		return config.Key("cluster.nats.urls", "several nodes need one database: set storage.driver to postgres")
+	if key := s.Cluster.NATS.chosen(); key != "" && s.Storage.Driver != "postgres" {
+		return config.Key(natsKey(key), "several nodes need one database: set storage.driver to postgres")
 	}
 	for _, d := range s.Domains {
 		j, err := jid.Parse(d)

@@ -289,6 +289,13 @@ func closeError(before, closing error) error {
 	return pgError(closing)
 }
 
+// How often a node that starts asks whether it is its turn (seconds), and how many
+// times: after an outage all of them start at once.
+const (
+	turnEvery = 1
+	turnTries = 300
+)
+
 // Migrate implements DB; nodes that start together take turns.
 func (d *pgDB) Migrate(ctx context.Context, feature string, fsys fs.FS) error {
 	cfg := d.cfg.Copy()
@@ -296,7 +303,7 @@ func (d *pgDB) Migrate(ctx context.Context, feature string, fsys fs.FS) error {
 	delete(cfg.RuntimeParams, "lock_timeout")
 	delete(cfg.RuntimeParams, "statement_timeout") // a large table takes what it takes
 	db := stdlib.OpenDB(*cfg)
-	turns, err := lock.NewPostgresSessionLocker()
+	turns, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(turnEvery, turnTries))
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}

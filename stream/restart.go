@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"parley/parser/jid"
@@ -139,7 +140,14 @@ func (s *Server) surrender(ctx context.Context, key Key, account jid.JID) bool {
 	}
 	sess.takeover.Lock()
 	defer sess.takeover.Unlock()
-	return sess.surrender(ctx) && sess.pause(k)
+	if !sess.surrender(ctx) {
+		return false
+	}
+	if sess.pause(k) {
+		return true
+	}
+	sess.tellHibernated(ctx)
+	return false
 }
 
 func (s *Server) reviveOne(ctx context.Context, k Resumptions, r Lasting, now time.Time) bool {
@@ -244,7 +252,7 @@ func (s *Server) pauseAll() {
 // pause is end for a session that goes on later.
 func (s *Session) pause(k Resumptions) bool {
 	s.mu.Lock()
-	if s.ended || s.broken || !s.sm.resumable() || !k.Keeps(s.ref) {
+	if s.ended || s.broken || !s.sm.resumable() || !k.Keeps(s.ref) || s.owesRefusal() {
 		s.mu.Unlock()
 		return false
 	}
@@ -267,6 +275,20 @@ func (s *Session) pause(k Resumptions) bool {
 		s.srv.log.Error("session not paused", "jid", s.ref.JID.String(), "err", err)
 	}
 	return true
+}
+
+// owesRefusal reports whether the client may not have been told yet that a
+// message was refused. Only this process can tell it, and <resumed/> elsewhere
+// would count the message as handled (D1): its client begins anew there, and sends
+// again what it does not know to have been stored. s.mu is held.
+func (s *Session) owesRefusal() bool {
+	return slices.ContainsFunc(s.sm.queue, func(d delivery) bool {
+		if d.row != 0 || len(d.raw) == 0 {
+			return false
+		}
+		st, err := stanza.Parse(d.raw, stanza.NSClient, nil)
+		return err == nil && st.Kind == stanza.Message && st.Type == stanza.TypeError
+	})
 }
 
 // outbound is what the client has not acknowledged, nil: nobody knows; s.mu is held.

@@ -53,7 +53,7 @@ func TestExamples(t *testing.T) {
 			"servers.streamer.rate.stanzas":                "0",
 			"servers.streamer.rate.bytes":                  "0",
 		},
-		"cluster.yaml": {
+		"cluster/node.yaml": {
 			"servers.streamer.deployment.type":  "distributed",
 			"servers.router.deployment.type":    "distributed",
 			"servers.processor.deployment.type": "local",
@@ -68,6 +68,11 @@ func TestExamples(t *testing.T) {
 			"servers.streamer.enabled":          "false",
 			"servers.processor.deployment.type": "distributed",
 			"servers.router.deployment.type":    "distributed",
+		},
+		"cluster/embedded.yaml": {
+			"servers.streamer.deployment.type": "distributed",
+			"cluster.nats.urls":                "[]",
+			"cluster.nats.embedded.listen":     "10.0.0.1:6222",
 		},
 		"production.yaml": {
 			"servers.streamer.tls.required":                "true",

@@ -324,11 +324,11 @@ func (b *bench) markdown() string {
 	}
 	fmt.Fprintf(&t, "%s. %s.\n", time.Now().UTC().Format("2006-01-02"), machine())
 	fmt.Fprintf(&t, "%s.\n\n", b.versions())
-	for i, l := range b.lines {
-		fmt.Fprintf(&t, "| %s |\n", strings.Join(l[1:], " | "))
-		if i == 0 {
-			t.WriteString(strings.Repeat("|---", len(l)-1) + "|\n")
-		}
+	var lines [][]string
+	for _, l := range b.lines {
+		lines = append(lines, l[1:])
 	}
+	markdown(&t, lines)
+	t.WriteString("\nSeveral nodes: [nodes.md](nodes.md) (`make bench-nodes`).\n")
 	return t.String()
 }

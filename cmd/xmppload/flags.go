@@ -284,3 +284,13 @@ func table(w io.Writer, rows [][]string) error {
 	}
 	return nil
 }
+
+// markdown writes a table whose first row is its head.
+func markdown(b *strings.Builder, rows [][]string) {
+	for i, r := range rows {
+		fmt.Fprintf(b, "| %s |\n", strings.Join(r, " | "))
+		if i == 0 {
+			b.WriteString(strings.Repeat("|---", len(r)) + "|\n")
+		}
+	}
+}

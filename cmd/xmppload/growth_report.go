@@ -111,12 +111,7 @@ func (g *growth) page() string {
 	}
 	for _, t := range g.topics {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n![%s: %s by %s](growth/%s.svg)\n\n%s:\n\n", t.Title, t.text, t.Title, t.Y, t.X, t.id, upper(t.Y))
-		for i, r := range t.rows() {
-			fmt.Fprintf(&b, "| %s |\n", strings.Join(r, " | "))
-			if i == 0 {
-				b.WriteString(strings.Repeat("|---", len(r)) + "|\n")
-			}
-		}
+		markdown(&b, t.rows())
 	}
 	return b.String()
 }

@@ -20,6 +20,7 @@ var deployments = []struct {
 	opt  plugintest.Options
 	via  script.Via
 	pg   bool
+	only string // scripts; empty: all
 }{
 	{name: "local"},
 	{name: "queues", opt: plugintest.Options{Config: workers}},
@@ -29,6 +30,7 @@ var deployments = []struct {
 	{name: "websocket", via: script.ViaWebSocket},
 	{name: "front-core", opt: plugintest.Options{Fronts: 1, Cores: 1}, pg: true},
 	{name: "nodes", opt: plugintest.Options{Nodes: 3}, pg: true},
+	{name: "mesh", opt: plugintest.Options{Nodes: 3, Mesh: true}, pg: true, only: "../message/testdata/*.txtar"},
 }
 
 // TestSuite runs every protocol script of the house in each deployment. Plain `go
@@ -56,6 +58,9 @@ func TestSuite(t *testing.T) {
 			globs := []string{"../*/testdata/*.txtar"}
 			if d.via == script.ViaSTARTTLS { // scripts about streams choose their own doors
 				globs = append(globs, "../../stream/testdata/*.txtar", "../../stream/websocket/testdata/*.txtar")
+			}
+			if d.only != "" {
+				globs = []string{d.only}
 			}
 			for _, glob := range globs {
 				if found, _ := filepath.Glob(glob); len(found) > 0 {

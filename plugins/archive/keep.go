@@ -44,7 +44,7 @@ func (p *part) outgoing(ctx context.Context, f *processor.Flow) (processor.Verdi
 	if keep, err := p.keeps(ctx, o, f.To); err != nil || !keep {
 		return processor.Continue, err
 	}
-	id, s, err := p.identify(ctx, o, f)
+	id, s, err := p.identify(ctx, o, f.To, f)
 	if err != nil {
 		return processor.Stop, err
 	}
@@ -73,7 +73,7 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 	if err != nil {
 		return processor.Stop, err
 	}
-	id, s, err := p.identify(ctx, o, f)
+	id, s, err := p.identify(ctx, o, f.From, f)
 	if err != nil {
 		return processor.Stop, err
 	}

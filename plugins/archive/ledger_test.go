@@ -163,3 +163,39 @@ func sync(ctx context.Context, t *testing.T, c *plugintest.Client) {
 		}
 	}
 }
+
+// TestSentAgainBehindOthers is D2 for a sender who comes back late: what it sends
+// again is found in the archives, though others have written a lot into them since.
+func TestSentAgainBehindOthers(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	h := plugintest.Start(t, plugintest.Options{Plugins: house()})
+	const late = "<message to='juliet@localhost' type='chat' id='late'><body>b</body><origin-id xmlns='urn:xmpp:sid:0' id='late'/></message>"
+	romeo, nurse := login(ctx, t, h, "romeo", "a"), login(ctx, t, h, "nurse", "b")
+	login(ctx, t, h, "juliet", "c")
+	say := func(c *plugintest.Client, what string) {
+		if err := c.Send(what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(romeo, late)
+	sync(ctx, t, romeo)
+	const n = 600
+	for i := range n {
+		say(nurse, fmt.Sprintf("<message to='juliet@localhost' type='chat' id='m%d'><body>b</body></message>", i))
+	}
+	sync(ctx, t, nurse)
+	if err := h.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	romeo = login(ctx, t, h, "romeo", "a")
+	say(romeo, late)
+	sync(ctx, t, romeo)
+	var rows int
+	if err := h.DB().QueryRow(ctx, `SELECT COUNT(*) FROM archive`).Scan(&rows); err != nil {
+		t.Fatal(err)
+	}
+	if rows != 2*(n+1) { // each message is in both archives
+		t.Errorf("%d rows", rows)
+	}
+}

@@ -33,8 +33,8 @@ type owner struct {
 	pending atomic.Int64
 	counted atomic.Int64 // when pending was last counted again, unix nanoseconds
 
-	recalled  atomic.Int64 // up to this id, or more, resent knows what another process has stored
-	recalling sync.Mutex
+	mu       sync.Mutex      // while recalled is read or written, also during the look into the database
+	recalled map[int64]int64 // by contact (peerKey): up to this id, or more, resent knows what another process has stored
 }
 
 type owners struct {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/processor"
 	"parley/storage"
@@ -31,12 +32,12 @@ const (
 // One whose first commit is still under way gets the same id, and the same rows
 // once more: whichever commit comes through, it is stored once, and when one
 // fails its sender's error is true of that one alone.
-func (p *part) identify(ctx context.Context, o *owner, f *processor.Flow) (id int64, s standing, err error) {
+func (p *part) identify(ctx context.Context, o *owner, contact jid.JID, f *processor.Flow) (id int64, s standing, err error) {
 	key, ok := p.resent.key(o, f.Stanza)
 	if !ok {
 		return p.ids.take(f), fresh, nil
 	}
-	if err := p.recall(ctx, o, p.othersUntil(f)); err != nil {
+	if err := p.recall(ctx, o, peerKey(contact.Bare()), p.othersUntil(f)); err != nil {
 		return 0, fresh, err
 	}
 	if id, ok := p.resent.underWay(key); ok {
@@ -78,27 +79,32 @@ func (p *part) stored(ctx context.Context, o *owner, id int64) (stored, waits bo
 }
 
 // How much of an archive is looked at for messages that are sent again after
-// the server has died: what its clients had not seen acknowledged is the last
-// that was stored.
+// the server, or a node, has died or does not answer: what a client had not seen
+// acknowledged is the last that it was stored to have sent to that contact. Others
+// may have said much more meanwhile.
 const (
-	recallRows = 500
-	recallSpan = 5 * time.Minute // longer than any acknowledgement is late
+	recallRows  = 500
+	recallSpan  = 5 * time.Minute // longer than any acknowledgement is late
+	recallPairs = 256             // contacts of an archive for which is remembered that it was looked at
 )
 
 // recalled is a table that recall looks into.
 type recalled struct {
 	sql  string
+	args []any // further ones
 	scan func(storage.Row) (row, error)
 }
 
-// recallFrom is what the archive holds, and what it must not hold and only
-// waits.
-func (p *part) recallFrom(o *owner) [2]recalled {
+// recallFrom is what the archive holds of the contact, and what it must not hold
+// and only waits: of that there is little.
+func (p *part) recallFrom(o *owner, peer int64) [2]recalled {
 	return [...]recalled{{
-		`SELECT id, peer, key_id, stanza FROM archive WHERE owner = $1 AND id < $2 AND id > (SELECT MAX(id) FROM archive WHERE owner = $1 AND id < $2) - $3 ORDER BY id DESC LIMIT $4`,
+		`SELECT id, peer, key_id, stanza FROM archive WHERE owner = $1 AND peer = $5 AND id < $2 AND id > (SELECT MAX(id) FROM archive WHERE owner = $1 AND id < $2) - $3 ORDER BY id DESC LIMIT $4`,
+		[]any{peer},
 		func(s storage.Row) (row, error) { return p.message(o, s) },
 	}, {
 		`SELECT id, key_id, stanza FROM archive_pending WHERE owner = $1 AND id < $2 AND id > (SELECT MAX(id) FROM archive_pending WHERE owner = $1 AND id < $2) - $3 AND stanza IS NOT NULL ORDER BY id DESC LIMIT $4`,
+		nil,
 		func(s storage.Row) (r row, err error) {
 			var key int64
 			if err := s.Scan(&r.id, &key, &r.raw); err != nil {
@@ -126,22 +132,22 @@ func (p *part) othersUntil(f *processor.Flow) int64 {
 // clockSkew is how far the clocks of two nodes may differ.
 const clockSkew = 2 * time.Second
 
-// recall fills the memory of what was stored by other processes until then,
-// once for each archive and each session that writes into it: clients cannot
-// know what of that arrived, and send it again (D2: what comes twice has the
-// same stanza-id).
-func (p *part) recall(ctx context.Context, o *owner, until int64) error {
-	if o.recalled.Load() >= until || p.env.Clock.Now().Sub(timeOf(until)) > resentWindow {
+// recall fills the memory of what was stored of the contact by other processes
+// until then, once for each session that writes: clients cannot know what of that
+// arrived, and send it again (D2: what comes twice has the same stanza-id).
+func (p *part) recall(ctx context.Context, o *owner, peer, until int64) error {
+	if p.env.Clock.Now().Sub(timeOf(until)) > resentWindow {
 		return nil
 	}
-	o.recalling.Lock()
-	defer o.recalling.Unlock()
-	if o.recalled.Load() >= until {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.recalled[peer] >= until {
 		return nil
 	}
 	var rows []row
-	for _, from := range p.recallFrom(o) {
-		some, err := storage.All(ctx, p.env.DB, from.scan, from.sql, o.id, until, recallSpan.Microseconds(), recallRows)
+	for _, from := range p.recallFrom(o, peer) {
+		args := append([]any{o.id, until, recallSpan.Microseconds(), recallRows}, from.args...)
+		some, err := storage.All(ctx, p.env.DB, from.scan, from.sql, args...)
 		if err != nil {
 			return fmt.Errorf("archive of %s: %w", o.jid, err)
 		}
@@ -153,10 +159,13 @@ func (p *part) recall(ctx context.Context, o *owner, until int64) error {
 			continue // nobody can send that again
 		}
 		if key, ok := p.resent.key(o, st); ok {
-			p.resent.seen.SetIfAbsent(key, r.id) // the newest first: it is the one that counts
+			p.resent.found(key, r.id) // the newest first: it is the one that counts
 		}
 	}
-	o.recalled.Store(until)
+	if o.recalled == nil || len(o.recalled) >= recallPairs {
+		o.recalled = map[int64]int64{} // who is forgotten is looked at once more
+	}
+	o.recalled[peer] = until
 	return nil
 }
 
@@ -176,6 +185,14 @@ type flight struct {
 	id     int64
 	n      int  // by so many
 	stored bool // by one of them
+}
+
+// found notes what another process has stored, unless more is known. That this one
+// was not able to store it under another id says nothing.
+func (r *resent) found(k resentKey, id int64) {
+	if known, ok := r.seen.GetIfPresent(k); !ok || known < 0 && known != -id {
+		r.seen.Set(k, id)
+	}
 }
 
 // underWay returns the id of a message that is being stored, and joins in.

@@ -56,3 +56,28 @@ func TestTwoBeginAtOnce(t *testing.T) {
 		t.Errorf("%d and %d", a, b)
 	}
 }
+
+// What this process could not store another one may have stored since.
+func TestFoundElsewhereAfterItFailedHere(t *testing.T) {
+	for name, c := range map[string]struct{ known, want int64 }{
+		"nothing":         {0, 7},
+		"refused here":    {-5, 7},
+		"refused, there":  {-7, -7},
+		"stored, a newer": {9, 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := newResent()
+			if err != nil {
+				t.Fatal(err)
+			}
+			k := resentKey{1, 2}
+			if c.known != 0 {
+				r.seen.Set(k, c.known)
+			}
+			r.found(k, 7)
+			if id, _ := r.seen.GetIfPresent(k); id != c.want {
+				t.Errorf("remembers %d, want %d", id, c.want)
+			}
+		})
+	}
+}

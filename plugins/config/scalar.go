@@ -234,7 +234,7 @@ func (s *spec) shown(v reflect.Value) string {
 	if s.secret && text != "" {
 		return stars
 	}
-	return text
+	return withoutUserinfo(text)
 }
 
 var plainSafe = regexp.MustCompile(`^[A-Za-z./_][A-Za-z0-9./_@+-]*$`)

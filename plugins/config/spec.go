@@ -315,6 +315,7 @@ func scalarKind(t reflect.Type) (kind, bool) {
 // mask hides in a line of the file whatever may be the value of a secret: an
 // error shows the line, and errors are logged.
 func (s *Schema) mask(line string) string {
+	line = withoutUserinfo(line)
 	if len(s.secrets) == 0 {
 		return line
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,12 @@ func (s Secret) MarshalYAML() ([]byte, error) { return []byte(strconv.Quote(s.St
 
 // MarshalText keeps the text out of JSON and everything else that encodes text.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// userinfo is what a URL says about who connects (RFC 3986 §3.2.1).
+var userinfo = regexp.MustCompile(`://[^/?#\s"',]*@`)
+
+// withoutUserinfo hides it: it may hold a password, or be a token as a whole.
+func withoutUserinfo(text string) string { return userinfo.ReplaceAllString(text, "://"+stars+"@") }
 
 // Size is a number of bytes, written "512", "256KiB", "1GiB", "10MB".
 type Size int64

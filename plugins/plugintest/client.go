@@ -13,7 +13,7 @@ import (
 )
 
 // Client is a small XMPP client for traffic in Go tests: plain TCP on loopback,
-// SASL PLAIN, bind. What a client sees on the wire is the scripts' business.
+// or a connection of the test's own, SASL PLAIN, bind. What a client sees on the wire is the scripts' business.
 type Client struct {
 	JID  jid.JID
 	conn net.Conn
@@ -55,6 +55,12 @@ func Connect(ctx context.Context, addr, domain, user, password string) (*Client,
 	if err != nil {
 		return nil, err
 	}
+	return Authenticate(ctx, conn, domain, user, password)
+}
+
+// Authenticate is Connect on a connection that is there already; when it fails,
+// that one is closed.
+func Authenticate(ctx context.Context, conn net.Conn, domain, user, password string) (*Client, error) {
 	c := &Client{conn: conn, rd: stanza.NewReader(stanza.Stream, stanza.Limits{}), buf: make([]byte, 16<<10)}
 	if err := c.authenticate(ctx, domain, user, password); err != nil {
 		_ = conn.Close()

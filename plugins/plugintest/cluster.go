@@ -2,8 +2,10 @@ package plugintest
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -18,7 +20,7 @@ import (
 // clustered is what the nodes of a house are configured with besides.
 const clustered = `
 storage: {driver: postgres, dsn: "postgres://unused"}
-cluster: {lease: 4s, nats: {urls: ["%s"]}}
+cluster: {lease: 4s, nats: {%s}}
 servers:
   streamer: {deployment: {type: distributed}}
   router: {deployment: {type: distributed}}
@@ -36,6 +38,33 @@ func (h *House) half(i int) []byte {
 		return []byte("servers: {streamer: {enabled: false}, processor: {deployment: {type: distributed}}}")
 	}
 	return []byte("servers: {processor: {enabled: false}, router: {enabled: false}}")
+}
+
+// meet is what cluster.nats says on each node.
+func (h *House) meet(t testing.TB) func(node int) string {
+	t.Helper()
+	if !h.opt.Mesh {
+		h.nats = NATS(t)
+		return func(int) string { return fmt.Sprintf("urls: [%q]", h.nats) }
+	}
+	at := Addresses(t, h.count())
+	return func(node int) string {
+		return fmt.Sprintf("embedded: {listen: %q, routes: ['%s'], secret: of the test}", at[node], strings.Join(at, "', '"))
+	}
+}
+
+// Addresses are n places on loopback where nobody listens.
+func Addresses(t testing.TB, n int) (at []string) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // when all are chosen, so that they differ
+		at = append(at, l.Addr().String())
+	}
+	return at
 }
 
 // NATS starts a server that ends with the test and returns its URL.
@@ -120,14 +149,17 @@ func (h Spread) Settled(ctx context.Context) error {
 	return nil
 }
 
-// wire is the next node's way to NATS.
-func (h *House) wire() (url string, wires []*storagetest.Proxy) {
-	if !h.opt.Mortal {
-		return h.nats, nil
+// wire is a node's way to the others.
+func (h *House) wire(i int) (meets string, wires []*storagetest.Proxy) {
+	switch {
+	case h.meets == nil:
+		return "", nil
+	case !h.opt.Mortal:
+		return h.meets(i), nil
 	}
 	c := storage.Config{DSN: h.nats}
 	p := storagetest.Behind(h.t, &c)
-	return c.DSN, []*storagetest.Proxy{p}
+	return fmt.Sprintf("urls: [%q]", c.DSN), []*storagetest.Proxy{p}
 }
 
 // KillNode ends one of several nodes as the failure of its machine does: nothing

@@ -42,6 +42,7 @@ type Options struct {
 	Fronts  int                   // that many fronts, which have the clients, before …
 	Cores   int                   // … that many cores, in the place of Nodes
 	Mortal  bool                  // of several nodes each can be killed alone (KillNode)
+	Mesh    bool                  // they are joined by NATS servers inside them
 	Clock   plugins.Clock
 	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
 }
@@ -62,9 +63,10 @@ servers:
 
 // House is a running server: one process's worth, or several nodes.
 type House struct {
-	opt  Options
-	dir  string
-	nats string // where nodes meet; empty: there is one
+	opt   Options
+	dir   string
+	meets func(node int) string // cluster.nats of each; nil: there is one
+	nats  string                // where nodes meet, when it is not inside them
 
 	t testing.TB
 
@@ -93,7 +95,7 @@ func Start(t testing.TB, o Options) *House {
 	t.Helper()
 	h := &House{opt: o, t: t, dir: t.TempDir()}
 	if o.Nodes > 1 || o.Fronts > 0 {
-		h.nats = NATS(t)
+		h.meets = h.meet(t)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
@@ -173,7 +175,7 @@ func (h *House) count() int {
 
 // nodeName is what a node is called.
 func (h *House) nodeName(i int) string {
-	if h.nats == "" {
+	if h.meets == nil {
 		return "test"
 	}
 	return fmt.Sprintf("node%d", i+1)
@@ -184,8 +186,8 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	nats, wires := h.wire()
-	load := func() (*config.Tree, error) { return h.load(schema, i, nats) }
+	meets, wires := h.wire(i)
+	load := func() (*config.Tree, error) { return h.load(schema, i, meets) }
 	tree, err := load()
 	if err != nil {
 		return nil, err
@@ -193,7 +195,7 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 	level := new(slog.LevelVar)
 	level.Set(slog.LevelDebug)
 	log := slog.New(slog.NewTextHandler(h.logTo(), &slog.HandlerOptions{Level: level}))
-	if h.nats != "" {
+	if h.meets != nil {
 		log = log.With("node", h.nodeName(i))
 	}
 	reg := prometheus.NewRegistry()
@@ -266,17 +268,17 @@ func (h *House) logTo() io.Writer {
 }
 
 // load merges the house's layers: its own, the test's, the script's.
-func (h *House) load(schema *config.Schema, i int, nats string) (*config.Tree, error) {
+func (h *House) load(schema *config.Schema, i int, meets string) (*config.Tree, error) {
 	h.mu.Lock()
 	over := h.over
 	h.mu.Unlock()
 	dir, cluster := h.dir, ""
-	if h.nats != "" {
+	if h.meets != nil {
 		dir = filepath.Join(dir, h.nodeName(i))
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
-		cluster = fmt.Sprintf(clustered, nats)
+		cluster = fmt.Sprintf(clustered, meets)
 	}
 	own := ""
 	if h.opt.Node != nil {

@@ -117,7 +117,30 @@ func (c *component) unbound(ctx context.Context, e *sessions.Entry) (processor.V
 	withdraw(&gone.State)
 	st := stanza.Make(stanza.Presence, stanza.TypeUnavailable, e.JID, jid.JID{}, "")
 	// The stream's end must not keep others from being told.
-	return processor.Continue, c.farewell(context.WithoutCancel(ctx), &gone, e.State, st, false)
+	ctx = context.WithoutCancel(ctx)
+	err := c.farewell(ctx, &gone, e.State, st, false)
+	if e.Available {
+		c.succeeded(ctx, e)
+	}
+	return processor.Continue, err
+}
+
+// succeeded shows once more who has the address of a session that has just been
+// said to be gone. That of a node that is dead ends when others take it for dead,
+// and its client may have come back at any of them a moment before: then what was
+// said of the old one may have come behind what the new one has said.
+func (c *component) succeeded(ctx context.Context, e *sessions.Entry) {
+	now, ok := c.env.Sessions.Find(e.JID)
+	if !ok || now.Ref == e.Ref || !now.Available {
+		return
+	}
+	st := reparsed(now.Presence)
+	contacts, err := c.rosters.Contacts(ctx, now.JID.Bare())
+	if st == nil || err != nil {
+		c.env.Log.Error("a session may look gone", "jid", now.JID.String(), "err", err)
+		return
+	}
+	c.broadcast(ctx, now, st, contacts)
 }
 
 // farewell tells everybody that the session is not available any more:

@@ -174,11 +174,14 @@ func TestRule58ALivingNodeKeepsItsSession(t *testing.T) {
 		d.ended(&last)
 		<-left
 		d.write()
-		if l, err := takeOne(t.Context(), d.db, key, account, "m", 0, true); err != nil || l == nil || l.Over {
+		if l, err := takeOne(t.Context(), d.db, key, account, "m", 0, true); err != nil || l == nil || l.Over || l.State.Buried {
 			t.Fatalf("not taken: %+v, %v", l, err)
 		}
 		if l := d.row(); l.given {
 			t.Fatal("the one who has it now has let it go")
+		}
+		if l, err := takeOne(t.Context(), d.db, key, account, "k", 0, false); err != nil || l == nil || !l.State.Buried {
+			t.Fatalf("contacts of a session that was taken from a dead node may have been told that it has gone: %+v, %v", l, err)
 		}
 	})
 }

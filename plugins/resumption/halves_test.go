@@ -23,7 +23,7 @@ func halves(t *testing.T) (*plugintest.House, context.Context) {
 	c := storagetest.Postgres(t)
 	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Fronts: 2, Cores: 2, Mortal: true, Storage: func() storage.Config { return c },
 		Config: "servers: {streamer: {timeouts: {drain: 1s}}}"})
-	for _, user := range []string{"romeo", "juliet"} {
+	for _, user := range []string{"romeo", "juliet", "ann"} {
 		if err := h.Account(ctx, user, password); err != nil {
 			t.Fatal(err)
 		}

@@ -184,6 +184,9 @@ func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, 
 			return nil
 		}
 		l = &list[0]
+		// Somebody may be burying it at this moment, and telling its contacts: they
+		// are told once more that it is there.
+		l.State.Buried = l.State.Buried || !l.given
 		var rows int
 		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM resumption WHERE span > 0 AND account = $1`, account.String()).Scan(&rows); err != nil {
 			return err

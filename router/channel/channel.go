@@ -42,6 +42,8 @@ const (
 
 var kindNames = [...]string{"none", "stanza", "bind", "unbind", "acked", "undelivered", "change", "route", "deliver", "handled", "close", "poisoned", "arrive", "note"}
 
+func (k Kind) known() bool { return k >= Stanza && int(k) < len(kindNames) }
+
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]

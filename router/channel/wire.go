@@ -11,11 +11,34 @@ import (
 	"parley/router/sessions"
 )
 
-// WireVersion is the first byte of an encoded Envelope.
+// WireVersion is the newest form of envelopes that is read here. Nodes of two
+// releases that follow each other talk to each other:
+//
+//  1. The first byte of an envelope is the oldest version whose readers
+//     understand it. They take what is at most their own, and refuse the rest as
+//     a whole (ErrNewer): who has sent it deals with that.
+//  2. A new field goes to the end, whatever it belongs to. Who does not know it
+//     skips it; to who knows it, one that is missing is zero. So are bits of flags.
+//  3. What must not be overlooked (a kind, a class, a field that changes what the
+//     rest means) raises the version, and the first byte of the envelopes that
+//     have it, which travel in a batch of their own. What shows sessions (Bind,
+//     Change) must stay readable: a node would take people for absent.
+//  4. Another layout of what there is takes two releases: one that reads both,
+//     then one that writes the new one.
+//
+// What a version has written is read for ever (testdata/envelope-*.hex).
 const WireVersion = 2
 
-// ErrWire says that bytes are no Envelope of a version known here.
-var ErrWire = errors.New("not an envelope")
+// oldestWire is the first version that there are bytes of.
+const oldestWire = 2
+
+// Errors of Decode.
+var (
+	// ErrWire says that bytes are no Envelope.
+	ErrWire = errors.New("not an envelope")
+	// ErrNewer says that they are one that only a later release understands.
+	ErrNewer = errors.New("an envelope of a newer version than this node reads")
+)
 
 // Encode appends the envelope's form for the network. Everything but the
 // parsed form of the stanza goes along; of that, what may differ from Raw: the
@@ -52,10 +75,13 @@ func Encode(dst []byte, e *Envelope) []byte {
 }
 
 // Decode reads what Encode wrote and parses the stanza again. The envelope
-// keeps references into b.
+// keeps references into b. Errors wrap ErrWire or ErrNewer.
 func Decode(b []byte, jids *jid.Cache) (*Envelope, error) {
-	if len(b) < 3 || b[0] != WireVersion {
+	switch {
+	case len(b) < 3 || b[0] < oldestWire:
 		return nil, ErrWire
+	case b[0] > WireVersion:
+		return nil, fmt.Errorf("%w: %d, and kind %d", ErrNewer, b[0], b[1])
 	}
 	e := &Envelope{Kind: Kind(b[1]), Class: Class(b[2])}
 	r := reader{b: b[3:]}
@@ -84,7 +110,7 @@ func Decode(b []byte, jids *jid.Cache) (*Envelope, error) {
 	if hasState {
 		e.State = r.state()
 	}
-	if r.failed || len(r.b) > 0 {
+	if r.failed || !e.Kind.known() {
 		return nil, ErrWire
 	}
 	if hasStanza {
@@ -104,7 +130,8 @@ func EncodeBatch(dst []byte, batch []*Envelope) []byte {
 	return dst
 }
 
-// DecodeBatch reads what EncodeBatch wrote. The envelopes keep references into b.
+// DecodeBatch reads what EncodeBatch wrote, or nothing of it. The envelopes keep
+// references into b. Errors are those of Decode.
 func DecodeBatch(b []byte, jids *jid.Cache) (batch []*Envelope, err error) {
 	r := reader{b: b}
 	for len(r.b) > 0 {

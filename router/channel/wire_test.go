@@ -1,6 +1,10 @@
 package channel
 
 import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"os"
 	"reflect"
 	"testing"
 	"time"
@@ -14,8 +18,11 @@ import (
 )
 
 // full is an envelope with every field set, so that a field that Encode
-// forgets is a difference.
-func full(t testing.TB) *Envelope {
+// forgets is a difference. A field that version 2 did not have at first is set here.
+func full(t testing.TB) *Envelope { return second(t) }
+
+// second is what testdata/envelope-2.hex was made of; it stays as it is.
+func second(t testing.TB) *Envelope {
 	raw := []byte(`<message to='juliet@b/y' id='1'><body>hi</body></message>`)
 	st, err := stanza.Parse(raw, stanza.NSClient, nil)
 	if err != nil {
@@ -48,9 +55,56 @@ func TestEnvelopeCrossesANetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	differ(t, e, got)
+}
+
+func differ(t *testing.T, want, got *Envelope) {
+	t.Helper()
 	opts := cmp.Options{cmp.AllowUnexported(stanza.Stanza{}), cmpopts.IgnoreUnexported(Envelope{}), cmp.Comparer(func(a, b jid.JID) bool { return a == b }), cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) })}
-	if d := cmp.Diff(e, got, opts); d != "" {
+	if d := cmp.Diff(want, got, opts); d != "" {
 		t.Error(d)
+	}
+}
+
+// What a version has written is read for ever; what a later one adds at the end is
+// skipped.
+func TestEnvelopesOfOtherReleases(t *testing.T) {
+	text, err := os.ReadFile("testdata/envelope-2.hex")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := hex.DecodeString(string(bytes.TrimSpace(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range [][]byte{b, append(bytes.Clone(b), "fields of a later release"...)} {
+		got, err := Decode(b, jid.NewCache(16))
+		if err != nil {
+			t.Fatal(err)
+		}
+		differ(t, second(t), got)
+	}
+}
+
+func TestWhatIsNoEnvelope(t *testing.T) {
+	good := Encode(nil, &Envelope{Kind: Handled})
+	for _, tc := range []struct {
+		at   int
+		to   byte
+		want error
+	}{
+		{0, WireVersion + 1, ErrNewer}, {0, 255, ErrNewer},
+		{0, 0, ErrWire}, {0, oldestWire - 1, ErrWire},
+		{1, 0, ErrWire}, {1, byte(len(kindNames)), ErrWire}, {1, 255, ErrWire},
+	} {
+		b := bytes.Clone(good)
+		b[tc.at] = tc.to
+		if _, err := Decode(b, nil); !errors.Is(err, tc.want) {
+			t.Errorf("byte %d is %d: %v, want %v", tc.at, tc.to, err, tc.want)
+		}
+		if batch, err := DecodeBatch(append(EncodeBatch(nil, []*Envelope{{Kind: Handled}}), append([]byte{byte(len(b))}, b...)...), nil); !errors.Is(err, tc.want) || batch != nil {
+			t.Errorf("byte %d is %d, in a batch: %v of it, %v", tc.at, tc.to, len(batch), err)
+		}
 	}
 }
 

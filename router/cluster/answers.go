@@ -1,12 +1,18 @@
 package cluster
 
-import "sync/atomic"
+import (
+	"errors"
+	"sync/atomic"
+
+	"parley/router/channel/nats"
+)
 
 // answers waits for what was sent to several nodes. It begins with one that is
 // the sender's own.
 type answers struct {
-	open atomic.Int64
-	then func() // when none is open
+	open    atomic.Int64
+	refused atomic.Bool // by one at least
+	then    func()      // when none is open
 }
 
 func newAnswers(then func()) *answers {
@@ -23,7 +29,10 @@ func awaited() (*answers, <-chan struct{}) {
 
 func (a *answers) expect() { a.open.Add(1) }
 
-func (a *answers) came(error) {
+func (a *answers) came(err error) {
+	if errors.Is(err, nats.ErrRefused) {
+		a.refused.Store(true)
+	}
 	if a.open.Add(-1) == 0 {
 		a.then()
 	}

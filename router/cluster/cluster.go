@@ -82,6 +82,7 @@ const MaxNodes = storage.NodeSlots
 // Options make a life.
 type Options struct {
 	DB      storage.DB // Migrate was called
+	Store   Store      // nil: tables of DB
 	Node    string     // the same for every life of the node, unlike any other's
 	Version string
 	Servers []string // without spaces
@@ -133,7 +134,7 @@ func (o Options) patience() time.Duration { return o.margin() * 2 / 3 }
 // many goroutines.
 type Members struct {
 	opt     Options
-	store   *store
+	store   Store
 	lease   *lease
 	metrics *metrics
 	self    Member // as it joined
@@ -157,10 +158,13 @@ func Join(ctx context.Context, o Options) (*Members, error) {
 	if err != nil {
 		return nil, fmt.Errorf("join the cluster: %w", err)
 	}
-	m := &Members{opt: o, store: newStore(o.DB), wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
+	m := &Members{opt: o, store: o.Store, wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
+	if m.store == nil {
+		m.store = newStore(o.DB)
+	}
 	m.view.Store(newView(nil))
 	sent := o.Clock.Now()
-	if m.self, err = m.store.enter(ctx, o); err != nil {
+	if m.self, err = m.store.Enter(ctx, o); err != nil {
 		return nil, fmt.Errorf("join the cluster as %s: %w", o.Node, err)
 	}
 	m.lease = newLease(o.Clock, o.Log, o.limit(), sent)
@@ -171,7 +175,7 @@ func Join(ctx context.Context, o Options) (*Members, error) {
 		m.lease.end()
 		end, done := m.within(context.WithoutCancel(ctx), o.patience())
 		defer done()
-		_ = m.store.end(end, m.self) // else it runs out
+		_ = m.store.End(end, m.self) // else it runs out
 		return nil, fmt.Errorf("join the cluster as %s: %w", o.Node, err)
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -228,7 +232,7 @@ func (m *Members) Drain(ctx context.Context) error { return m.drain(ctx, true) }
 func (m *Members) Undrain(ctx context.Context) error { return m.drain(ctx, false) }
 
 func (m *Members) drain(ctx context.Context, is bool) error {
-	ours, err := m.store.drain(ctx, m.self, is)
+	ours, err := m.store.Drain(ctx, m.self, is)
 	if err != nil {
 		return fmt.Errorf("drain %s: %w", m.self.Node, err)
 	}
@@ -254,7 +258,7 @@ func (m *Members) drain(ctx context.Context, is bool) error {
 // it can be called again, or the lease left to run out.
 func (m *Members) Leave(ctx context.Context) error {
 	m.Close()
-	if err := m.store.end(ctx, m.self); err != nil {
+	if err := m.store.End(ctx, m.self); err != nil {
 		return fmt.Errorf("leave the cluster: %w", err)
 	}
 	return nil

@@ -157,7 +157,11 @@ func (c toCore) Send(ctx context.Context, batch []*channel.Envelope) error {
 func (c toCore) send(ctx context.Context, core *Member, batch []*channel.Envelope) error {
 	payload := channel.EncodeBatch(nil, batch)
 	for {
-		err := c.node.bus.Send(ctx, core.Node, c.port, payload, nil)
+		err := c.node.bus.Send(ctx, core.Node, c.port, payload, func(err error) {
+			if errors.Is(err, nats.ErrRefused) {
+				c.node.notTaken(core, batch)
+			}
+		})
 		switch {
 		case err == nil:
 			return nil
@@ -174,6 +178,24 @@ func (c toCore) send(ctx context.Context, core *Member, batch []*channel.Envelop
 		}
 		return fmt.Errorf("core %s: %w", core.Node, err)
 	}
+}
+
+// notTaken ends the sessions whose stanzas their core cannot read, being of another
+// release: they must not go on without them.
+func (n *Node) notTaken(core *Member, batch []*channel.Envelope) {
+	end := &channel.Envelope{Kind: channel.Close, Reason: "internal-server-error"}
+	for _, e := range batch {
+		if ref := e.Session; !ref.IsZero() {
+			ref.Node = n.opt.Name
+			end.To = append(end.To, ref)
+		}
+	}
+	n.log.Error("the core does not understand this front", "core", core.Node, "version", core.Version, "sessions", len(end.To))
+	n.task(func() {
+		if err := n.links.Streamer.Send(n.ctx, []*channel.Envelope{end}); err != nil && n.ctx.Err() == nil {
+			n.log.Error("sessions are not ended", "err", err)
+		}
+	})
 }
 
 // rename gives references to one node's streams another node's name.
@@ -194,7 +216,7 @@ func rename(batch []*channel.Envelope, from, to string) {
 func (n *Node) returns(ctx context.Context, from nats.Peer, payload []byte) error {
 	batch, err := channel.DecodeBatch(payload, n.jids)
 	if err != nil {
-		return fmt.Errorf("from %s: %w", from.Node, err)
+		return refused(from, err)
 	}
 	if len(batch) == 0 {
 		return nil
@@ -214,7 +236,7 @@ func (n *Node) enters(to channel.MessageChannel) nats.Handler {
 		}
 		batch, err := channel.DecodeBatch(payload, n.jids)
 		if err != nil {
-			return fmt.Errorf("from %s: %w", from.Node, err)
+			return refused(from, err)
 		}
 		m, _ := n.members.Find(from.Node)
 		for _, e := range batch {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"parley/parser/jid"
 	"parley/router/channel"
 	"parley/router/channel/nats"
 	"parley/router/sessions"
@@ -134,7 +135,7 @@ func portOf(e *channel.Envelope) string {
 // handOver gives envelopes to another node. What that one cannot take comes
 // back to the house: messages are pending, and requests are answered.
 func (n *Node) handOver(ctx context.Context, d destination, part []*channel.Envelope, done func(error)) {
-	payload := channel.EncodeBatch(nil, part)
+	payload := n.encode(nil, part)
 	err := n.bus.Send(ctx, d.node, d.port, payload, func(err error) {
 		if err != nil {
 			n.giveBack(d.node, part, err)
@@ -179,11 +180,32 @@ func (n *Node) giveBack(node string, part []*channel.Envelope, why error) {
 	if len(back) == 0 {
 		return
 	}
+	if errors.Is(why, nats.ErrRefused) {
+		n.task(func() { n.remind(node, back) })
+	}
 	n.task(func() {
 		if err := n.links.Parser.Send(n.ctx, back); err != nil {
 			n.log.Error("what another node does not take cannot be given back", "err", err, "count", len(back))
 		}
 	})
+}
+
+// remind lets a node look itself for what is pending for its sessions, which it can
+// read in the database, though not from here.
+func (n *Node) remind(node string, back []*channel.Envelope) {
+	asked := map[jid.JID]struct{}{}
+	for _, e := range back {
+		account := e.Session.JID.Bare()
+		if _, twice := asked[account]; twice || e.Pending == 0 {
+			continue
+		}
+		asked[account] = struct{}{}
+		if err := n.bus.Send(n.ctx, node, portNotices, encodeNotice(TopicMissed, account.String()), nil); err != nil {
+			n.missed.add(node)
+			n.behind.add(node)
+			return
+		}
+	}
 }
 
 // task runs f, for which End waits, on a goroutine of its own: who calls may be
@@ -201,16 +223,27 @@ func (n *Node) taskOr(f func()) bool {
 	return true
 }
 
-// arrive is the handler of what other nodes send to a stage of this one.
+// arrive is the handler of what other nodes send to a stage of this one. What it
+// cannot take goes back as it came, all of it: nothing may be lost on the way.
 func (n *Node) arrive(to channel.MessageChannel) func(context.Context, nats.Peer, []byte) error {
 	return func(ctx context.Context, from nats.Peer, payload []byte) error {
 		batch, err := channel.DecodeBatch(payload, n.jids)
 		if err != nil {
-			return fmt.Errorf("from %s: %w", from.Node, err)
+			return refused(from, err)
 		}
 		if len(batch) == 0 {
 			return nil
 		}
-		return to.Send(ctx, batch)
+		if err := to.Send(ctx, batch); errors.Is(err, channel.ErrClosed) { // the stage has ended, its node is about to
+			return refused(from, err)
+		} else if err != nil {
+			return fmt.Errorf("from %s: %w", from.Node, err)
+		}
+		return nil
 	}
+}
+
+// refused makes a payload go back to its sender.
+func refused(from nats.Peer, why error) error {
+	return fmt.Errorf("%w, from %s: %w", nats.ErrRefused, from.Node, why)
 }

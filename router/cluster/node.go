@@ -38,6 +38,7 @@ type NodeOptions struct {
 	Name, Version string
 	Servers       []string // the stages that it runs
 	DB            storage.DB
+	Store         Store         // of lives; nil: tables of DB
 	NATS          nats.Options  // Self is filled in
 	Lease         time.Duration // 0: the default
 	Registry      *sessions.Registry
@@ -69,6 +70,7 @@ type Node struct {
 	desk    desk
 	graves  graves
 	deaths  []func(ctx context.Context, node string, life uint64) error // told of lives that are over
+	encode  func(dst []byte, batch []*channel.Envelope) []byte          // channel.EncodeBatch; tests write what a later release does
 
 	complaints rate.Sometimes // log lines about what is not handed over
 
@@ -78,11 +80,12 @@ type Node struct {
 
 	mu      sync.Mutex
 	entered bool
-	early   []change          // what has happened before Enter was done
-	changed chan struct{}     // closed, and replaced, with every change of the members
-	lives   map[string]uint64 // by node, those that were let in
-	ended   map[string]uint64 // the last life of a node that has left
-	met     map[string]uint64 // lives that have shown all their sessions
+	early   []change                        // what has happened before Enter was done
+	changed chan struct{}                   // closed, and replaced, with every change of the members
+	lives   map[string]uint64               // by node, those that were let in
+	ended   map[string]uint64               // the last life of a node that has left
+	met     map[string]uint64               // lives that have shown all their sessions
+	rounds  map[string]map[jid.JID]struct{} // by node that is showing everything, what it has shown
 	onLeft  []func(Member)
 }
 
@@ -93,16 +96,18 @@ type change struct{ joined, left []Member }
 // it: it forgets what they tell it to, and learns of their sessions. What needs
 // its stages waits for Begin. The error says what to do.
 func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
-	n := &Node{opt: o, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}, graves: graves{bell: make(chan struct{}, 1)}, desk: newDesk()}
+	n := &Node{opt: o, encode: channel.EncodeBatch, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}, rounds: map[string]map[jid.JID]struct{}{}, graves: graves{bell: make(chan struct{}, 1)}, desk: newDesk()}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if (Member{Servers: o.Servers}).isFront() {
 		n.front = &front{lost: o.Orphaned}
 	}
-	if err := Migrate(ctx, o.DB); err != nil {
-		return nil, err
+	if o.Store == nil {
+		if err := Migrate(ctx, o.DB); err != nil {
+			return nil, err
+		}
 	}
 	var err error
-	if n.members, err = n.join(ctx, Options{DB: o.DB, Node: o.Name, Version: o.Version, Servers: o.Servers, Clock: o.Clock, Log: n.log, Metrics: o.Metrics, Lease: o.Lease, Changed: n.change}); err != nil {
+	if n.members, err = n.join(ctx, Options{DB: o.DB, Store: o.Store, Node: o.Name, Version: o.Version, Servers: o.Servers, Clock: o.Clock, Log: n.log, Metrics: o.Metrics, Lease: o.Lease, Changed: n.change}); err != nil {
 		return nil, err
 	}
 	if f, ok := o.DB.(storage.Fencer); ok {
@@ -272,6 +277,7 @@ func (n *Node) apply(c change) {
 		}
 		n.ended[m.Node] = max(n.ended[m.Node], m.Incarnation)
 		delete(n.met, m.Node)
+		delete(n.rounds, m.Node)
 		n.mu.Unlock()
 		n.bus.Leave(peer(m))
 		for _, f := range n.onLeft {

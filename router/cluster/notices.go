@@ -69,6 +69,9 @@ func (n *Node) Tell(ctx context.Context, topic, key string) error {
 	forgotten.sent()
 	select {
 	case <-all:
+		if failed == nil && forgotten.refused.Load() {
+			failed = fmt.Errorf("told to forget: %w", nats.ErrRefused)
+		}
 		return failed
 	case <-ctx.Done():
 		return fmt.Errorf("%s does not say that it has forgotten: %w", strings.Join(silent.list(), ", "), ctx.Err())
@@ -93,7 +96,7 @@ func decodeNotice(s string) (topic, key string, ok bool) {
 func (n *Node) noticed(_ context.Context, from nats.Peer, payload []byte) error {
 	topic, key, ok := decodeNotice(string(payload))
 	if !ok {
-		return fmt.Errorf("notice of %s: %w", from.Node, channel.ErrWire)
+		return refused(from, channel.ErrWire)
 	}
 	n.notice(topic, key)
 	return nil

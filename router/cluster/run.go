@@ -62,7 +62,7 @@ func (m *Members) look(ctx context.Context) error {
 	ctx, done := m.within(ctx, min(m.opt.patience(), m.lease.left()))
 	defer done()
 	sent := m.opt.Clock.Now()
-	all, err := m.store.look(ctx, m.self, m.opt.Lease)
+	all, err := m.store.Look(ctx, m.self, m.opt.Lease)
 	if err != nil {
 		if !m.lease.held() {
 			return ErrFenced

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"maps"
 	"slices"
@@ -73,7 +72,13 @@ func (n *Node) showTo(peers []string, account jid.JID) (seen <-chan struct{}) {
 	a, all := awaited()
 	for _, p := range peers {
 		a.expect()
-		if err := n.bus.Send(n.ctx, p, portSessions, payload, a.came); err != nil {
+		answered := func(err error) {
+			if errors.Is(err, nats.ErrRefused) { // nothing helps but the same release on both
+				n.complaints.Do(func() { n.log.Error("another node does not understand who is here", "node", p, "err", err) })
+			}
+			a.came(err)
+		}
+		if err := n.bus.Send(n.ctx, p, portSessions, payload, answered); err != nil {
 			a.came(err)
 			if !errors.Is(err, nats.ErrGone) {
 				n.missed.add(p)
@@ -108,20 +113,28 @@ func (n *Node) adopt(ctx context.Context, from nats.Peer, payload []byte) error 
 		return nil
 	}
 	batch, err := channel.DecodeBatch(payload, n.jids)
-	if err != nil || len(batch) == 0 {
-		return fmt.Errorf("sessions of %s: %w", from.Node, errors.Join(err, channel.ErrWire))
+	if err != nil {
+		return refused(from, err)
 	}
-	if batch[0].Session.JID.IsZero() { // it has shown everything
-		n.meet(from)
+	if len(batch) == 0 {
+		return refused(from, channel.ErrWire)
+	}
+	if batch[0].Session.JID.IsZero() {
+		n.marked(from, batch[0].Kind)
 		return nil
 	}
 	entries := make([]*sessions.Entry, 0, len(batch)-1)
 	for _, e := range batch[1:] {
 		if e.State == nil || e.Session.Node != from.Node || e.Session.JID.Bare() != batch[0].Session.JID {
-			return fmt.Errorf("sessions of %s: %w", from.Node, channel.ErrWire)
+			return refused(from, channel.ErrWire)
 		}
 		entries = append(entries, &sessions.Entry{Ref: e.Session, State: *e.State})
 	}
+	n.mu.Lock()
+	if round := n.rounds[from.Node]; round != nil {
+		round[batch[0].Session.JID] = struct{}{}
+	}
+	n.mu.Unlock()
 	if n.Front() {
 		n.recognize(from.Node, batch[0].Session.JID, entries)
 		return nil
@@ -151,10 +164,43 @@ func (n *Node) recognize(core string, account jid.JID, entries []*sessions.Entry
 	}
 }
 
+// Around everything that a node has go two marks, which are about nobody.
+const (
+	everything    = channel.Unbind // what does not come before the other mark is no more
+	wasEverything = channel.Change
+)
+
+func encodeMark(k channel.Kind) []byte {
+	return channel.EncodeBatch(nil, []*channel.Envelope{{Kind: k}})
+}
+
+// marked takes a mark. An account that was not shown between the two has no
+// sessions there any more: its end was among what the node could not send.
+func (n *Node) marked(from nats.Peer, k channel.Kind) {
+	n.mu.Lock()
+	round := n.rounds[from.Node]
+	delete(n.rounds, from.Node)
+	if k == everything {
+		n.rounds[from.Node] = map[jid.JID]struct{}{}
+	}
+	n.mu.Unlock()
+	if k == everything {
+		return
+	}
+	for _, e := range n.opt.Registry.On(from.Node) {
+		if _, shown := round[e.JID.Bare()]; !shown && round != nil {
+			n.opt.Registry.Adopt(from.Node, e.JID.Bare(), nil)
+		}
+	}
+	n.meet(from)
+}
+
 // oust ends a session of this node whose address a newer one has elsewhere
 // (RFC 6120 §7.7.2.2): neither node had seen the other's. When its stream has
-// ended the processor does what belongs to that, as for any other.
+// ended the processor does what belongs to that, as for any other; the other
+// nodes hear at once that it does not wait for the newer one's end.
 func (n *Node) oust(e *sessions.Entry) {
+	n.task(func() { n.show(e.JID.Bare()) })
 	n.task(func() {
 		end := &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Ref}, Reason: "conflict"}
 		if err := n.links.Streamer.Send(n.ctx, []*channel.Envelope{end}); err != nil {
@@ -267,22 +313,28 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // showAll shows a peer every session of this node; what cannot be sent puts it
-// behind again.
+// behind again. What it has missed it is told about when it has seen all of
+// this: what it has seen of an earlier time may not be what it has missed.
 func (n *Node) showAll(p string) {
+	missed := n.missed.remove(p)
+	sent := n.mark(p, everything, nil)
 	seen := map[jid.JID]struct{}{}
 	for _, e := range n.shows() {
 		account := e.JID.Bare()
-		if _, twice := seen[account]; twice {
+		if _, twice := seen[account]; twice || !sent {
 			continue
 		}
 		seen[account] = struct{}{}
 		n.showTo([]string{p}, account)
-		if n.behind.has(p) { // it cannot be sent to now
-			return
-		}
+		sent = !n.behind.has(p)
 	}
-	if err := n.bus.Send(n.ctx, p, portSessions, encodeSight(jid.JID{}, nil), func(err error) { n.shown(p, err) }); err != nil && !errors.Is(err, nats.ErrGone) {
-		n.behind.add(p)
+	sent = sent && n.mark(p, wasEverything, func(err error) {
+		if err == nil && missed {
+			n.task(func() { n.shown(p) })
+		}
+	})
+	if missed && !sent {
+		n.missed.add(p)
 	}
 }
 
@@ -294,19 +346,23 @@ func (n *Node) shows() []*sessions.Entry {
 	return n.opt.Registry.On(n.opt.Name)
 }
 
-// shown is when a peer knows every session of this node. What either has routed
-// before may have been kept, though somebody was there.
-func (n *Node) shown(p string, err error) {
-	if err != nil || !n.missed.has(p) {
+// mark sends a mark; when it cannot, the peer is behind. One that is gone is not.
+func (n *Node) mark(p string, k channel.Kind, done func(error)) (sent bool) {
+	err := n.bus.Send(n.ctx, p, portSessions, encodeMark(k), done)
+	if err != nil && !errors.Is(err, nats.ErrGone) {
+		n.behind.add(p)
+	}
+	return err == nil
+}
+
+// shown is when a peer that has missed something knows every session of this
+// node. What either has routed before may have been kept, though somebody was
+// there.
+func (n *Node) shown(p string) {
+	if err := n.bus.Send(n.ctx, p, portNotices, encodeNotice(TopicMissed, ""), nil); err != nil && !errors.Is(err, nats.ErrGone) {
+		n.missed.add(p)
+		n.behind.add(p)
 		return
 	}
-	n.task(func() {
-		n.missed.remove(p)
-		if err := n.bus.Send(n.ctx, p, portNotices, encodeNotice(TopicMissed, ""), nil); err != nil && !errors.Is(err, nats.ErrGone) {
-			n.missed.add(p)
-			n.behind.add(p)
-			return
-		}
-		n.notice(TopicMissed, "")
-	})
+	n.notice(TopicMissed, "")
 }

@@ -39,7 +39,22 @@ func NowSQL(d storage.Dialect) string {
 
 const columns = `node, incarnation, number, servers, version, draining, since`
 
-// store is the rows.
+// Store is where lives are written down; each call is one step that nothing else
+// comes between.
+type Store interface {
+	// Enter begins a life of o.Node, later than all others. Errors wrap ErrTaken
+	// when that node has one that is not over.
+	Enter(ctx context.Context, o Options) (Member, error)
+	// Look writes down that lives are over whose leases have run out, but for
+	// me, renews me unless it is over, and returns those that are not.
+	Look(ctx context.Context, me Member, lease time.Duration) ([]Member, error)
+	// Drain notes whether the life gets nothing new; false: it is over.
+	Drain(ctx context.Context, me Member, is bool) (bool, error)
+	// End writes down that the life is over.
+	End(ctx context.Context, me Member) error
+}
+
+// store is the rows of a database.
 type store struct {
 	db    storage.DB
 	texts texts
@@ -92,12 +107,12 @@ func scanMember(row storage.Row) (m Member, err error) {
 	return m, err
 }
 
-// look renews me and returns every life that is not over; without me, it is.
+// Look renews me and returns every life that is not over; without me, it is.
 //
 // On Postgres it is one statement, and sent as a Query although it writes: a Tx
 // is four round trips and serialisable, so nodes that look at the same time would
 // fail each other. Query may send it twice, which does no harm.
-func (s *store) look(ctx context.Context, me Member, lease time.Duration) (all []Member, err error) {
+func (s *store) Look(ctx context.Context, me Member, lease time.Duration) (all []Member, err error) {
 	if s.texts.look != "" {
 		return storage.All(ctx, s.db, scanMember, s.texts.look, me.Node, int64(me.Incarnation), lease.Microseconds(), keep.Microseconds())
 	}
@@ -136,8 +151,8 @@ func scanKnown(row storage.Row) (k known, err error) {
 	return k, err
 }
 
-// enter begins a life. Errors wrap ErrTaken.
-func (s *store) enter(ctx context.Context, o Options) (me Member, err error) {
+// Enter implements Store.
+func (s *store) Enter(ctx context.Context, o Options) (me Member, err error) {
 	err = s.db.Tx(ctx, func(tx storage.Tx) error {
 		if s.texts.turns != "" {
 			if _, err := tx.Exec(ctx, s.texts.turns); err != nil {
@@ -191,14 +206,14 @@ func place(node string, all []known) (int, error) {
 	return 0, fmt.Errorf("all %d numbers of nodes are taken; those of nodes that left are given away a day later", MaxNodes)
 }
 
-// drain reports whether the life is not over.
-func (s *store) drain(ctx context.Context, me Member, is bool) (bool, error) {
+// Drain implements Store.
+func (s *store) Drain(ctx context.Context, me Member, is bool) (bool, error) {
 	n, err := s.db.Exec(ctx, `UPDATE cluster_node SET draining = $3 WHERE node = $1 AND incarnation = $2 AND NOT ended`, me.Node, int64(me.Incarnation), is)
 	return n > 0, err
 }
 
-// end gives the lease back, if it is still this life's.
-func (s *store) end(ctx context.Context, me Member) error {
+// End implements Store: what is another life's by now is left alone.
+func (s *store) End(ctx context.Context, me Member) error {
 	_, err := s.db.Exec(ctx, `UPDATE cluster_node SET ended = true WHERE node = $1 AND incarnation = $2`, me.Node, int64(me.Incarnation))
 	return err
 }

@@ -3,6 +3,7 @@ package sessions
 import (
 	"bytes"
 	"cmp"
+	"slices"
 
 	"parley/parser/jid"
 )
@@ -58,10 +59,67 @@ func (r *Registry) Of(node string, account jid.JID) (out []*Entry) {
 	return out
 }
 
-// newer orders sessions that were given one address by two nodes at the same
-// time, the same way everywhere. Times are compared as they travel.
-func newer(a, b *Entry) bool {
-	return cmp.Or(cmp.Compare(a.BoundAt.UnixMicro(), b.BoundAt.UnixMicro()), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Conn, b.Conn)) > 0
+// newer reports which of two sessions that were given one address by two nodes
+// at the same time counts, the same everywhere.
+func newer(a, b *Entry) bool { return byAge(a, b) < 0 }
+
+// byAge puts the newest first. Times are compared as they travel.
+func byAge(a, b *Entry) int {
+	return cmp.Or(cmp.Compare(b.BoundAt.UnixMicro(), a.BoundAt.UnixMicro()), cmp.Compare(b.Node, a.Node), cmp.Compare(b.Conn, a.Conn))
+}
+
+// Of two sessions with one address the older one, when it is another node's, is
+// hidden: whether it or the newer one ends first only their nodes know, and they
+// do not show again what has not changed. It comes forth when its address is free
+// and its node has not taken it back.
+
+// elsewhere reports whether a session is another node's.
+func (r *Registry) elsewhere(e *Entry) bool { return r.mirror.to != nil && e.Node != r.mirror.node }
+
+// hide makes list what is hidden of an account; the shard's lock is held.
+func (s *shard) hide(bare string, list []*Entry) {
+	if len(list) == 0 {
+		delete(s.hidden, bare)
+		return
+	}
+	s.hidden[bare] = list
+}
+
+// set makes list an account's sessions, and those that are hidden and need not
+// be any more, which are returned. The shard's lock is held; hidden may be changed.
+func (s *shard) set(bare string, list, hidden []*Entry) (news []*Entry) {
+	if len(hidden) > 0 {
+		slices.SortFunc(hidden, byAge)
+		hidden = slices.DeleteFunc(hidden, func(e *Entry) bool {
+			free := withAddress(list, e.JID) == nil
+			if free {
+				list, news = append(list, e), append(news, e)
+			}
+			return free
+		})
+	}
+	s.hide(bare, hidden)
+	if len(list) == 0 {
+		delete(s.accounts, bare)
+	} else {
+		s.accounts[bare] = list
+	}
+	return news
+}
+
+// tell is for sessions of other nodes that have become known; no lock is held.
+func (r *Registry) tell(news []*Entry) {
+	if len(news) == 0 {
+		return
+	}
+	r.hooks.RLock()
+	hooks := r.adopted
+	r.hooks.RUnlock()
+	for _, e := range news {
+		for _, f := range hooks {
+			f(e)
+		}
+	}
 }
 
 // Gone returns what is closed when the session is not known here any more.
@@ -105,15 +163,8 @@ func (r *Registry) Adopted(f func(*Entry)) {
 // that had to go are returned. Those of this node are kept until Unbind, which
 // nobody else has seen coming.
 func (r *Registry) Adopt(node string, account jid.JID, theirs []*Entry) (ousted []*Entry) {
-	ousted, fresh := r.adopt(node, account.String(), theirs)
-	r.hooks.RLock()
-	hooks := r.adopted
-	r.hooks.RUnlock()
-	for _, e := range fresh {
-		for _, f := range hooks {
-			f(e)
-		}
-	}
+	ousted, news := r.adopt(node, account.String(), theirs)
+	r.tell(news)
 	return ousted
 }
 
@@ -123,6 +174,12 @@ func (r *Registry) adopt(node, bare string, theirs []*Entry) (ousted, news []*En
 	defer s.mu.Unlock()
 	old := s.accounts[bare]
 	list := make([]*Entry, 0, len(old)+len(theirs))
+	var hidden []*Entry
+	for _, e := range s.hidden[bare] {
+		if e.Node != node {
+			hidden = append(hidden, e)
+		}
+	}
 	for _, e := range old {
 		if e.Node == node {
 			if now := withAddress(theirs, e.JID); now == nil || now.Ref != e.Ref {
@@ -136,26 +193,26 @@ func (r *Registry) adopt(node, bare string, theirs []*Entry) (ousted, news []*En
 				s.oust(e)
 			}
 			s.left(e.Ref)
+			if r.elsewhere(e) {
+				hidden = append(hidden, e)
+			}
 			continue
 		}
 		list = append(list, e)
 	}
 	for _, e := range theirs {
-		if withAddress(list, e.JID) == nil {
-			fresh := &Entry{Ref: e.Ref, State: e.State}
-			fresh.Replaying = false // where its socket is they know
-			list = append(list, fresh)
-			if was := withAddress(old, e.JID); was == nil || was.Ref != e.Ref {
-				news = append(news, fresh)
-			}
+		fresh := &Entry{Ref: e.Ref, State: e.State}
+		fresh.Replaying = false // where its socket is they know
+		if withAddress(list, e.JID) != nil {
+			hidden = append(hidden, fresh)
+			continue
+		}
+		list = append(list, fresh)
+		if was := withAddress(old, e.JID); was == nil || was.Ref != e.Ref {
+			news = append(news, fresh)
 		}
 	}
-	if len(list) == 0 {
-		delete(s.accounts, bare)
-		return ousted, news
-	}
-	s.accounts[bare] = list
-	return ousted, news
+	return ousted, append(news, s.set(bare, list, hidden)...)
 }
 
 // oust keeps what Unbind returns of a session that has been replaced; the
@@ -176,13 +233,21 @@ func withAddress(list []*Entry, at jid.JID) *Entry {
 	return nil
 }
 
-// On returns all sessions of a node.
+// On returns all sessions of a node, hidden ones too.
 func (r *Registry) On(node string) (out []*Entry) {
-	r.Each(func(e *Entry) bool {
-		if e.Node == node {
-			out = append(out, e)
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.RLock()
+		for _, of := range [...]map[string][]*Entry{s.accounts, s.hidden} {
+			for _, list := range of {
+				for _, e := range list {
+					if e.Node == node {
+						out = append(out, e)
+					}
+				}
+			}
 		}
-		return true
-	})
+		s.mu.RUnlock()
+	}
 	return out
 }

@@ -10,6 +10,7 @@ package sessions
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,6 +92,7 @@ const shardCount = 64
 type shard struct {
 	mu       sync.RWMutex
 	accounts map[string][]*Entry     // by bare JID; slices are never changed in place
+	hidden   map[string][]*Entry     // mirror.go; likewise
 	gone     map[Ref][]chan struct{} // who waits for a session's end
 	ousted   map[Ref]*Entry          // of this node, replaced from elsewhere: their streams have not ended yet
 	_        [64]byte                // shards are locked by different cores
@@ -110,7 +112,7 @@ type Registry struct {
 func NewRegistry() *Registry {
 	r := &Registry{seed: maphash.MakeSeed()}
 	for i := range r.shards {
-		r.shards[i].accounts = make(map[string][]*Entry)
+		r.shards[i].accounts, r.shards[i].hidden = make(map[string][]*Entry), make(map[string][]*Entry)
 	}
 	return r
 }
@@ -143,6 +145,9 @@ func (r *Registry) BindIf(ref Ref, st State, refuse func(all []*Entry) string) (
 		if e.JID == ref.JID {
 			replaced = e
 			s.left(e.Ref)
+			if r.elsewhere(e) {
+				s.hidden[bare] = append(s.hidden[bare], e)
+			}
 			continue
 		}
 		list = append(list, e)
@@ -155,29 +160,28 @@ func (r *Registry) BindIf(ref Ref, st State, refuse func(all []*Entry) string) (
 // (Adopt), and returns its last state; once.
 // Other nodes hear of it by Show, after whom it concerns.
 func (r *Registry) Unbind(ref Ref) (*Entry, bool) {
+	e, ok, news := r.unbind(ref)
+	r.tell(news)
+	return e, ok
+}
+
+func (r *Registry) unbind(ref Ref) (was *Entry, ok bool, news []*Entry) {
 	bare := ref.JID.Bare().String()
 	s := r.shard(bare)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.accounts[bare]
-	for i, e := range old {
-		if e.Ref != ref {
-			continue
-		}
-		s.left(ref)
-		if len(old) == 1 {
-			delete(s.accounts, bare)
-			return e, true
-		}
-		list := make([]*Entry, 0, len(old)-1)
-		s.accounts[bare] = append(append(list, old[:i]...), old[i+1:]...)
-		return e, true
-	}
-	if e, ousted := s.ousted[ref]; ousted {
+	i := slices.IndexFunc(old, func(e *Entry) bool { return e.Ref == ref })
+	if i < 0 {
+		s.hide(bare, slices.DeleteFunc(s.hidden[bare], func(e *Entry) bool { return e.Ref == ref }))
+		e, ousted := s.ousted[ref]
 		delete(s.ousted, ref)
-		return e, true
+		return e, ousted, nil
 	}
-	return nil, false
+	s.left(ref)
+	list := make([]*Entry, 0, len(old)-1)
+	list = append(append(list, old[:i]...), old[i+1:]...)
+	return old[i], true, s.set(bare, list, s.hidden[bare])
 }
 
 // Change replaces the session's state by what f makes of a copy of it and

@@ -121,3 +121,70 @@ func TestOustedSessionsEndOnce(t *testing.T) {
 		t.Error("it took its successor away")
 	}
 }
+
+// at is a session of another node that began so many seconds after others.
+func at(node string, conn uint64, seconds int64) *Entry {
+	return &Entry{Ref: Ref{Node: node, Conn: conn, JID: jid.MustParse("a@b/c")}, State: State{BoundAt: time.Unix(seconds, 0)}}
+}
+
+// Of two sessions of other nodes with one address the newer one counts, and when
+// it ends the other one does, which its node does not show again.
+func TestOlderSessionComesForthWhenItsAddressIsFree(t *testing.T) {
+	account := jid.MustParse("a@b")
+	is := func(r *Registry, want *Entry) {
+		t.Helper()
+		got, ok := r.Find(jid.MustParse("a@b/c"))
+		if ok != (want != nil) || ok && got.Ref != want.Ref {
+			t.Errorf("found %v, want %v", got, want)
+		}
+	}
+	older, newer, newest := at("m", 1, 1), at("o", 2, 2), at("n", 3, 3)
+	for _, first := range []*Entry{older, newer} {
+		r := NewRegistry()
+		r.Mirror("n", func(jid.JID) {})
+		told := 0
+		r.Adopted(func(*Entry) { told++ })
+		second := older
+		if first == older {
+			second = newer
+		}
+		r.Adopt(first.Node, account, []*Entry{first})
+		r.Adopt(second.Node, account, []*Entry{second})
+		is(r, newer)
+		r.Bind(newest.Ref, newest.State)
+		is(r, newest)
+		if n := len(r.On("m")) + len(r.On("o")); n != 2 {
+			t.Errorf("%d sessions of other nodes", n)
+		}
+		told = 0
+		r.Unbind(newest.Ref)
+		is(r, newer)
+		r.Adopt("o", account, nil)
+		is(r, older)
+		if told != 2 {
+			t.Errorf("told of %d sessions that count again", told)
+		}
+		r.Adopt("o", account, []*Entry{newer})
+		r.Unbind(older.Ref) // its node is gone
+		r.Adopt("o", account, nil)
+		is(r, nil)
+		if r.Len() != 0 || len(r.On("m")) != 0 {
+			t.Error("something is kept")
+		}
+	}
+}
+
+// This node's own session that has to go is ended, and does not come back.
+func TestOwnSessionThatIsOustedStaysAway(t *testing.T) {
+	r := NewRegistry()
+	r.Mirror("n", func(jid.JID) {})
+	own, other := at("n", 1, 1), at("m", 2, 2)
+	r.Bind(own.Ref, own.State)
+	if ousted := r.Adopt("m", own.JID.Bare(), []*Entry{other}); len(ousted) != 1 || ousted[0].Ref != own.Ref {
+		t.Errorf("ousted %v", ousted)
+	}
+	r.Adopt("m", own.JID.Bare(), nil)
+	if r.Len() != 0 {
+		t.Error("it is back")
+	}
+}

@@ -5,16 +5,19 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"parley/storage"
 )
 
-// Proxy stands in front of a Postgres and can be frozen: connections stay open,
-// new ones are taken, and nothing answers.
+// Proxy is the way of TCP connections to an address. It can be frozen:
+// connections stay open, new ones are taken, and nothing answers. It can be slow.
 type Proxy struct {
 	to       string
 	listener net.Listener
+	delay    atomic.Int64 // nanoseconds, each way
 	tasks    sync.WaitGroup
 	mu       sync.Mutex
 	moving   chan struct{} // closed while bytes may pass
@@ -29,18 +32,37 @@ func Behind(t testing.TB, c *storage.Config) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p := NewProxy(t, Listen(t), u.Host)
+	u.Host = p.Address()
+	c.DSN = u.String()
+	return p
+}
+
+// Listen takes a port of loopback that nobody has.
+func Listen(t testing.TB) net.Listener {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{to: u.Host, listener: l, moving: make(chan struct{})}
+	return l
+}
+
+// NewProxy passes on what comes to l, until the test ends.
+func NewProxy(t testing.TB, l net.Listener, to string) *Proxy {
+	t.Helper()
+	p := &Proxy{to: to, listener: l, moving: make(chan struct{})}
 	close(p.moving)
-	u.Host = l.Addr().String()
-	c.DSN = u.String()
 	p.tasks.Go(p.accept)
 	t.Cleanup(p.close)
 	return p
 }
+
+// Address is where it listens.
+func (p *Proxy) Address() string { return p.listener.Addr().String() }
+
+// Slow lets bytes take that much longer, each way.
+func (p *Proxy) Slow(d time.Duration) { p.delay.Store(int64(d)) }
 
 // Freeze stops every byte.
 func (p *Proxy) Freeze() {
@@ -112,6 +134,7 @@ func (p *Proxy) pass(from, to net.Conn) {
 		p.mu.Unlock()
 		<-moving
 		if n > 0 {
+			time.Sleep(time.Duration(p.delay.Load())) // the fault itself
 			if _, err := to.Write(buf[:n]); err != nil {
 				return
 			}

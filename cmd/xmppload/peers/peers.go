@@ -53,6 +53,7 @@ type Config struct {
 	Direct  int    // c2s, TLS from the first byte
 	Archive string // sqlite, postgres; empty: none
 	DB      Database
+	Node    Node // of a cluster
 }
 
 // Database is a Postgres.
@@ -70,6 +71,7 @@ type Child struct {
 	Took time.Duration // from its start to its first answer
 
 	argv, env []string
+	answers   func(port int) bool
 	db        *Postgres
 	cmd       *exec.Cmd
 	done      chan error
@@ -95,6 +97,9 @@ func kinds(parley, self string) map[string]kind {
 		"floor": {"", func(c Config, _ string) ([]string, []string) {
 			return []string{self, "floor", "--listen", "127.0.0.1:" + strconv.Itoa(c.Port)}, []string{"GOMAXPROCS=1"}
 		}, nil, nil},
+		"nats": {"", func(c Config, _ string) ([]string, []string) {
+			return []string{filepath.Join(filepath.Dir(parley), "nats-server"), "-a", "127.0.0.1", "-p", strconv.Itoa(c.Port)}, []string{"GOMAXPROCS=1"}
+		}, nil, []string{filepath.Join(filepath.Dir(parley), "nats-server"), "--version"}},
 		"prosody": {"prosody.cfg.lua", func(_ Config, file string) ([]string, []string) {
 			return []string{"prosody", "--config", file, "-F"}, nil
 		}, prosodyDatabase, []string{"dpkg-query", "-W", "-f", "${Version}", "prosody"}},
@@ -121,6 +126,25 @@ func ejabberd(c Config, file string) ([]string, []string) {
 
 // Start starts a server and waits until it takes connections.
 func Start(ctx context.Context, w Where, parley, name, archive string, db *Postgres) (*Child, error) {
+	c := Config{Archive: archive}
+	if db != nil && archive == "postgres" {
+		c.DB = db.Database
+	}
+	ch, err := made(ctx, w, parley, name, c)
+	if err != nil {
+		return nil, err
+	}
+	if archive == "postgres" {
+		ch.db = db
+	}
+	if err := ch.Again(ctx); err != nil {
+		return nil, err
+	}
+	return ch, nil
+}
+
+// made gives a server its ports, its directory and what is in there.
+func made(ctx context.Context, w Where, parley, name string, c Config) (*Child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -129,19 +153,14 @@ func Start(ctx context.Context, w Where, parley, name, archive string, db *Postg
 	if !ok {
 		return nil, fmt.Errorf("no server %q is known", name)
 	}
-	ports, err := freePorts()
-	if err != nil {
+	if c.Port, err = freePorts(); err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(w.Dir, name+"-"+archive+strconv.Itoa(ports))
-	c := Config{Dir: dir, Port: ports, Direct: ports + 1, Archive: archive}
-	if db != nil && archive == "postgres" {
-		c.DB = db.Database
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
+	c.Dir, c.Direct = filepath.Join(w.Dir, name+"-"+c.Archive+strconv.Itoa(c.Port)), c.Port+1
+	if err := os.MkdirAll(filepath.Join(c.Dir, "data"), 0o700); err != nil {
 		return nil, err
 	}
-	if err := certificate(dir); err != nil {
+	if err := certificate(c.Dir); err != nil {
 		return nil, err
 	}
 	file, err := configure(c, k.file)
@@ -152,19 +171,12 @@ func Start(ctx context.Context, w Where, parley, name, archive string, db *Postg
 	if _, err := exec.LookPath(argv[0]); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, ErrMissing)
 	}
-	if k.prepare != nil && archive != "" {
+	if k.prepare != nil && c.Archive != "" {
 		if err := k.prepare(ctx, w, &c); err != nil {
 			return nil, fmt.Errorf("%s: database: %w", name, err)
 		}
 	}
-	ch := &Child{Name: name, Config: c, Version: version(k.version), argv: w.pin(argv), env: env}
-	if archive == "postgres" {
-		ch.db = db
-	}
-	if err := ch.Again(ctx); err != nil {
-		return nil, err
-	}
-	return ch, nil
+	return &Child{Name: name, Config: c, Version: version(k.version), argv: w.pin(argv), env: env, answers: answers}, nil
 }
 
 // Again starts a server that was stopped, on what it has stored.
@@ -233,24 +245,30 @@ func (c *Child) ready(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("does not answer on port %d; see %s", c.Port, c.Dir)
 		case <-again.C:
-			if answers(c.Port) {
+			if c.answers(c.Port) {
 				return nil
 			}
 		}
 	}
 }
 
+// answers reports whether a server opens a stream.
 func answers(port int) bool {
+	return says(port, "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='localhost'>", "<stream:stream")
+}
+
+// says reports whether who listens there answers a greeting so.
+func says(port int, greeting, answer string) bool {
 	conn, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(port), time.Second)
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
-	_, _ = io.WriteString(conn, "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='localhost'>")
+	_, _ = io.WriteString(conn, greeting)
 	b := make([]byte, 1024)
 	n, err := conn.Read(b)
-	return err == nil && bytes.Contains(b[:n], []byte("<stream:stream"))
+	return err == nil && bytes.Contains(b[:n], []byte(answer))
 }
 
 // Stop ends the server by its process id: politely, then not. One that has

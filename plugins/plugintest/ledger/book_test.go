@@ -166,7 +166,7 @@ func (b *book) await(ctx context.Context, what string, done func(mark) bool) err
 	}
 }
 
-// verdict is what the audit finds. Lost, reordered and wrong have to be none.
+// verdict is what the audit finds. All but the first three have to be none.
 type verdict struct {
 	sent, acked, refused int
 	duplicates           int // arrivals beyond the first on a device, the same stanza-id
@@ -174,9 +174,12 @@ type verdict struct {
 	lost                 []string
 	reordered            []string
 	wrong                []string // foreign recipients, unclear errors, duplicates of another stanza-id
+	ghosts, unseen       []string // by node: seen and not there, there and not seen
 }
 
-func (v verdict) bad() bool { return v.late+len(v.lost)+len(v.reordered)+len(v.wrong) > 0 }
+func (v verdict) bad() bool {
+	return v.late+len(v.lost)+len(v.reordered)+len(v.wrong)+len(v.ghosts)+len(v.unseen) > 0
+}
 
 // audit checks the invariants. Names of devices begin with their account's.
 func (b *book) audit(devices map[string][]string) verdict {
@@ -289,4 +292,12 @@ func median[T cmp.Ordered](list []T) (m T) {
 	}
 	list = slices.Sorted(slices.Values(list))
 	return list[len(list)/2]
+}
+
+// worst is 0 of none.
+func worst[T cmp.Ordered](list []T) (m T) {
+	for _, v := range list {
+		m = max(m, v)
+	}
+	return m
 }

@@ -42,10 +42,10 @@ const loginLimit = 30 * time.Second
 var errGone = errors.New("stream gone")
 
 // connect logs in, resumes if it can, and sends again what was not acknowledged.
-func (c *client) connect(ctx context.Context, addr string) error {
+func (c *client) connect(ctx context.Context, in door) error {
 	ctx, cancel := context.WithTimeout(ctx, loginLimit)
 	defer cancel()
-	conn, err := plugintest.Connect(ctx, addr, "localhost", c.user, password)
+	conn, err := in.login(ctx, c.user)
 	if err != nil {
 		return err
 	}
@@ -57,6 +57,15 @@ func (c *client) connect(ctx context.Context, addr string) error {
 	c.elements = make(chan *stanza.Element, 64)
 	go c.read(conn, c.elements)
 	return nil
+}
+
+// login connects and authenticates.
+func (d door) login(ctx context.Context, user string) (*plugintest.Client, error) {
+	conn, err := d.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return plugintest.Authenticate(ctx, conn, "localhost", user, password)
 }
 
 func (c *client) begin(ctx context.Context) error {
@@ -179,6 +188,9 @@ func (c *client) send(list []outgoing) error {
 	c.waiting = append(c.waiting, list...)
 	return c.conn.Send(b.String())
 }
+
+// ask asks for an acknowledgement.
+func (c *client) ask() error { return c.conn.Send("<r xmlns='urn:xmpp:sm:3'/>") }
 
 // covered takes what the server has acknowledged off the list.
 func (c *client) covered(h string) error {

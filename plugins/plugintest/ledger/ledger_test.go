@@ -9,11 +9,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"parley/storage/storagetest"
 )
 
 // rounds is how often each fault strikes.
@@ -53,8 +56,10 @@ type fault func(w *world, random *mrand.Rand) time.Time
 type outcome struct {
 	database, fault string
 	rounds          int
+	excuse          excuse
 	verdict
 	recovery []time.Duration // from the mending to the next acknowledgement
+	right    []time.Duration // from the mending until every node showed who was there; none: there was one node
 }
 
 // pidOf is the process of a house that is one; 0: it does not run, or is several.
@@ -72,27 +77,38 @@ func play(t *testing.T, o *outcome, s house, seed uint64, f fault) {
 	w := newWorld(t, s, seed)
 	random := mrand.New(mrand.NewPCG(seed, 0))
 	for range o.rounds {
+		if w.views != nil {
+			w.views.begin()
+		}
 		pid := pidOf(s)
 		resumed := w.book.resumptions()
 		began := f(w, random)
+		over := time.Now()
 		if o.fault != serverKilled && pidOf(s) != pid {
 			t.Error("the server was started again")
 		}
 		m := w.book.now()
 		w.progress("recovery", m, 1)
 		o.recovery = append(o.recovery, time.Since(began))
+		if w.views != nil {
+			w.views.settle(over)
+		}
 		w.progress("life after the fault", m, len(cast)*10)
 		if o.fault == serverKilled && w.book.resumptions() == resumed {
 			t.Error("nobody has resumed a session of before the kill")
 		}
 	}
 	o.verdict = w.settle()
-	if o.database == severalNodes {
-		o.excuse(t)
+	if w.views != nil {
+		o.ghosts, o.unseen, o.right = w.views.ghosts, w.views.unseen, w.views.right
 	}
-	t.Logf("%s, %s: %d rounds, %d sent, %d acked, %d refused, %d repeated, %d late, %d resumed, recovery median %v", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused, o.duplicates, o.late, w.book.resumptions(), median(o.recovery))
-	if o.bad() && (o.database != severalNodes || len(o.lost)+len(o.reordered)+len(o.wrong) > 0) {
-		t.Errorf("lost %s\nreordered %s\nwrong %s", some(o.lost), some(o.reordered), some(o.wrong))
+	if dumps() != "" {
+		dump(t, "wrong", strings.Join(slices.Concat(o.lost, o.reordered, o.wrong, o.ghosts, o.unseen), "\n"))
+	}
+	o.excuse.apply(&o.verdict)
+	t.Logf("%s, %s: %d rounds, %d sent, %d acked, %d refused, %d repeated, %d late, %d ghosts, %d resumed, recovery median %v, right views median %v, worst %v", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused, o.duplicates, o.late, len(o.ghosts), w.book.resumptions(), median(o.recovery), median(o.right), worst(o.right))
+	if o.excuse.failed(o.verdict) {
+		t.Errorf("lost %s\nreordered %s\nlate %d\nwrong %s\nghosts %s\nunseen %s", some(o.lost), some(o.reordered), o.late, some(o.wrong), some(o.ghosts), some(o.unseen))
 	}
 }
 
@@ -163,14 +179,14 @@ func freezeForLong(p *postgres) fault {
 }
 
 // slowDatabase puts the database far away. Everything goes on, slowly.
-func slowDatabase(p *proxy) fault {
+func slowDatabase(p *storagetest.Proxy) fault {
 	return func(w *world, random *mrand.Rand) time.Time {
 		after(random, time.Second)
-		p.delay.Store(int64(10*time.Millisecond) + random.Int64N(int64(40*time.Millisecond)))
+		p.Slow(10*time.Millisecond + time.Duration(random.Int64N(int64(40*time.Millisecond))))
 		m := w.book.now()
 		w.progress("life with a slow database", m, 50)
 		began := time.Now()
-		p.delay.Store(0)
+		p.Slow(0)
 		return began
 	}
 }
@@ -295,8 +311,8 @@ func (l *long) postgres(t *testing.T) {
 	}
 	l.fault(t, "Postgres", "database slow", l.rounds, func(t *testing.T) (*server, fault) {
 		u := p.database(t)
-		way := newProxy(t, u.Host)
-		u.Host = way.address()
+		way := storagetest.NewProxy(t, storagetest.Listen(t), u.Host)
+		u.Host = way.Address()
 		return far(t, u), slowDatabase(way)
 	})
 	l.fault(t, "Postgres", "database frozen for long", l.rounds/7+1, func(t *testing.T) (*server, fault) {

@@ -2,20 +2,15 @@ package ledger_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	mrand "math/rand/v2"
-	"net"
-	"os"
-	"path/filepath"
-	"slices"
+	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
-	natsserver "github.com/nats-io/nats-server/v2/server"
+	"parley/storage/storagetest"
 )
 
 // nodeConfiguration is what every node under test has.
@@ -28,8 +23,8 @@ cluster: {lease: %s, nats: {urls: [%q]}}
 servers:
   streamer:
     deployment: {type: distributed}
-    c2s: 127.0.0.1:0
-    c2s_tls: ""
+    c2s: %q
+    c2s_tls: %q
     http: ""
     https: ""
     tls: {plain_on_loopback: true}
@@ -45,25 +40,109 @@ servers:
 // lease is how long a dead node counts as alive.
 const lease = 3 * time.Second
 
-// nodes are several servers that are one. Whoever connects gets the next one
-// that has a door, so people move between them.
-type nodes struct {
-	all  []*server
-	next atomic.Uint64
+// site is where a node runs, and what it finds there.
+type site struct {
+	dsn, nats string // address of NATS
+	c2s, tls  string // where clients come in
+	prefix    []string
+	dial      dialer
 }
 
-func newNodes(t *testing.T, program, dsn, url string, n int) *nodes {
+// town is three nodes, what they share, and what can be done to it.
+type town struct {
+	nodes    *nodes
+	database *postgres
+	nats     *natsServer
+	way      *storagetest.Proxy // of all to the database; nil: there is nothing between
+	network  *network           // nil: they are on loopback
+}
+
+// direct lets nodes reach everything on loopback.
+func direct(_ *testing.T, w *town, u *url.URL) (all []site) {
+	for range 3 {
+		all = append(all, site{dsn: u.String(), nats: w.nats.address(), c2s: "127.0.0.1:0", dial: dialTCP})
+	}
+	return all
+}
+
+// far puts a way between nodes and the database.
+func far(t *testing.T, w *town, u *url.URL) []site {
 	t.Helper()
-	h := &nodes{}
+	w.way = storagetest.NewProxy(t, storagetest.Listen(t), u.Host)
+	u.Host = w.way.Address()
+	return direct(t, w, u)
+}
+
+// apart gives each node a network of its own.
+func apart(t *testing.T, w *town, u *url.URL) (all []site) {
+	t.Helper()
+	const n = 3
+	w.network = newNetwork(t, n)
+	port := func(to string) string {
+		_, p, _ := strings.Cut(storagetest.NewProxy(t, w.network.listen(), to).Address(), ":")
+		return p
+	}
+	database, nats := port(u.Host), port(w.nats.address())
 	for i := range n {
+		at := subnets(i)
+		u.Host = at[mainRoad] + "1:" + database
+		all = append(all, site{
+			dsn: u.String(), nats: at[natsRoad] + "1:" + nats, tls: at[mainRoad] + "2:0",
+			prefix: []string{"ip", "netns", "exec", w.network.node(i)}, dial: w.network.dial,
+		})
+	}
+	return all
+}
+
+// nodes are several servers that are one. Whoever connects gets the next one
+// that has a door, so people move between them. One that ends by itself is
+// started again.
+type nodes struct {
+	t     *testing.T
+	all   []*server
+	next  atomic.Uint64
+	ctx   context.Context
+	tasks sync.WaitGroup // that start nodes again
+	fell  atomic.Int32   // how many have ended by themselves
+}
+
+func newNodes(t *testing.T, program string, sites []site) *nodes {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	h := &nodes{t: t, ctx: ctx}
+	for i, at := range sites {
 		name := fmt.Sprintf("node%d", i+1)
-		s := configured(t, program, fmt.Sprintf(nodeConfiguration, name, t.TempDir(), dsn, lease, url))
+		s := configured(t, program, fmt.Sprintf(nodeConfiguration, name, t.TempDir(), at.dsn, lease, "nats://"+at.nats, at.c2s, at.tls))
+		s.prefix, s.dial = at.prefix, at.dial
+		s.ended = func(l *life) { h.tasks.Go(func() { h.again(s, l) }) }
 		h.all = append(h.all, s)
-		if dir := os.Getenv("PARLEY_TEST_LEDGER_LOGS"); dir != "" {
-			t.Cleanup(func() { _ = os.WriteFile(filepath.Join(dir, name+".log"), []byte(s.log.tail(1<<20)), 0o600) })
+		if dumps() != "" {
+			t.Cleanup(func() { dump(t, name+".log", s.log.tail(1<<20)) })
 		}
 	}
+	t.Cleanup(func() {
+		cancel()
+		for _, s := range h.all {
+			s.kill()
+		}
+		h.tasks.Wait()
+	})
 	return h
+}
+
+// again is what an operator has for a node that ends: it may only do so when
+// the others may take it for dead.
+func (h *nodes) again(s *server, l *life) {
+	if h.ctx.Err() != nil {
+		return
+	}
+	h.fell.Add(1)
+	if l.err == nil || !s.log.said(l.from, "lost its place") {
+		h.t.Errorf("a node has ended: %v", l.err)
+	}
+	for h.ctx.Err() == nil && s.start() != nil {
+		wait(h.ctx, retry) // what it needs may not be there
+	}
 }
 
 func (h *nodes) start() error {
@@ -75,17 +154,28 @@ func (h *nodes) start() error {
 	return nil
 }
 
+// whole waits until every node has a door.
+func (h *nodes) whole(w *world) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	for i, s := range h.all {
+		if _, err := s.enter(ctx); err != nil {
+			w.t.Fatalf("node %d does not run: %v", i+1, err)
+		}
+	}
+}
+
 func (h *nodes) account(ctx context.Context, user string) error { return h.all[0].account(ctx, user) }
 
-func (h *nodes) address(ctx context.Context) (string, error) {
+func (h *nodes) enter(ctx context.Context) (door, error) {
 	for range h.all {
 		s := h.all[h.next.Add(1)%uint64(len(h.all))]
-		if s.pid() == 0 {
-			continue
+		if s.open() {
+			return s.enter(ctx)
 		}
-		return s.address(ctx)
 	}
-	return h.all[0].address(ctx)
+	return h.all[0].enter(ctx)
 }
 
 func (h *nodes) refused() (ids []string) {
@@ -95,173 +185,35 @@ func (h *nodes) refused() (ids []string) {
 	return ids
 }
 
-// killNode is kill -9 of one node, which comes back when its lease has run out
-// (reliability row 32).
-func killNode(h *nodes) fault {
-	return func(w *world, random *mrand.Rand) time.Time {
-		w.t.Helper()
-		after(random, time.Second)
-		s := h.all[random.IntN(len(h.all))]
-		m := w.book.now()
-		began := time.Now()
-		s.kill()
-		w.progress("life without the node", m, len(cast)*10)
-		if err := s.start(); err != nil {
-			w.t.Fatal(err)
-		}
-		return began
-	}
-}
-
-// freezeNode stops a node for longer than its lease: the others take it for
-// dead, and it has to know when it goes on. It ends by itself.
-func freezeNode(h *nodes) fault {
-	return func(w *world, random *mrand.Rand) time.Time {
-		w.t.Helper()
-		after(random, time.Second)
-		s := h.all[random.IntN(len(h.all))]
-		began := time.Now()
-		if err := syscall.Kill(s.pid(), syscall.SIGSTOP); err != nil {
-			w.t.Fatal(err)
-		}
-		time.Sleep(lease + lease/2) // the fault itself
-		if err := syscall.Kill(s.pid(), syscall.SIGCONT); err != nil {
-			w.t.Fatal(err)
-		}
-		s.ended(w.t)
-		if err := s.start(); err != nil {
-			w.t.Fatal(err)
-		}
-		return began
-	}
-}
-
 // severalNodes is the database's name in the rows of several nodes.
 const severalNodes = "3 nodes"
-
-// excuse takes out of the verdict what several nodes do not promise yet (docs/
-// cluster.md), and says how much of it there was:
-//
-//   - the order in which devices get messages (late): what waits in the database
-//     while nodes do not hear each other is overtaken by what its sender, who has
-//     moved to the recipient's node, says there. Archives are in order;
-//   - that a message which its sender has sent to two nodes, one of which was
-//     frozen with it, has one stanza-id: rare, and the cause is not known.
-func (o *outcome) excuse(t *testing.T) {
-	n := len(o.reordered)
-	o.reordered = slices.DeleteFunc(o.reordered, func(s string) bool { return !strings.HasPrefix(s, "the archive of ") })
-	o.late += n - len(o.reordered)
-	o.excuseSentAgain(t)
-}
-
-// excuseSentAgain takes out what was stored twice because its sender has sent it
-// again, on another node.
-func (v *verdict) excuseSentAgain(t *testing.T) {
-	n := len(v.wrong)
-	v.wrong = slices.DeleteFunc(v.wrong, func(s string) bool {
-		return strings.Contains(s, "under two stanza-ids (sent") && !strings.Contains(s, "(sent 1 ") || strings.Contains(s, "twice (sent") && !strings.Contains(s, "(sent 1 ")
-	})
-	if n -= len(v.wrong); n > 0 {
-		t.Logf("%d sightings of messages that were sent again and stored twice", n)
-	}
-}
-
-// restartNATS takes away what nodes hear each other by (reliability row 33).
-func restartNATS(n *natsServer) fault {
-	return func(w *world, random *mrand.Rand) time.Time {
-		w.t.Helper()
-		after(random, time.Second)
-		m := w.book.now()
-		n.stop()
-		w.progress("life without NATS", m, len(cast)*10)
-		after(random, time.Second)
-		began := time.Now()
-		n.start(w.t)
-		return began
-	}
-}
-
-// natsServer is one that can be restarted where it was.
-type natsServer struct {
-	opt natsserver.Options
-	run *natsserver.Server
-}
-
-func startNATS(t *testing.T) *natsServer {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	_ = l.Close()
-	n := &natsServer{opt: natsserver.Options{Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true}}
-	n.start(t)
-	t.Cleanup(n.stop)
-	return n
-}
-
-func (n *natsServer) url() string { return fmt.Sprintf("nats://%s:%d", n.opt.Host, n.opt.Port) }
-
-func (n *natsServer) start(t *testing.T) {
-	t.Helper()
-	opt := n.opt
-	s, err := natsserver.NewServer(&opt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	if !s.ReadyForConnections(patience) {
-		t.Fatal("NATS does not start")
-	}
-	n.run = s
-}
-
-func (n *natsServer) stop() {
-	if n.run != nil {
-		n.run.Shutdown()
-		n.run.WaitForShutdown()
-		n.run = nil
-	}
-}
-
-// ended waits until the server has ended by itself.
-func (s *server) ended(t *testing.T) {
-	t.Helper()
-	s.mu.Lock()
-	cmd := s.cmd
-	s.mu.Unlock()
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	select {
-	case err := <-done:
-		if err == nil || !strings.Contains(s.log.tail(40), "lost its place") {
-			t.Errorf("ended with %v", errors.Join(err))
-		}
-	case <-time.After(patience):
-		t.Fatal("a node that was frozen for longer than its lease goes on")
-	}
-	s.mu.Lock()
-	s.cmd, s.door = nil, ""
-	s.mu.Unlock()
-}
 
 // nodes is the ledger over three nodes.
 func (l *long) nodes(t *testing.T) {
 	p := startPostgres(t)
 	for _, c := range []struct {
 		name   string
-		rounds int
-		f      func(*nodes, *natsServer) fault
+		sites  func(*testing.T, *town, *url.URL) []site
+		f      func(*town) fault
+		excuse excuse
 	}{
-		{"node killed", l.rounds/2 + 1, func(h *nodes, _ *natsServer) fault { return killNode(h) }},
-		{"node frozen", l.rounds/2 + 1, func(h *nodes, _ *natsServer) fault { return freezeNode(h) }},
-		{"NATS restarted", l.rounds/2 + 1, func(_ *nodes, n *natsServer) fault { return restartNATS(n) }},
+		{"node killed", direct, killNode, late},
+		{"node frozen", direct, freezeNode, strict},
+		{"NATS restarted", direct, restartNATS, late},
+		{"database restarted", direct, restartDatabase, late},
+		{"database killed", direct, murderDatabase, late},
+		{"database slow", far, func(w *town) fault { return slowDatabase(w.way) }, strict},
+		{"link down", apart, cutNode, late},
+		{"link down for a moment", apart, cutForAMoment, strict},
+		{"link to NATS down", apart, cutFromNATS, late},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
-			n := startNATS(t)
-			h := newNodes(t, l.program, p.database(t).String(), n.url(), 3)
-			l.play(t, &outcome{database: severalNodes, fault: c.name, rounds: c.rounds}, h, c.f(h, n))
+			w, u := &town{database: p, nats: startNATS(t)}, p.database(t)
+			if at := *u; dumps() != "" {
+				t.Cleanup(func() { dumpArchive(t, &at) })
+			}
+			w.nodes = newNodes(t, l.program, c.sites(t, w, u))
+			l.play(t, &outcome{database: severalNodes, fault: c.name, rounds: l.rounds/2 + 1, excuse: c.excuse}, w.nodes, c.f(w))
 		})
 	}
 }

@@ -2,22 +2,19 @@ package ledger_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
 )
 
 // testpg is the script that starts a Postgres of our own.
@@ -81,8 +78,16 @@ func (p *postgres) database(t *testing.T) *url.URL {
 	return u
 }
 
-// ctl runs pg_ctl as the user whose database it is.
+// ctl runs pg_ctl.
 func (p *postgres) ctl(args ...string) {
+	p.t.Helper()
+	if err := p.try(args...); err != nil {
+		p.t.Fatalf("pg_ctl %v: %v", args, err)
+	}
+}
+
+// try runs pg_ctl as the user whose database it is.
+func (p *postgres) try(args ...string) error {
 	p.t.Helper()
 	data := filepath.Join(p.dir, "data")
 	opts, err := os.ReadFile(filepath.Join(data, "postmaster.opts"))
@@ -99,16 +104,67 @@ func (p *postgres) ctl(args ...string) {
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
 	}
-	if err := cmd.Run(); err != nil { // no pipe: the server would keep it open
-		p.t.Fatalf("pg_ctl %v: %v", args, err)
-	}
+	return cmd.Run() // no pipe: the server would keep it open
 }
 
 // kill ends it without a shutdown: it recovers from its log when it is started.
 func (p *postgres) kill() { p.ctl("-m", "immediate", "stop") }
 
-// start starts it again, where and as it was.
-func (p *postgres) start() { p.ctl("restart") }
+// stop ends it in order, whoever is connected.
+func (p *postgres) stop() { p.ctl("-m", "fast", "stop") }
+
+// murder is kill -9 of the postmaster: its children end when they notice.
+func (p *postgres) murder() {
+	p.t.Helper()
+	all := p.processes()
+	if len(all) == 0 {
+		p.t.Fatal("Postgres does not run")
+	}
+	var ends []int
+	for _, pid := range all {
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil { // else it has ended
+			ends = append(ends, fd)
+		}
+	}
+	_ = syscall.Kill(all[0], syscall.SIGKILL)
+	for _, fd := range ends {
+		ended(p.t, fd)
+	}
+	// As long as nobody has waited for it the dead postmaster has its number, and
+	// pg_ctl takes it for alive.
+	_ = os.Remove(filepath.Join(p.dir, "data", "postmaster.pid"))
+}
+
+// ended waits for the end of a process that is not our child, and closes its
+// descriptor.
+func ended(t *testing.T, pidfd int) {
+	t.Helper()
+	defer func() { _ = unix.Close(pidfd) }()
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+		switch {
+		case err == unix.EINTR:
+		case err != nil || n == 0:
+			t.Fatalf("a process does not end: %v", err)
+		default:
+			return
+		}
+	}
+}
+
+// start starts it again, where and as it was. One that was killed may still have
+// its lock on the socket for a moment.
+func (p *postgres) start() {
+	p.t.Helper()
+	limit, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for err := p.try("restart"); err != nil; err = p.try("restart") {
+		if limit.Err() != nil {
+			p.t.Fatalf("Postgres does not start again: %v", err)
+		}
+		wait(limit, retry)
+	}
+}
 
 // processes are the postmaster, first, and its children.
 func (p *postgres) processes() (pids []int) {
@@ -152,77 +208,5 @@ func (p *postgres) freeze() {
 func (p *postgres) thaw() {
 	for _, pid := range p.processes() {
 		_ = syscall.Kill(pid, syscall.SIGCONT)
-	}
-}
-
-// proxy is a TCP connection's way with a delay.
-type proxy struct {
-	listener net.Listener
-	to       string
-	delay    atomic.Int64 // nanoseconds, each way
-	tasks    sync.WaitGroup
-	mu       sync.Mutex
-	open     []net.Conn
-}
-
-// newProxy stands in front of an address.
-func newProxy(t *testing.T, to string) *proxy {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{listener: l, to: to}
-	p.tasks.Go(p.accept)
-	t.Cleanup(p.close)
-	return p
-}
-
-func (p *proxy) address() string { return p.listener.Addr().String() }
-
-func (p *proxy) close() {
-	_ = p.listener.Close()
-	p.mu.Lock()
-	for _, c := range p.open {
-		_ = c.Close()
-	}
-	p.open = nil
-	p.mu.Unlock()
-	p.tasks.Wait()
-}
-
-func (p *proxy) accept() {
-	for {
-		near, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		far, err := net.Dial("tcp", p.to)
-		if err != nil {
-			_ = near.Close()
-			continue
-		}
-		p.mu.Lock()
-		p.open = append(p.open, near, far)
-		p.mu.Unlock()
-		p.tasks.Go(func() { p.pass(near, far) })
-		p.tasks.Go(func() { p.pass(far, near) })
-	}
-}
-
-func (p *proxy) pass(from, to net.Conn) {
-	defer func() { _ = errors.Join(from.Close(), to.Close()) }()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			time.Sleep(time.Duration(p.delay.Load())) // the fault itself
-			if _, err := to.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
 	}
 }

@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,12 +34,50 @@ func build(t *testing.T) string {
 // server is parley in a process of its own.
 type server struct {
 	program, config string
+	prefix          []string // of every command: where it runs
+	dial            dialer
+	ended           func(*life) // it has ended by itself; nil: nobody minds
 	log             logs
 
 	mu   sync.Mutex
-	cmd  *exec.Cmd     // nil: it does not run
+	life *life         // nil: it does not run
 	door string        // where clients connect; "": nowhere
 	up   chan struct{} // closed when door changes
+}
+
+// life is one process.
+type life struct {
+	cmd  *exec.Cmd
+	from int           // where its part of the log begins
+	over chan struct{} // closed when it has ended
+	err  error         // then
+}
+
+// dialer connects a client to an address.
+type dialer func(ctx context.Context, address string) (net.Conn, error)
+
+func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", address)
+}
+
+// door is a way in.
+type door struct {
+	open   func(ctx context.Context) (net.Conn, error)
+	closed <-chan struct{} // who is behind it has ended
+}
+
+// while bounds a context by who is behind the door.
+func (d door) while(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer cancel()
+		select {
+		case <-d.closed:
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // configuration is what every server under test has: one door, no limits that
@@ -71,7 +109,7 @@ func newServer(t *testing.T, program, dir, storage string) *server {
 
 func configured(t *testing.T, program, yaml string) *server {
 	t.Helper()
-	s := &server{program: program, config: filepath.Join(t.TempDir(), "parley.yaml"), up: make(chan struct{})}
+	s := &server{program: program, config: filepath.Join(t.TempDir(), "parley.yaml"), dial: dialTCP, up: make(chan struct{})}
 	if err := os.WriteFile(s.config, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -84,77 +122,122 @@ func configured(t *testing.T, program, yaml string) *server {
 	return s
 }
 
-var doorLine = regexp.MustCompile(`(?m)^  c2s +(\S+:\d+) `)
+// command is the program's, where the server runs.
+func (s *server) command(ctx context.Context, args ...string) *exec.Cmd {
+	args = slices.Concat(s.prefix, []string{s.program}, args, []string{"--config", s.config})
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Env = environment()
+	return cmd
+}
+
+var doorLine = regexp.MustCompile(`(?m)^  c2s(?:-tls)? +(\S+:\d+) `)
 
 // start returns when the door is open.
 func (s *server) start() error {
-	cmd := exec.Command(s.program, "serve", "--config", s.config)
-	cmd.Env = environment()
+	cmd := s.command(context.Background(), "serve")
 	cmd.Stderr = &s.log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
+	l := &life{cmd: cmd, from: s.log.size(), over: make(chan struct{})}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
-	r := bufio.NewReader(out)
-	for {
-		line, err := r.ReadString('\n')
-		if m := doorLine.FindStringSubmatch(line); m != nil {
-			go func() { _, _ = io.Copy(io.Discard, r) }()
-			s.opened(cmd, m[1])
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("the server does not open its door: %w\n%s", errors.Join(err, cmd.Wait()), s.log.tail(20))
-		}
+	s.mu.Lock()
+	s.life = l
+	s.mu.Unlock()
+	open := make(chan struct{})
+	go s.watch(l, out, open)
+	select {
+	case <-open:
+		return nil
+	case <-l.over:
+		return fmt.Errorf("the server does not open its door: %w\n%s", l.err, s.log.tail(20))
 	}
 }
 
-func (s *server) opened(cmd *exec.Cmd, door string) {
+// watch reads what a life says, until it ends.
+func (s *server) watch(l *life, out io.Reader, open chan struct{}) {
+	r := bufio.NewReader(out)
+	opened := false
+	for {
+		line, err := r.ReadString('\n')
+		if m := doorLine.FindStringSubmatch(line); m != nil && !opened {
+			opened = true
+			s.mu.Lock()
+			if s.life == l {
+				s.door = m[1]
+				close(s.up)
+				s.up = make(chan struct{})
+			}
+			s.mu.Unlock()
+			close(open)
+		}
+		if err != nil {
+			break
+		}
+	}
+	l.err = l.cmd.Wait()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cmd, s.door = cmd, door
-	close(s.up)
-	s.up = make(chan struct{})
+	itself := s.life == l
+	if itself {
+		s.life, s.door = nil, ""
+	}
+	s.mu.Unlock()
+	close(l.over)
+	if itself && opened && s.ended != nil {
+		s.ended(l)
+	}
 }
 
 // kill ends it with SIGKILL.
 func (s *server) kill() {
 	s.mu.Lock()
-	cmd := s.cmd
-	s.cmd, s.door = nil, ""
+	l := s.life
+	s.life, s.door = nil, ""
 	s.mu.Unlock()
-	if cmd != nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+	if l != nil {
+		_ = l.cmd.Process.Kill()
+		<-l.over
 	}
+}
+
+// lives is the process that runs; nil: none.
+func (s *server) lives() *life {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.life
 }
 
 // pid is 0 when it does not run.
 func (s *server) pid() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cmd == nil {
-		return 0
+	if l := s.lives(); l != nil {
+		return l.cmd.Process.Pid
 	}
-	return s.cmd.Process.Pid
+	return 0
 }
 
-// address waits until the server has a door.
-func (s *server) address(ctx context.Context) (string, error) {
+// open reports whether it has a door.
+func (s *server) open() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.door != ""
+}
+
+// enter waits until the server has a door.
+func (s *server) enter(ctx context.Context) (door, error) {
 	for {
 		s.mu.Lock()
-		door, up := s.door, s.up
+		at, up, l := s.door, s.up, s.life
 		s.mu.Unlock()
-		if door != "" {
-			return door, nil
+		if at != "" {
+			return door{func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, at) }, l.over}, nil
 		}
 		select {
 		case <-up:
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return door{}, ctx.Err()
 		}
 	}
 }
@@ -163,8 +246,7 @@ func (s *server) address(ctx context.Context) (string, error) {
 func (s *server) account(ctx context.Context, user string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.program, "account", "add", user+"@localhost", "--password-stdin", "--config", s.config)
-	cmd.Env = environment()
+	cmd := s.command(ctx, "account", "add", user+"@localhost", "--password-stdin")
 	cmd.Stdin = strings.NewReader(password + "\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("account of %s: %w: %s", user, err, out)
@@ -189,6 +271,19 @@ func (l *logs) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(p)
+}
+
+func (l *logs) size() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Len()
+}
+
+// said reports whether the part that begins there contains the text.
+func (l *logs) said(from int, text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Contains(l.buf.Bytes()[from:], []byte(text))
 }
 
 var refusal = regexp.MustCompile(`msg="(?:message not stored|stanza failed)".* id=(\S+)`)

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,11 +28,17 @@ something breaks. Afterwards everybody fetches what waits and reads the archive,
 - **lost**: acknowledged and not in both archives, or never received
 - **duplicated**: came to a device more than once, under the same stanza-id; another stanza-id fails the test
 - **reordered**: not in the order it was sent, for each sender and recipient, in an archive or on a device
-- **late**: got by a device after newer messages of the same sender, though archives are in order. Fails the test, but with several nodes: what
-  waits in the database while nodes do not hear each other is overtaken by what its sender, who has moved to the recipient's node, says there
+- **late**: got by a device after newer messages of the same sender, though archives are in order. Fails the test, but with several nodes while
+  they do not hear each other or cannot ask the database: what waits there is overtaken by what its sender, who has moved to another node, says
+- **ghosts**: sessions that a watcher at one of the nodes, or one who has just come, saw as online 15 s after the fault, and that were not. Guests
+  without stream management leave, come and stay while it lasts. Who is online and not seen fails the test as well
 - **refused**: answered with ` + "`<resource-constraint/>`" + `, for now
 - **recovery**: until the next message is acknowledged; after a kill from the kill on, else from the moment the fault is over. But for
-  the kill the server is never started again.
+  the kill the server is never started again; of several nodes one that ends by itself, because the others may take it for dead, is. "node
+  killed" counts until the dead node's sessions are gone everywhere and it is started again, too.
+
+"link down" takes everything from one node, its clients too, until it has ended by itself; "for a moment" is up to a second. Such nodes run in network
+namespaces, which need root: without it these rows are skipped, and the test says so.
 
 `
 
@@ -70,11 +76,15 @@ func (l *long) into(doc string) string {
 func (l *long) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %d processors, %s, seed %d\n\n", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), l.seed)
-	b.WriteString("| Database | Fault | Rounds | Sent | Acked | Refused | Lost | Duplicated | Reordered | Late | Recovery ms, median / worst |\n")
-	b.WriteString("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	b.WriteString("| Database | Fault | Rounds | Sent | Acked | Refused | Lost | Duplicated | Reordered | Late | Ghosts | Recovery ms, median / worst |\n")
+	b.WriteString("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for _, o := range l.rows {
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d | %d | %d | %d | %d / %d |\n", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused,
-			len(o.lost), o.duplicates, len(o.reordered), o.late, median(o.recovery).Milliseconds(), slices.Max(o.recovery).Milliseconds())
+		ghosts := "–" // nobody looks
+		if len(o.right) > 0 {
+			ghosts = strconv.Itoa(len(o.ghosts))
+		}
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d | %d | %d | %d | %s | %d / %d |\n", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused,
+			len(o.lost), o.duplicates, len(o.reordered), o.late, ghosts, median(o.recovery).Milliseconds(), worst(o.recovery).Milliseconds())
 	}
 	return b.String()
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -50,14 +49,15 @@ type world struct {
 	tasks  sync.WaitGroup
 	calm   chan struct{} // closed: nobody says anything new
 	cancel context.CancelFunc
+	views  *views // what is seen of them from each node; nil: there is one
 }
 
 // house is what serves a world.
 type house interface {
 	start() error
 	account(ctx context.Context, user string) error
-	// address waits until there is a door.
-	address(ctx context.Context) (string, error)
+	// enter waits until there is a door.
+	enter(ctx context.Context) (door, error)
 	// refused are the ids of the messages that it says it has not stored.
 	refused() []string
 }
@@ -76,6 +76,9 @@ func newWorld(t *testing.T, s house, seed uint64) *world {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &world{t: t, server: s, book: newBook(), seed: seed, calm: make(chan struct{}), cancel: cancel}
 	t.Cleanup(w.end)
+	if h, several := s.(*nodes); several {
+		w.views = newViews(ctx, w, h)
+	}
 	for i, p := range cast {
 		for j, r := range p.devices {
 			if p.habit == never {
@@ -128,6 +131,8 @@ const (
 	tick     = 10 * time.Millisecond // between bursts
 	maxBurst = 4
 	window   = 24                     // messages that may be unacknowledged
+	question = time.Second            // of silence, after which it asks whether the server is there
+	deaf     = 10 * time.Second       // of silence, after which it is not
 	retry    = 50 * time.Millisecond  // after a login that failed
 	moment   = 300 * time.Millisecond // of being here, or away, on average
 )
@@ -136,11 +141,11 @@ const (
 func (d *device) live(ctx context.Context) {
 	defer func() { d.drop() }()
 	for ctx.Err() == nil {
-		addr, err := d.world.server.address(ctx)
+		in, err := d.world.server.enter(ctx)
 		if err != nil {
 			return
 		}
-		if err := d.connect(ctx, addr); err != nil {
+		if err := d.connect(ctx, in); err != nil {
 			wait(ctx, retry)
 			continue
 		}
@@ -182,16 +187,27 @@ func (d *device) stay(ctx context.Context) error {
 		defer t.Stop()
 		leave = t.C
 	}
+	heard, asked := time.Now(), time.Now()
 	for {
 		select {
 		case el, ok := <-d.elements:
 			if !ok {
 				return errGone
 			}
+			heard = time.Now()
 			if err := d.take(el); err != nil {
 				return err
 			}
-		case <-pace.C:
+		case now := <-pace.C:
+			if now.Sub(heard) > deaf { // a link that is cut tells nobody
+				return errGone
+			}
+			if now.Sub(heard) > question && now.Sub(asked) > question {
+				asked = now
+				if err := d.ask(); err != nil {
+					return err
+				}
+			}
 			if err := d.talk(); err != nil {
 				return err
 			}
@@ -274,113 +290,4 @@ func (b *book) open() (n int) {
 		}
 	}
 	return n
-}
-
-// fetch logs a new device in, which takes what is pending, and reads the
-// archive. What waits comes in order, before anything newer: a message to
-// oneself ends it.
-func (w *world) fetch(user string) (names []string, err error) {
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	addr, err := w.server.address(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c := &client{user: user, resource: "last", book: w.book}
-	if err := c.connect(ctx, addr); err != nil {
-		return nil, err
-	}
-	defer c.drop()
-	err = c.send([]outgoing{{raw: "<message to='" + user + "@localhost' type='chat' id='end'><body>end</body></message>"}})
-	if err != nil {
-		return nil, err
-	}
-	for {
-		m, err := c.next(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if m.Get("id") == "end" {
-			return []string{c.name()}, c.history(ctx)
-		}
-		if s, ok := c.sight(m); ok {
-			w.book.received(user, c.name(), s)
-		}
-	}
-}
-
-// next returns the next message that comes.
-func (c *client) next(ctx context.Context) (*stanza.Element, error) {
-	for {
-		select {
-		case el, ok := <-c.elements:
-			if !ok {
-				return nil, errGone
-			}
-			if m, err := c.handle(el); m != nil || err != nil {
-				return m, err
-			}
-			if el.Name.Local == "iq" {
-				return el, nil
-			}
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-// nsArchive is XEP-0313.
-const nsArchive = "urn:xmpp:mam:2"
-
-// history reads the whole archive, page by page, into the book.
-func (c *client) history(ctx context.Context) error {
-	after := ""
-	for page := 0; ; page++ {
-		if page > 0 {
-			after = "<after>" + after + "</after>"
-		}
-		id := "page" + strconv.Itoa(page)
-		err := c.send([]outgoing{{raw: "<iq type='set' id='" + id + "'><query xmlns='" + nsArchive + "'><set xmlns='http://jabber.org/protocol/rsm'><max>250</max>" + after + "</set></query></iq>"}})
-		if err != nil {
-			return err
-		}
-		for after = ""; ; {
-			el, err := c.next(ctx)
-			if err != nil {
-				return err
-			}
-			if el.Name.Local == "iq" {
-				fin := el.Child(nsArchive, "fin")
-				if fin == nil {
-					return fmt.Errorf("archive: %s", el.Bytes(""))
-				}
-				if fin.Get("complete") == "true" {
-					return nil
-				}
-				break
-			}
-			if after, err = c.row(el, after); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// row enters an archive's row and returns its id, or what came before when
-// the message is none.
-func (c *client) row(el *stanza.Element, before string) (string, error) {
-	result := el.Child(nsArchive, "result")
-	if result == nil {
-		return before, nil
-	}
-	fwd := result.Child("urn:xmpp:forward:0", "forwarded")
-	if fwd == nil {
-		return "", fmt.Errorf("archive: %s", el.Bytes(""))
-	}
-	if m := fwd.Child(stanza.NSClient, "message"); m != nil {
-		if o := m.Child(stanza.NSStanzaID, "origin-id"); o != nil {
-			c.book.archived(c.user, sighting{o.Get("id"), result.Get("id")})
-		}
-	}
-	return result.Get("id"), nil
 }

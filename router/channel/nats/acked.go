@@ -19,6 +19,7 @@ func (s *sender) acknowledged(f *frame) {
 	}
 	switch {
 	case f.handled > s.acked:
+		s.refusals(f)
 		s.acked = f.handled
 		s.sent = max(s.sent, s.acked)
 		s.patience(time.Now())
@@ -79,62 +80,74 @@ func (s *sender) end(err error) {
 	}
 }
 
+// refusals notes which of the payloads that f is the first to acknowledge the
+// handler has refused; with mu.
+func (s *sender) refusals(f *frame) {
+	for _, n := range f.refused {
+		if n > s.acked && n <= f.handled {
+			s.ring[n%uint64(len(s.ring))].refused = true
+		}
+	}
+}
+
+// answer is what a payload's done is called with.
+type answer struct {
+	done func(error)
+	err  error
+}
+
 // complete calls done for what is acknowledged, and in the end for the rest. It is
 // a goroutine of its own so that a slow done holds up nobody else's pipe.
 func (s *sender) complete() {
-	var handled []func(error)
-	for {
-		var lost []func(error)
+	var tell []answer
+	for over := false; !over; {
 		var again bool
-		var ended error
-		handled, lost, again, ended = s.free(handled[:0])
+		tell, again, over = s.free(tell[:0])
 		if again {
 			s.b.log.Info("nats: peer acknowledges again", "peer", s.to.Node, "port", s.port)
 		}
-		for _, done := range handled {
-			s.b.guard("done", s.to, s.port, func() error { done(nil); return nil })
+		for _, a := range tell {
+			_ = s.b.guard("done", s.to, s.port, func() error { a.done(a.err); return nil })
 		}
-		for _, done := range lost {
-			s.b.guard("done", s.to, s.port, func() error { done(ended); return nil })
-		}
-		if ended != nil {
-			return
-		}
-		clear(handled)
+		clear(tell)
 	}
 }
 
 // free waits for acknowledgements or the end, frees the places and returns whom to
-// tell, and whether the pipe had stalled. The places are free before they are told,
-// all of them at once: so there are never more than two windows of payloads.
-func (s *sender) free(buf []func(error)) (handled, lost []func(error), again bool, ended error) {
+// tell, whether the pipe had stalled, and whether it is over. The places are free
+// before they are told, all of them at once: so there are never more than two windows
+// of payloads.
+func (s *sender) free(buf []answer) (tell []answer, again, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.freed == s.acked && s.err == nil {
 		s.change.Wait()
 	}
-	for handled = buf; s.freed < s.acked; {
-		handled = s.leave(handled)
+	for tell = buf; s.freed < s.acked; {
+		tell = s.leave(tell, nil)
 	}
 	for s.err != nil && s.freed < s.last {
-		lost = s.leave(lost)
+		tell = s.leave(tell, s.err)
 	}
 	if s.err != nil {
 		s.ring = make([]place, 1) // whoever still holds the pipe gets err
-		return handled, lost, false, s.err
+		return tell, false, true
 	}
 	s.since = time.Now()
 	again, s.stalled = s.stalled, false
 	s.admit(s.since)
-	return handled, lost, again, nil
+	return tell, again, false
 }
 
-// leave frees the first place and adds whom to tell; with mu.
-func (s *sender) leave(tell []func(error)) []func(error) {
+// leave frees the first place and adds whom to tell what; with mu.
+func (s *sender) leave(tell []answer, err error) []answer {
 	s.freed++
 	p := &s.ring[s.freed%uint64(len(s.ring))]
+	if p.refused {
+		err = ErrRefused
+	}
 	if p.done != nil {
-		tell = append(tell, p.done)
+		tell = append(tell, answer{p.done, err})
 	}
 	s.bytes -= len(p.frame)
 	*p = place{}

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -30,8 +31,9 @@ type Bus struct {
 	disconnected chan struct{}  // the client has said its last word
 	shown        bool           // metrics are registered
 
-	oddities rate.Sometimes // log lines about the connection
-	strange  rate.Sometimes // log lines about frames
+	oddities  rate.Sometimes // log lines about the connection
+	forbidden rate.Sometimes // log lines about permissions
+	strange   rate.Sometimes // log lines about frames
 
 	opening    sync.Mutex // around what Handle and Close do with the client; nothing else asks for it
 	mu         sync.RWMutex
@@ -45,7 +47,7 @@ func newBus(o Options) *Bus {
 	b := &Bus{
 		o: o, log: o.Log,
 		quit: make(chan struct{}), disconnected: make(chan struct{}),
-		oddities: rate.Sometimes{Interval: time.Minute}, strange: rate.Sometimes{Interval: time.Minute},
+		oddities: rate.Sometimes{Interval: time.Minute}, forbidden: rate.Sometimes{Interval: time.Minute}, strange: rate.Sometimes{Interval: time.Minute},
 		neighbours: map[string]*neighbour{}, ports: map[string]bool{},
 	}
 	if b.log == nil {
@@ -64,10 +66,22 @@ func (b *Bus) start(nc *natsgo.Conn) {
 	b.loops.Go(b.clock)
 }
 
-// open listens for acknowledgements and shows the metrics.
-func (b *Bus) open() error {
-	if err := b.subscribe(ackPort, b.acknowledged); err != nil || b.o.Metrics == nil {
+// open listens for acknowledgements, asks whether that is permitted, and shows the
+// metrics.
+func (b *Bus) open(ctx context.Context) error {
+	if err := b.subscribe(ackPort, b.acknowledged); err != nil {
 		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := b.nc.FlushWithContext(ctx); err != nil {
+		return fmt.Errorf("no answer behind a subscription: %w", err)
+	}
+	if err := b.nc.LastError(); errors.Is(err, natsgo.ErrPermissionViolation) {
+		return fmt.Errorf("%w: %w", ErrPermission, err)
+	}
+	if b.o.Metrics == nil {
+		return nil
 	}
 	if err := b.o.Metrics.Register(metrics{b}); err != nil {
 		return fmt.Errorf("metrics: %w", err)
@@ -78,12 +92,15 @@ func (b *Bus) open() error {
 
 // subscribe is called with opening held, and by Dial.
 func (b *Bus) subscribe(port string, f func(frame)) error {
-	name := subject(b.o.Cluster, b.o.Self.Node, port)
+	name := inbox(b.o.Cluster, b.o.Self.Node, port)
 	sub, err := b.nc.Subscribe(name, func(m *natsgo.Msg) {
 		if b.o.lose != nil && b.o.lose(m.Subject, m.Data) {
 			return
 		}
 		in, err := parse(m.Data)
+		if err == nil && !sentBy(m.Subject, name, in.node) {
+			err = errSpeaker
+		}
 		switch {
 		case err != nil:
 			b.strange.Do(func() { b.log.Warn("nats: ignored", "subject", m.Subject, "size", len(m.Data), "err", err) })

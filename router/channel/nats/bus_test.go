@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -212,6 +215,40 @@ func TestHandlerFailsAndPanics(t *testing.T) {
 	mustSend(t, n, south, "p", "good", func(error) { panic("at done") })
 	mustSend(t, n, south, "p", "good", done)
 	expectErr(t, told, nil)
+}
+
+// MUST 3, 7: what the handler does not take goes back to its sender, once, though
+// acknowledgements are lost, and the pipe goes on.
+func TestRefusedPayloadsGoBack(t *testing.T) {
+	const all = 2000
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(1, 0))
+	lossy := func(string, []byte) bool { mu.Lock(); defer mu.Unlock(); return r.IntN(10) == 0 }
+	url := serve(t, -1).ClientURL()
+	n, s := dial(t, url, north, func(o *Options) { o.lose = lossy }), dial(t, url, south)
+	n.Join(south)
+	handle(t, s, "p", func(_ context.Context, _ Peer, p []byte) error {
+		if binary.BigEndian.Uint64(p)%3 == 0 {
+			return fmt.Errorf("%w: of a later release", ErrRefused)
+		}
+		return nil
+	})
+	done, told := results()
+	go func() {
+		for i := range uint64(all) {
+			mustSend(t, n, south, "p", string(binary.BigEndian.AppendUint64(nil, i)), done)
+		}
+	}()
+	for i := range all {
+		var want error
+		if i%3 == 0 {
+			want = ErrRefused
+		}
+		expectErr(t, told, want)
+	}
+	if refused := s.refusals(north, "p"); refused > maxWindow {
+		t.Errorf("%d refusals are remembered", refused)
+	}
 }
 
 // MUST 9

@@ -1,19 +1,22 @@
 package nats
 
 import (
-	"encoding/base32"
 	"encoding/binary"
 	"errors"
-	"strings"
-	"unicode/utf8"
 )
 
-// wireVersion is the first byte of every frame.
+// wireVersion is the newest form of frames that is read here. The first byte of a
+// frame is the oldest version whose readers understand it, and what they do not
+// know at its end they skip. Whoever writes a newer form waits for a release that
+// reads it everywhere: a frame that is ignored comes again until it is not, so its
+// pipe stands still meanwhile (payloads have a rule of their own,
+// channel.WireVersion).
 const wireVersion = 1
 
 var (
-	errVersion = errors.New("a frame of an unknown version")
+	errVersion = errors.New("a frame of a newer version than this node reads")
 	errFrame   = errors.New("not a frame")
+	errSpeaker = errors.New("a frame that says to come from another node than its subject does")
 )
 
 type kind byte
@@ -29,12 +32,13 @@ const (
 
 // frame is what travels. After the version and the kind comes:
 //
-//	node      string   who has sent it
+//	node      string   who has sent it, as in the subject
 //	life      uvarint  the incarnation of that
 //	to        uvarint  the incarnation it is meant for; the node is in the subject
 //	Data      payload bytes, seq uvarint (last, because it is known last)
 //	Ask       question and seq uvarint (what was sent before)
-//	Ack       port string, handled, received, question and seq uvarint (the last two as in the question)
+//	Ack       port string, handled, received, question and seq uvarint (the last two as in the question),
+//	          and if there are any, refused: how many, and each as its distance to the one before
 type frame struct {
 	kind     kind
 	node     []byte
@@ -43,10 +47,15 @@ type frame struct {
 	payload  []byte
 	seq      uint64
 	port     []byte
-	handled  uint64 // everything up to this one
-	received uint64 // likewise, but some of it waits for its handler
-	question uint64 // what is asked, or answered; 0: nothing
+	handled  uint64   // everything up to this one
+	received uint64   // likewise, but some of it waits for its handler
+	question uint64   // what is asked, or answered; 0: nothing
+	refused  []uint64 // of those that are handled, every one the sender may not know of yet
 }
+
+// maxWindow bounds Window.Frames, so that the far end knows what the near end
+// knows: of a payload so far behind the last one it has seen the acknowledgement.
+const maxWindow = 4096
 
 // tail is the most that the numbers around a payload take.
 const tail = 2 * binary.MaxVarintLen64
@@ -69,7 +78,17 @@ func (f *frame) append(dst []byte) []byte {
 	dst = appendBytes(dst, f.port)
 	dst = binary.AppendUvarint(dst, f.handled)
 	dst = binary.AppendUvarint(dst, f.received)
-	return binary.AppendUvarint(binary.AppendUvarint(dst, f.question), f.seq)
+	dst = binary.AppendUvarint(binary.AppendUvarint(dst, f.question), f.seq)
+	if len(f.refused) == 0 {
+		return dst
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(f.refused)))
+	before := uint64(0)
+	for _, n := range f.refused {
+		dst = binary.AppendUvarint(dst, n-before)
+		before = n
+	}
+	return dst
 }
 
 func appendBytes(dst, p []byte) []byte {
@@ -78,14 +97,11 @@ func appendBytes(dst, p []byte) []byte {
 
 // parse reads what append wrote. The frame keeps references into b.
 func parse(b []byte) (f frame, err error) {
-	if len(b) == 0 {
+	switch {
+	case len(b) < 2 || b[0] == 0:
 		return f, errFrame
-	}
-	if b[0] != wireVersion {
+	case b[0] > wireVersion:
 		return f, errVersion
-	}
-	if len(b) < 2 {
-		return f, errFrame
 	}
 	f.kind = kind(b[1])
 	r := reader{b: b[2:]}
@@ -98,10 +114,11 @@ func parse(b []byte) (f frame, err error) {
 	case kindAck:
 		f.port, f.handled, f.received = r.bytes(), r.uint(), r.uint()
 		f.question, f.seq = r.uint(), r.uint()
+		f.refused = r.numbers()
 	default:
 		return f, errFrame
 	}
-	if r.failed || len(r.b) > 0 || !isNode(string(f.node)) {
+	if r.failed || !isNode(string(f.node)) {
 		return f, errFrame
 	}
 	return f, nil
@@ -123,6 +140,23 @@ func (r *reader) uint() uint64 {
 	return n
 }
 
+// numbers are at the end, or not there.
+func (r *reader) numbers() (all []uint64) {
+	if len(r.b) == 0 {
+		return nil
+	}
+	count, last := r.uint(), uint64(0)
+	if count > maxWindow {
+		r.failed = true
+		return nil
+	}
+	for range count {
+		last += r.uint()
+		all = append(all, last)
+	}
+	return all
+}
+
 func (r *reader) bytes() []byte {
 	n := r.uint()
 	if n > uint64(len(r.b)) {
@@ -132,21 +166,4 @@ func (r *reader) bytes() []byte {
 	p := r.b[:n:n]
 	r.b = r.b[n:]
 	return p
-}
-
-// ackPort is the last token of the subject for acknowledgements.
-const ackPort = "ack"
-
-// subject of a port of a node. A node may have any name, a token may not.
-func subject(cluster, node, port string) string {
-	return cluster + "." + strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(node))) + "." + port
-}
-
-// isNode reports whether s may name a node: it becomes a label of metrics, and
-// a token of subjects that grows by three fifths.
-func isNode(s string) bool { return s != "" && len(s) <= 255 && utf8.ValidString(s) }
-
-// isToken reports whether s may be a cluster or a port.
-func isToken(s string) bool {
-	return s != "" && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == ""
 }

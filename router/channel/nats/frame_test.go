@@ -1,7 +1,10 @@
 package nats
 
 import (
+	"bytes"
+	"encoding/hex"
 	"errors"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -27,13 +30,57 @@ func TestFrameCrossesANetwork(t *testing.T) {
 				t.Errorf("kind %d: %d of %d bytes are a frame", f.kind, n, len(b))
 			}
 		}
-		if _, err := parse(append(b, 0)); !errors.Is(err, errFrame) {
-			t.Errorf("kind %d: with a byte more: %v", f.kind, err)
-		}
 		b[0]++
 		if _, err := parse(b); !errors.Is(err, errVersion) {
 			t.Errorf("another version: %v", err)
 		}
+	}
+}
+
+// What version 1 has written is read for ever, and what a later release adds at the
+// end is skipped.
+func TestFramesOfOtherReleases(t *testing.T) {
+	text, err := os.ReadFile("testdata/frames-1.hex")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Fields(string(text))
+	for i, f := range frames() {
+		b, err := hex.DecodeString(lines[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, b := range map[string][]byte{"as it was": b, "and more": append(f.noneRefused(b), 7, 7, 7)} {
+			if got, err := parse(b); err != nil || !reflect.DeepEqual(f, got) {
+				t.Errorf("kind %d, %s: got %v, %v", f.kind, what, got, err)
+			}
+		}
+	}
+}
+
+// noneRefused ends b where fields begin that this release does not know.
+func (f *frame) noneRefused(b []byte) []byte {
+	if b = bytes.Clone(b); f.kind == kindAck {
+		b = append(b, 0)
+	}
+	return b
+}
+
+func TestRefusalsCrossANetwork(t *testing.T) {
+	f := frame{kind: kindAck, node: []byte("north"), port: []byte("p"), handled: 9000, received: 9000}
+	for n := uint64(1); n <= maxWindow; n++ {
+		f.refused = append(f.refused, 2*n)
+	}
+	b := f.append(nil)
+	if got, err := parse(b); err != nil || !reflect.DeepEqual(f, got) {
+		t.Errorf("got %d refused, %v", len(got.refused), err)
+	}
+	if _, err := parse(b[:len(b)-1]); !errors.Is(err, errFrame) {
+		t.Errorf("one is missing, but: %v", err)
+	}
+	f.refused = append(f.refused, 1<<40)
+	if _, err := parse(f.append(nil)); !errors.Is(err, errFrame) {
+		t.Errorf("more than there can be, but: %v", err)
 	}
 }
 
@@ -60,11 +107,20 @@ func TestSenderWritesFrames(t *testing.T) {
 func TestSubjectsAreLegalAndDistinct(t *testing.T) {
 	seen := map[string]string{}
 	for _, node := range []string{"a", "A", "a.b", "a b", "*", ">", "ü", strings.Repeat("x", 255)} {
-		s := subject("parley", node, "p")
-		if strings.ContainsAny(s, " *>") || strings.Count(s, ".") != 2 || seen[s] != "" {
+		s := subject("parley", node, "n1", "p")
+		if strings.ContainsAny(s, " *>") || strings.Count(s, ".") != 3 || seen[s] != "" {
 			t.Errorf("%q: %s (also %q)", node, s, seen[s])
 		}
 		seen[s] = node
+		back := subject("parley", "n1", node, "p")
+		for _, who := range []string{node, node + "x", "=" + node, "a"} {
+			if is := sentBy(back, inbox("parley", "n1", "p"), []byte(who)); is != (who == node) {
+				t.Errorf("%s comes from %q: %v", back, who, is)
+			}
+		}
+		if sentBy(back, inbox("parley", "n1", "q"), []byte(node)) || sentBy(back, inbox("parley", "n2", "p"), []byte(node)) {
+			t.Errorf("%s came to another inbox", back)
+		}
 	}
 }
 

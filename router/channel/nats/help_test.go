@@ -191,6 +191,16 @@ func near(t testing.TB, b *Bus, node, port string) *sender {
 	return s
 }
 
+// refusals is how many the far end of a pipe remembers.
+func (b *Bus) refusals(from Peer, port string) int {
+	b.mu.RLock()
+	r := b.neighbours[from.Node].in[port]
+	b.mu.RUnlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.refused)
+}
+
 func (s *sender) waiters() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -282,7 +292,7 @@ func newGhost(t testing.TB, url string, p Peer, ports ...string) *ghost {
 	t.Cleanup(nc.Close)
 	g := &ghost{t: t, nc: nc, in: make(chan frame, 1000), Peer: p}
 	for _, port := range append(ports, ackPort) {
-		if _, err := nc.Subscribe(subject("test", p.Node, port), func(m *natsgo.Msg) {
+		if _, err := nc.Subscribe(inbox("test", p.Node, port), func(m *natsgo.Msg) {
 			f, err := parse(m.Data)
 			if err != nil {
 				t.Error(err)
@@ -303,7 +313,7 @@ func newGhost(t testing.TB, url string, p Peer, ports ...string) *ghost {
 func (g *ghost) send(to Peer, port string, f frame) {
 	g.t.Helper()
 	f.node, f.life, f.to = []byte(g.Node), g.Incarnation, to.Incarnation
-	if err := g.nc.Publish(subject("test", to.Node, port), f.append(nil)); err != nil {
+	if err := g.nc.Publish(subject("test", to.Node, g.Node, port), f.append(nil)); err != nil {
 		g.t.Fatal(err)
 	}
 }

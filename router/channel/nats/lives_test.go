@@ -224,12 +224,30 @@ func TestOtherVersionsAreIgnored(t *testing.T) {
 	got := forward(t, n, "p")
 	g := newGhost(t, url, Peer{"ghost", 1})
 	for _, b := range [][]byte{nil, {wireVersion}, {wireVersion + 1, 1, 2, 3}, []byte("hello")} {
-		if err := g.nc.Publish(subject("test", north.Node, "p"), b); err != nil {
+		if err := g.nc.Publish(subject("test", north.Node, g.Node, "p"), b); err != nil {
 			t.Fatal(err)
 		}
 	}
 	g.data(north, "p", 1)
 	expect(t, got, "1")
+}
+
+// MUST 8: nobody speaks as another node than the one a server lets it be.
+func TestFramesOfImpostorsAreIgnored(t *testing.T) {
+	url := serve(t, -1).ClientURL()
+	n := dial(t, url, north)
+	got := forward(t, n, "p")
+	victim, impostor := newGhost(t, url, Peer{"victim", 1}), newGhost(t, url, Peer{"impostor", 1})
+	victim.data(north, "p", 1)
+	expect(t, got, "1")
+	f := frame{kind: kindData, node: []byte(victim.Node), life: victim.Incarnation, to: north.Incarnation, seq: 2, payload: []byte("forged")}
+	if err := impostor.nc.Publish(subject("test", north.Node, impostor.Node, "p"), f.append(nil)); err != nil {
+		t.Fatal(err)
+	}
+	impostor.ask(north, "p", 1) // by then it has come
+	if f := victim.ask(north, "p", 1); f.received != 1 {
+		t.Errorf("received %d of the victim", f.received)
+	}
 }
 
 // What is remembered of nodes that have left has a bound.

@@ -14,8 +14,9 @@
 //     with ErrClosed after Close. It never waits for the network. When it fails,
 //     done is not called.
 //  3. done is called once per payload, in order, one at a time per pipe and
-//     without a lock: with nil when the peer's handler has returned, otherwise
-//     with ErrGone or ErrClosed, and then nobody knows whether it was handled.
+//     without a lock: with nil when the peer's handler has returned, with
+//     ErrRefused when that one has not taken it, otherwise with ErrGone or
+//     ErrClosed, and then nobody knows whether it was handled.
 //     While a done runs no more places of its pipe become free: one that sends
 //     there, and has to wait, gets ErrStalled.
 //  4. An acknowledgement covers everything up to its number and is sent after the
@@ -32,15 +33,17 @@
 //     followed by a later one, are ignored. A life that has left does not come
 //     back; a new one starts at number 1, after the last call for the old one has
 //     returned.
-//  7. A handler's error is logged, and so is its panic; the payload counts as
-//     handled.
-//  8. Frames carry the version of their format first. Other versions are ignored,
-//     with a line in the log now and then.
+//  7. A handler's error is logged, and so is its panic. When it wraps ErrRefused
+//     the payload goes back to its sender, otherwise it counts as handled.
+//  8. Frames carry the version of their format first. Newer ones are ignored, with
+//     a line in the log now and then, and so are those that say to come from
+//     another node than their subject does.
 //  9. A payload that the server would not take fails in Send with ErrTooLarge.
 //
 // Memory is bounded by a Window per pipe and end. Flow, in the order of reading:
 // bus.go (who there is), sender.go (the near end), publish.go (the way to the
-// network, and the clock), receiver.go (the far end), frame.go (the bytes).
+// network, and the clock), receiver.go (the far end), frame.go (the bytes), subject.go
+// (who speaks to whom), reasons.go (why there is no connection).
 //
 // Locks, from the outer to the inner: Bus.mu, sender.mu or receiver.mu,
 // publisher.mu. None is held while a handler or done runs or while the network is
@@ -70,6 +73,7 @@ var (
 	ErrGone     = errors.New("the peer is not in the cluster")
 	ErrStalled  = errors.New("the peer acknowledges nothing")
 	ErrTooLarge = errors.New("payload larger than NATS takes")
+	ErrRefused  = errors.New("the peer does not take it")
 	ErrClosed   = errors.New("bus closed")
 )
 
@@ -86,14 +90,17 @@ type Handler func(ctx context.Context, from Peer, payload []byte) error
 
 // Window bounds what is in flight on one pipe. Nodes should agree about it.
 type Window struct {
-	Frames int // default 256
+	Frames int // default 256, at most 4096
 	Bytes  int // default 8 MiB; an empty window takes any one payload
 }
 
-// Options make a Bus.
+// Options make a Bus. It connects to one of URLs, or to Server.
 type Options struct {
-	URLs        []string // nats://host:port, tls://…, with user:password@ or token@ where the server wants it
-	Cluster     string   // first token of all subjects: letters, digits, - and _
+	URLs        []string                     // nats://host:port, tls://…, with user:password@ or token@ where the server wants it
+	Server      natsgo.InProcessConnProvider // one in this process; nil: none
+	User        string                       // with Password, where the server wants it
+	Password    string
+	Cluster     string // first token of all subjects: letters, digits, - and _
 	Self        Peer
 	TLS         *tls.Config // nil: as the URLs say
 	Credentials string      // file; may be empty
@@ -101,6 +108,9 @@ type Options struct {
 	Metrics     prometheus.Registerer // nil: nobody looks
 	Window      Window
 	Stall       time.Duration // default 3s
+	// Dial opens connections, with a context that ends with Dial's and then the
+	// Bus's; nil: TCP.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// For tests: what arrives and is to be lost, and how much the client holds.
 	lose    func(subject string, frame []byte) bool
@@ -112,15 +122,20 @@ func (o Options) withDefaults() (Options, error) {
 	o.Window.Bytes = cmp.Or(o.Window.Bytes, 8<<20)
 	o.Stall = cmp.Or(o.Stall, 3*time.Second)
 	o.pending = cmp.Or(o.pending, pendingFrames)
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	}
 	switch {
-	case len(o.URLs) == 0:
+	case len(o.URLs) == 0 && o.Server == nil:
 		return o, errors.New("no URL of a NATS server")
+	case len(o.URLs) > 0 && o.Server != nil:
+		return o, errors.New("URLs of NATS servers, and a server in this process")
 	case !isToken(o.Cluster):
 		return o, fmt.Errorf("the cluster's prefix %q must be letters, digits, - and _", o.Cluster)
 	case !isNode(o.Self.Node):
 		return o, fmt.Errorf("%q cannot be the name of a node", o.Self.Node)
-	case o.Window.Frames < 0 || o.Window.Bytes < 0 || o.Stall < 0:
-		return o, errors.New("a window or a stall below zero")
+	case o.Window.Frames < 0 || o.Window.Frames > maxWindow || o.Window.Bytes < 0 || o.Stall < 0:
+		return o, fmt.Errorf("a window or a stall below zero, or more than %d frames", maxWindow)
 	}
 	return o, nil
 }
@@ -143,7 +158,8 @@ const (
 	pendingBytes  = 64 << 20
 )
 
-// Dial connects to the first server that answers.
+// Dial connects to the first server that answers. Errors wrap one of those in
+// reasons.go when it does not want this node.
 func Dial(ctx context.Context, o Options) (*Bus, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -153,20 +169,23 @@ func Dial(ctx context.Context, o Options) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nats: %w", err)
 	}
+	if o.Server != nil {
+		names = "the server in this process"
+	}
 	b := newBus(o)
-	dial := &dialer{}
+	dial := &dialer{dial: o.Dial}
 	dial.until.Store(&ctx)
 	nc, err := natsgo.Connect(servers, b.settings(dial)...)
 	if err != nil {
 		b.cancel()
-		return nil, fmt.Errorf("nats: connect to %s: %w", names, cmp.Or(ctx.Err(), err))
+		return nil, fmt.Errorf("nats: connect to %s: %w", names, cmp.Or(ctx.Err(), reason(err, o.TLS != nil)))
 	}
 	dial.until.Store(&b.ctx)
 	b.start(nc)
-	if err := b.open(); err != nil {
+	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("nats: %w", err), b.Close(ctx))
 	}
-	b.log.Info("nats: connected", "server", nc.ConnectedAddr())
+	b.log.Info("nats: connected", "server", nc.ConnectedAddr(), "inbox", inbox(o.Cluster, o.Self.Node, "*"))
 	return b, nil
 }
 
@@ -218,15 +237,10 @@ func (b *Bus) settings(dial *dialer) []natsgo.Option {
 			b.log.Info("nats: connected again", "server", nc.ConnectedAddr())
 			b.reconnected(nc)
 		}),
-		natsgo.ErrorHandler(func(_ *natsgo.Conn, sub *natsgo.Subscription, err error) {
-			b.oddities.Do(func() {
-				if sub != nil {
-					b.log.Warn("nats: subscription", "subject", sub.Subject, "err", err)
-				} else {
-					b.log.Warn("nats: connection", "err", err)
-				}
-			})
+		natsgo.ReconnectErrHandler(func(_ *natsgo.Conn, err error) {
+			b.oddities.Do(func() { b.log.Warn("nats: no connection yet", "err", reason(err, b.o.TLS != nil)) })
 		}),
+		natsgo.ErrorHandler(func(_ *natsgo.Conn, sub *natsgo.Subscription, err error) { b.odd(sub, err) }),
 		natsgo.ClosedHandler(func(nc *natsgo.Conn) {
 			if b.ctx.Err() == nil {
 				b.log.Error("nats: the client has given up", "err", nc.LastError())
@@ -234,8 +248,14 @@ func (b *Bus) settings(dial *dialer) []natsgo.Option {
 			close(b.disconnected)
 		}),
 	}
+	if b.o.Server != nil {
+		o = append(o, natsgo.InProcessServer(b.o.Server))
+	}
 	if b.o.TLS != nil {
 		o = append(o, natsgo.Secure(b.o.TLS))
+	}
+	if b.o.User != "" {
+		o = append(o, natsgo.UserInfo(b.o.User, b.o.Password))
 	}
 	if b.o.Credentials != "" {
 		o = append(o, natsgo.UserCredentials(b.o.Credentials))
@@ -246,10 +266,11 @@ func (b *Bus) settings(dial *dialer) []natsgo.Option {
 // dialer gives up with a context: Dial's until it has connected, the bus's after
 // that. The client itself has no way to be told.
 type dialer struct {
+	dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	until atomic.Pointer[context.Context]
 }
 
 // Dial implements natsgo.CustomDialer.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: dialTimeout}).DialContext(*d.until.Load(), network, address)
+	return d.dial(*d.until.Load(), network, address)
 }

@@ -1,8 +1,10 @@
 package nats
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 )
 
@@ -24,7 +26,8 @@ type receiver struct {
 	ring     [][]byte
 	handled  uint64
 	received uint64
-	bytes    int    // of payloads after handled
+	bytes    int // of payloads after handled
+	refused  []uint64
 	question uint64 // to be answered; 0: none
 	asked    uint64 // what the question says was sent before it
 	ended    bool
@@ -34,7 +37,7 @@ type receiver struct {
 
 func newReceiver(b *Bus, from Peer, port string, h Handler) *receiver {
 	r := &receiver{
-		b: b, from: from, port: port, h: h, back: subject(b.o.Cluster, from.Node, ackPort),
+		b: b, from: from, port: port, h: h, back: subject(b.o.Cluster, from.Node, b.o.Self.Node, ackPort),
 		over: make(chan struct{}), ring: make([][]byte, b.o.Window.Frames),
 	}
 	r.change.L = &r.mu
@@ -87,6 +90,7 @@ func (r *receiver) report() frame {
 	f := frame{
 		kind: kindAck, node: []byte(r.b.o.Self.Node), life: r.b.o.Self.Incarnation, to: r.from.Incarnation,
 		port: []byte(r.port), handled: r.handled, received: r.received, question: r.question, seq: r.asked,
+		refused: slices.Clone(r.refused),
 	}
 	r.question, r.asked, r.queued = 0, 0, false
 	return f
@@ -112,13 +116,25 @@ func (r *receiver) work() {
 		if !ok {
 			return
 		}
-		r.b.guard("handler", r.from, r.port, func() error { return r.h(r.b.ctx, r.from, payload) })
+		err := r.b.guard("handler", r.from, r.port, func() error { return r.h(r.b.ctx, r.from, payload) })
 		r.mu.Lock()
 		r.handled++
+		if r.forget(); errors.Is(err, ErrRefused) {
+			r.refused = append(r.refused, r.handled)
+		}
 		r.bytes -= len(payload)
 		r.say()
 		r.mu.Unlock()
 	}
+}
+
+// forget drops the refusals that the near end has heard of; with mu.
+func (r *receiver) forget() {
+	known := 0
+	for known < len(r.refused) && r.refused[known]+maxWindow <= r.handled {
+		known++
+	}
+	r.refused = slices.Delete(r.refused, 0, known)
 }
 
 // next waits for the payload that is to be handled; false when the pipe has ended.
@@ -139,13 +155,14 @@ func (r *receiver) next() (payload []byte, ok bool) {
 
 // guard calls what the other packages gave us. A panic there must not take the
 // node along, nor keep a pipe from going on.
-func (b *Bus) guard(what string, peer Peer, port string, f func() error) {
+func (b *Bus) guard(what string, peer Peer, port string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			b.log.Error("nats: "+what+" panicked", "peer", peer.Node, "port", port, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		}
 	}()
-	if err := f(); err != nil {
+	if err = f(); err != nil {
 		b.log.Error("nats: "+what+" failed", "peer", peer.Node, "port", port, "err", err)
 	}
+	return err
 }

@@ -54,9 +54,10 @@ type sender struct {
 }
 
 type place struct {
-	frame []byte
-	done  func(error)
-	at    time.Time
+	frame   []byte
+	done    func(error)
+	at      time.Time
+	refused bool
 }
 
 // waiter is a Send that waits for its place; exactly one answer goes to ready.
@@ -68,7 +69,7 @@ type waiter struct {
 
 func newSender(b *Bus, to Peer, port string) *sender {
 	s := &sender{
-		b: b, to: to, port: port, subject: subject(b.o.Cluster, to.Node, port),
+		b: b, to: to, port: port, subject: subject(b.o.Cluster, to.Node, b.o.Self.Node, port),
 		head: (&frame{kind: kindData, node: []byte(b.o.Self.Node), life: b.o.Self.Incarnation, to: to.Incarnation}).head(nil),
 		ring: make([]place, b.o.Window.Frames), fresh: 1,
 	}
@@ -128,7 +129,7 @@ func (s *sender) put(f []byte, done func(error), now time.Time) {
 	}
 	s.last++
 	f = binary.AppendUvarint(f, s.last)
-	s.ring[s.last%uint64(len(s.ring))] = place{f, done, now}
+	s.ring[s.last%uint64(len(s.ring))] = place{frame: f, done: done, at: now}
 	s.bytes += len(f)
 	s.publish()
 }

@@ -121,11 +121,11 @@ func (o Idle) Run(ctx context.Context, s *Server) (*Result, error) {
 	if err := f.quiet(max(o.Settle, time.Second)); err != nil {
 		return nil, err
 	}
-	now, err := group.Read()
+	cpu, err := start.all.used()
 	if err != nil {
 		return nil, err
 	}
-	r.add("CPU while idle", "ms/s", (now.CPU-start.use.CPU).Seconds()*1000/time.Since(start.at).Seconds())
+	r.add("CPU while idle", "ms/s", cpu*1000/time.Since(start.at).Seconds())
 	return r, nil
 }
 

@@ -24,9 +24,12 @@ import (
 
 // Server is a server under test.
 type Server struct {
-	Name     string
-	Login    wire.Login
-	PIDs     []int  // with everything they start
+	Name  string
+	Login wire.Login
+	PIDs  []int  // with everything they start
+	Parts []Part // what each of several processes uses, beside the sum
+	// Place is where the n-th session connects to; nil: Login.Addr.
+	Place    func(n int) string
 	Rooms    string // the domain of its rooms
 	Register string // how accounts come to be: 0077, command …, none
 	Collect  string // a command after which memory that is not in use has been given back; empty: waiting has to do
@@ -35,6 +38,12 @@ type Server struct {
 
 	made atomic.Int64 // accounts 0 to made-1 are there
 	mu   sync.Mutex
+}
+
+// Part is a process of a server that has several.
+type Part struct {
+	Name string
+	PID  int
 }
 
 // Metric is one figure of a run.
@@ -141,7 +150,11 @@ func (s *Server) grow(ctx context.Context, c Common, f *fleet, first, n int, ava
 	var mu sync.Mutex
 	for i := from; i < n; i++ {
 		g.Go(func() error {
-			x, err := s.Login.Login(ctx, first+i, name(first+i), Password)
+			login := s.Login
+			if s.Place != nil {
+				login.Addr = s.Place(first + i)
+			}
+			x, err := login.Login(ctx, first+i, name(first+i), Password)
 			if err == nil && available {
 				err = x.Available("")
 			}
@@ -200,37 +213,79 @@ func (f *fleet) quiet(d time.Duration) error {
 
 // meter is a server's use of the machine between two moments.
 type meter struct {
-	group *proc.Group
-	use   proc.Usage
+	all   *clock // nil: nobody knows its processes
+	parts []part
 	at    time.Time
 }
 
-func (s *Server) meter() (*meter, error) {
-	if len(s.PIDs) == 0 {
-		return &meter{at: time.Now()}, nil
-	}
-	m := &meter{group: proc.NewGroup(s.PIDs...)}
-	var err error
-	m.use, err = m.group.Read()
-	m.at = time.Now()
-	return m, err
+// part is a clock with a name.
+type part struct {
+	name string
+	*clock
 }
 
-// stop adds CPU per units and the rate.
+// clock is what a group of processes has used since a moment.
+type clock struct {
+	group *proc.Group
+	from  time.Duration
+}
+
+func newClock(pids ...int) (*clock, error) {
+	g := proc.NewGroup(pids...)
+	use, err := g.Read()
+	return &clock{g, use.CPU}, err
+}
+
+// used is in seconds.
+func (c *clock) used() (float64, error) {
+	use, err := c.group.Read()
+	return (use.CPU - c.from).Seconds(), err
+}
+
+func (s *Server) meter() (m *meter, err error) {
+	m = &meter{}
+	if len(s.PIDs) > 0 {
+		if m.all, err = newClock(s.PIDs...); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range s.Parts {
+		c, err := newClock(p.PID)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.Name, err)
+		}
+		m.parts = append(m.parts, part{p.Name, c})
+	}
+	m.at = time.Now()
+	return m, nil
+}
+
+// stop adds CPU per units, of each part as well, and the rate.
 func (m *meter) stop(r *Result, units, per int, what string) error {
 	wall := time.Since(m.at)
-	if m.group != nil {
-		now, err := m.group.Read()
+	name := fmt.Sprintf("CPU per %s %s", thousands(per), what)
+	each := float64(per) / float64(units)
+	if m.all != nil {
+		cpu, err := m.all.used()
 		if err != nil {
 			return err
 		}
-		cpu := (now.CPU - m.use.CPU).Seconds()
-		r.add(fmt.Sprintf("CPU per %s %s", thousands(per), what), "s", cpu/float64(units)*float64(per))
+		r.add(name, "s", cpu*each)
 		r.add("cores", "", cpu/wall.Seconds())
+	}
+	for _, p := range m.parts {
+		cpu, err := p.used()
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		r.add(PartOf(name, p.name), "s", cpu*each)
 	}
 	r.add("rate", what+"/s", float64(units)/wall.Seconds())
 	return nil
 }
+
+// PartOf names the figure of one part.
+func PartOf(metric, part string) string { return metric + ", " + part }
 
 func thousands(n int) string {
 	if n >= 1000 && n%1000 == 0 {

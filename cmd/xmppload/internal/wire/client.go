@@ -106,15 +106,34 @@ func (lg *Login) Login(ctx context.Context, n int, user, password string) (*Sess
 }
 
 func (lg *Login) login(s *Session, user, password string) error {
+	if err := lg.enter(s, user, password); err != nil {
+		return err
+	}
+	if err := lg.bind(s); err != nil {
+		return err
+	}
+	if lg.SM {
+		if err := s.ask("<enable xmlns='urn:xmpp:sm:3'/>", "<enabled"); err != nil {
+			return fmt.Errorf("stream management: %w", err)
+		}
+		s.sm = true
+	}
+	return nil
+}
+
+// enter brings the stream to where it may bind, or resume.
+func (lg *Login) enter(s *Session, user, password string) error {
 	if err := s.open(lg.Domain); err != nil {
 		return err
 	}
 	if err := lg.authenticate(s, user, password); err != nil {
 		return err
 	}
-	if err := s.open(lg.Domain); err != nil {
-		return err
-	}
+	return s.open(lg.Domain)
+}
+
+// bind is RFC 6120 §7.
+func (lg *Login) bind(s *Session) error {
 	resource := ""
 	if lg.Resource != "" {
 		resource = "<resource>" + escape(lg.Resource) + "</resource>"
@@ -131,12 +150,6 @@ func (lg *Login) login(s *Session, user, password string) error {
 		return fmt.Errorf("bind: %s", el)
 	}
 	s.Bare, _, _ = strings.Cut(s.JID, "/")
-	if lg.SM {
-		if err := s.ask("<enable xmlns='urn:xmpp:sm:3'/>", "<enabled"); err != nil {
-			return fmt.Errorf("stream management: %w", err)
-		}
-		s.sm = true
-	}
 	return nil
 }
 
