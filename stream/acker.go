@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,9 +13,6 @@ import (
 // lazily (design: D2), a crash repeats a message with the same stanza-id.
 const ackLinger = 20 * time.Millisecond
 
-// ackMemory is how long what the house has heard of is remembered, at least.
-const ackMemory = time.Second
-
 // acker collects which pending rows recipients have taken, so that a
 // delivery never waits for the pipeline. It is bounded by what is pending.
 type acker struct {
@@ -24,12 +20,6 @@ type acker struct {
 	rows    map[sessions.Ref][]int64
 	passing map[sessions.Ref][]int64 // taken, perhaps not yet heard of
 	wake    chan struct{}
-
-	// What the house has heard of lately: what it looked up in the archive just
-	// before may still be on its way here. now and before it, each for ackMemory.
-	remembers   bool // it looks for what it has looked for already: in a cluster
-	now, before map[sessions.Ref][]int64
-	since       time.Time // of now
 }
 
 func (a *acker) add(ref sessions.Ref, rows ...int64) {
@@ -62,30 +52,9 @@ func (a *acker) takeOf(ref sessions.Ref) []int64 {
 	return rows
 }
 
-// holds reports whether a row is collected, or on its way, or the house has heard of
-// it lately.
-func (a *acker) holds(ref sessions.Ref, row int64) bool {
+func (a *acker) passed() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, all := range [...]map[sessions.Ref][]int64{a.rows, a.passing, a.now, a.before} {
-		if slices.Contains(all[ref], row) {
-			return true
-		}
-	}
-	return false
-}
-
-func (a *acker) passed(at time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.remembers {
-		if a.now == nil || at.Sub(a.since) >= ackMemory {
-			a.now, a.before, a.since = map[sessions.Ref][]int64{}, a.now, at
-		}
-		for ref, rows := range a.passing {
-			a.now[ref] = append(a.now[ref], rows...)
-		}
-	}
 	a.passing = nil
 }
 
@@ -108,7 +77,7 @@ func (s *Server) sendAcks(ctx context.Context) {
 }
 
 func (s *Server) passAcks() {
-	defer func() { s.acks.passed(s.env.Clock.Now()) }()
+	defer s.acks.passed()
 	var batch []*channel.Envelope
 	for ref, rows := range s.acks.take() {
 		batch = append(batch, &channel.Envelope{Kind: channel.Acked, Session: ref, Rows: rows})

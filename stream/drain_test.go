@@ -1,42 +1,9 @@
 package stream
 
 import (
-	"fmt"
 	"strings"
 	"testing"
-
-	"parley/router/channel"
 )
-
-// A row that the house looks up once more while it is on its way, or was taken a
-// moment ago, does not come twice, whichever of the two is first.
-func TestRowsThatAreLookedUpOnceMore(t *testing.T) {
-	h := newHouse(t, nil)
-	h.acks.remembers = true
-	c, p := h.bound(t, "a")
-	enable(t, c, p)
-	give := func(row int64, lookedUp bool, comes bool) {
-		t.Helper()
-		h.send1(c.session, channel.Envelope{Raw: []byte(fmt.Sprintf("<message id='%d'/>", row)), Pending: row, Solicited: lookedUp})
-		if got := strings.Contains(p.read(), "<message"); got != comes {
-			t.Errorf("row %d, looked up %v: came %v", row, lookedUp, got)
-		}
-	}
-	give(7, false, true)
-	give(7, true, false)
-	give(8, true, true)
-	give(8, false, false)
-	mustSay(t, c, "<a xmlns='urn:xmpp:sm:3' h='2'/>")
-	p.read()
-	give(7, true, false) // nobody has told the house
-	h.passAcks()
-	give(8, true, false) // it is not known what it has seen of that
-	for range 2 {
-		h.clock.add(ackMemory)
-		h.acks.passed(h.clock.Now())
-	}
-	give(7, true, true)
-}
 
 // Who is sent away is told so; a session that may be resumed stays, any other one
 // ends.

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,8 +184,6 @@ func (s *Session) take(d delivery) bool {
 	case s.ended || s.broken:
 		s.srv.bounce(s.ref, d)
 		return false
-	case s.has(d):
-		return false
 	case s.opening:
 		s.early = append(s.early, d)
 		return false
@@ -195,26 +192,6 @@ func (s *Session) take(d delivery) bool {
 	}
 	s.release()
 	return s.put(d)
-}
-
-// has reports whether the client has been sent a row already that the house still
-// takes for pending, because it is not acknowledged or that is not known yet. When
-// the house looks once more for what waits it finds what is on its way as well,
-// so one of the two comes second. s.mu is held.
-func (s *Session) has(d delivery) bool {
-	row := d.row
-	if row == 0 || !d.solicited && (s.sm == nil || s.sm.replayed == 0) {
-		return false
-	}
-	is := func(d delivery) bool { return d.row == row }
-	switch {
-	case s.sm != nil && slices.ContainsFunc(s.sm.queue, is), slices.ContainsFunc(s.early, is), slices.Contains(s.unwritten, row):
-		return true
-	case s.srv.acks.holds(s.ref, row):
-		s.srv.acks.add(s.ref, row) // whoever brings it waits to hear of that
-		return true
-	}
-	return false
 }
 
 // put queues behind everything else; s.mu is held.

