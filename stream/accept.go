@@ -52,15 +52,11 @@ func Accept(ctx context.Context, l net.Listener, clock plugins.Clock, log *slog.
 	}
 }
 
-func noRoom(text string) *stanza.StreamError {
-	return &stanza.StreamError{Condition: stanza.StreamResourceConstraint, Text: text}
-}
-
-// turnAway tells a client why it is not let in, and waits a moment for
+// turnAway tells a client why there is no room for it, and waits a moment for
 // it to have read that: closing at once would take back what it has not.
-func (s *Server) turnAway(t Transport, p Profile, why *stanza.StreamError) {
+func (s *Server) turnAway(t Transport, p Profile, text string) {
 	c := newConn(s, t, p)
-	c.abort(why)
+	c.abort(&stanza.StreamError{Condition: stanza.StreamResourceConstraint, Text: text})
 	t.SetReadDeadline(time.Now().Add(acceptBreath))
 	c.farewell = true
 	c.pump(context.Background())
@@ -75,6 +71,6 @@ func (s *Server) refuse(direct bool) func(net.Conn) {
 			_ = c.Close()
 			return
 		}
-		s.turnAway(NewTCP(c), clientProfile{}, noRoom("the server has no room for another connection"))
+		s.turnAway(NewTCP(c), clientProfile{}, "the server has no room for another connection")
 	}
 }

@@ -22,7 +22,7 @@ type elsewhere struct {
 	most  atomic.Int32
 }
 
-func (e *elsewhere) Take(_ context.Context, k Key, _ jid.JID, _ bool) (*Lasting, error) {
+func (e *elsewhere) Take(_ context.Context, k Key, _ jid.JID) (*Lasting, error) {
 	if n := e.now.Add(1); n > e.most.Load() {
 		e.most.Store(n)
 	}
@@ -42,16 +42,16 @@ func TestOneAtATimeFetchesASession(t *testing.T) {
 	romeo := jid.MustParse("romeo@localhost")
 	var all sync.WaitGroup
 	for range 3 {
-		all.Go(func() { s.fetch(t.Context(), Key{1}, romeo, false) })
+		all.Go(func() { s.fetch(t.Context(), Key{1}, romeo) })
 	}
 	<-e.asked
-	all.Go(func() { s.fetch(t.Context(), Key{2}, romeo, false) })
+	all.Go(func() { s.fetch(t.Context(), Key{2}, romeo) })
 	if k := <-e.asked; k != (Key{2}) {
 		t.Error("two fetch one session")
 	}
 	given, cancel := context.WithCancel(t.Context())
 	cancel()
-	s.fetch(given, Key{1}, romeo, false) // whose client has gone waits no longer
+	s.fetch(given, Key{1}, romeo) // whose client has gone waits no longer
 	s.resumes.remember(Key{1}, pastSession{account: romeo})
 	close(e.shut)
 	all.Wait()

@@ -148,16 +148,6 @@ func (r *Registrar) Serve(ctx context.Context, t Transport, p Profile) {
 	r.server.Serve1(ctx, t, p)
 }
 
-// Draining reports whether nobody is let in, because clients are to go to other
-// nodes.
-func (r *Registrar) Draining() bool { return r.server.draining.Load() }
-
-// Adopt goes on with a session that another node has paused and offers
-// (Resumptions.Offer), without a connection until its client comes.
-func (r *Registrar) Adopt(k Key, account jid.JID) {
-	r.server.later(func(ctx context.Context) { r.server.fetch(ctx, k, account, true) })
-}
-
 // Close ends a bound stream of this node with a stream error.
 func (r *Registrar) Close(ref sessions.Ref, se *stanza.StreamError) {
 	if s, ok := r.server.session(ref); ok {

@@ -18,7 +18,6 @@ import (
 //	                   forget (Stored), and no h goes beyond that
 //	lost, resumed      Away, Sync
 //	the server stops   Pause, then Unbind with system-shutdown
-//	a node drains      the same, then Offer (drain.go)
 //	the server starts  Restore: what was left goes on without a connection, and
 //	                   waits for its client as any session does that lost its own
 //	ended              the Unbind says it
@@ -33,18 +32,13 @@ type Resumptions interface {
 	Sync(context.Context, sessions.Ref) error
 	// Pause notes what the next process has to know. The Unbind follows.
 	Pause(sessions.Ref, *Outbound)
-	// Moves reports whether another node could go on with the session.
-	Moves(sessions.Ref) bool
-	// Offer lets another node go on with a session that was paused: one of them
-	// calls Registrar.Adopt. It returns when they know.
-	Offer(ctx context.Context, k Key, account jid.JID) error
 	// Restore returns what earlier processes have left. Adopt follows for
 	// each of them.
 	Restore(context.Context) ([]Lasting, error)
 	// Take makes a session of another node this one's: that node, if it is
-	// there, ends it first (Registrar.Surrender). offered: only one that it has
-	// let go already. nil: the account has none of that key. Adopt follows.
-	Take(ctx context.Context, k Key, account jid.JID, offered bool) (*Lasting, error)
+	// there, ends it first (Registrar.Surrender). nil: the account has none of
+	// that key. Adopt follows.
+	Take(ctx context.Context, k Key, account jid.JID) (*Lasting, error)
 	// Adopt goes on with a session under a new number.
 	Adopt(Key, sessions.Ref)
 	// End drops a session that the house does not know. Others end by Unbind.
@@ -107,7 +101,7 @@ func (s *Server) reviveOrEnd(ctx context.Context, k Resumptions, r Lasting, now 
 
 // fetch brings a session that another node has, or had, to this one. Of several
 // connections that want it at once one does, and the others find what came of it.
-func (s *Server) fetch(ctx context.Context, key Key, account jid.JID, offered bool) {
+func (s *Server) fetch(ctx context.Context, key Key, account jid.JID) {
 	k := s.table.Load().resumptions
 	if k == nil {
 		return
@@ -120,7 +114,7 @@ func (s *Server) fetch(ctx context.Context, key Key, account jid.JID, offered bo
 	if s.resumes.knows(key) {
 		return
 	}
-	l, err := k.Take(ctx, key, account, offered)
+	l, err := k.Take(ctx, key, account)
 	switch {
 	case err != nil:
 		s.log.Warn("a session of another node cannot be had", "account", account.String(), "err", err)
@@ -264,8 +258,7 @@ func (s *Session) pause(k Resumptions) bool {
 	s.srv.sessions.remove(s.ref.Conn)
 	s.srv.resumes.remove(s.sm.key)
 	k.Pause(s.ref, out)
-	batch := s.detached() // what the client has taken must not come again elsewhere
-	batch = append(batch, &channel.Envelope{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load(), Reason: string(stanza.StreamSystemShutdown)})
+	batch := []*channel.Envelope{{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load(), Reason: string(stanza.StreamSystemShutdown)}}
 	for _, e := range back {
 		if e.Pending == 0 { // what is pending waits for this very session
 			batch = append(batch, e)

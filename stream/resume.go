@@ -181,7 +181,7 @@ func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element,
 	}
 	s, last, known := c.srv.resumes.find(previd, c.account)
 	if s == nil && !known {
-		c.srv.fetch(ctx, keyOf(previd), c.account, false)
+		c.srv.fetch(ctx, keyOf(previd), c.account)
 		s, last, known = c.srv.resumes.find(previd, c.account)
 	}
 	if s == nil {
@@ -249,9 +249,6 @@ func (s *Session) surrender(ctx context.Context) bool {
 	if old != nil {
 		old.abort(&stanza.StreamError{Condition: stanza.StreamConflict}) // XEP-0198 §5
 		old.tr.Close(0)
-	}
-	if left != nil && left.closing.Load() { // its client has been told, and is elsewhere
-		left.tr.Close(0)
 	}
 	if left != nil && !waitFor(ctx, limit, left.left) {
 		s.tellHibernated(ctx)

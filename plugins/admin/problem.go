@@ -48,8 +48,6 @@ func statuses() []struct {
 		status int
 	}{
 		{plugins.ErrUnknown, http.StatusNotFound},
-		{plugins.ErrNode, http.StatusNotFound},
-		{plugins.ErrAlone, http.StatusConflict},
 		{plugins.ErrPhase, http.StatusConflict},
 		{plugins.ErrRequired, http.StatusConflict},
 		{plugins.ErrOvertaken, http.StatusConflict},

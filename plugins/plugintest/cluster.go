@@ -14,7 +14,6 @@ import (
 	"parley/plugins/plugintest/script"
 	"parley/storage"
 	"parley/storage/storagetest"
-	"parley/stream"
 )
 
 // clustered is what the nodes of a house are configured with besides.
@@ -85,18 +84,8 @@ func NATS(t testing.TB) string {
 // HostOf returns the Host of one of several nodes.
 func (h *House) HostOf(i int) *plugins.Host { return h.node(i).host }
 
-// DoorOf returns the address of a door of one of several nodes; "": it is closed.
-func (h *House) DoorOf(i int, name string) string {
-	n := h.node(i)
-	if n.host == nil { // EndNode
-		return ""
-	}
-	srv, ok := n.host.Server(stream.Name)
-	if !ok {
-		return ""
-	}
-	return srv.(*stream.Server).Addresses()[name]
-}
+// DoorOf returns the address of a door of one of several nodes.
+func (h *House) DoorOf(i int, name string) string { return h.node(i).doors[name] }
 
 // EndNode ends one of several nodes, until BeginNode or the end of the house.
 func (h *House) EndNode(ctx context.Context, i int) error {

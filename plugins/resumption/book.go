@@ -38,8 +38,7 @@ type book struct {
 	mu       sync.Mutex
 	dirty    []*record
 	timer    bool
-	taking   map[stream.Key]chan struct{} // closed when the session is here, or not to be had
-	restored map[stream.Key]left          // between Restore or Take and Adopt, which the streamer calls one after the other
+	restored map[stream.Key]left // between Restore or Take and Adopt, which the streamer calls one after the other
 }
 
 // record is one session.
@@ -75,11 +74,10 @@ type record struct {
 type image struct{ state, edits uint64 } // state is a hash
 
 func newBook(env plugins.Env) *book {
-	b := &book{env: env, seed: maphash.MakeSeed(), taking: map[stream.Key]chan struct{}{}, restored: map[stream.Key]left{}, wake: make(chan struct{}, 1)}
+	b := &book{env: env, seed: maphash.MakeSeed(), restored: map[stream.Key]left{}, wake: make(chan struct{}, 1)}
 	if !env.Front() { // there its core has the book
 		env.Sessions.Adopted(b.joined)
 		env.OnForget(topicSurrender, b.surrender)
-		env.OnForget(topicOffer, b.offered)
 		b.answer()
 	}
 	if env.Notices != nil && !env.Front() {
@@ -358,9 +356,6 @@ func (b *book) Adopt(k stream.Key, ref sessions.Ref) {
 		return
 	}
 	b.add(&record{ref: ref, key: k, id: idOf(k), span: l.Window, epoch: l.epoch, seq: l.H, stored: l.H, there: true, away: l.Away, waits: true})
-	b.mu.Lock()
-	b.arrived(k)
-	b.mu.Unlock()
 }
 
 // drop lets a row of an earlier process go.

@@ -83,7 +83,6 @@ const (
 type question struct {
 	Key     []byte `json:",omitempty"`
 	Account string `json:",omitempty"`
-	Offered bool   `json:",omitempty"`
 	Conn    uint64 `json:",omitempty"`
 	JID     string `json:",omitempty"`
 }
@@ -112,7 +111,7 @@ func (b *book) answer() {
 		}
 		var k stream.Key
 		copy(k[:], q.Key)
-		l, err := b.Take(ctx, k, account, q.Offered)
+		l, err := b.Take(ctx, k, account)
 		if err != nil || l == nil {
 			return nil, err
 		}
@@ -247,14 +246,6 @@ func (f *far) Pause(ref sessions.Ref, sent *stream.Outbound) {
 	f.note(ref, note{Op: opPause, Sent: sent})
 }
 
-// Moves implements stream.Resumptions. The core finds out when a client comes.
-func (f *far) Moves(sessions.Ref) bool { return true }
-
-// Offer implements stream.Resumptions. Cores have no streamer that could go on
-// with a session: one that a front has paused waits in the database, as after the
-// front's stop, for its client or for a front of its core that starts.
-func (f *far) Offer(context.Context, stream.Key, jid.JID) error { return nil }
-
 // Restore implements stream.Resumptions: what the front has left that had the
 // core before, or the core before this one under the same name.
 func (f *far) Restore(ctx context.Context) ([]stream.Lasting, error) {
@@ -266,8 +257,8 @@ func (f *far) Restore(ctx context.Context) ([]stream.Lasting, error) {
 }
 
 // Take implements stream.Resumptions.
-func (f *far) Take(ctx context.Context, k stream.Key, account jid.JID, offered bool) (*stream.Lasting, error) {
-	text, err := f.call(ctx, callTake, question{Key: k[:], Account: account.String(), Offered: offered})
+func (f *far) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream.Lasting, error) {
+	text, err := f.call(ctx, callTake, question{Key: k[:], Account: account.String()})
 	if err != nil {
 		return nil, err
 	}

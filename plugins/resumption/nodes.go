@@ -21,13 +21,9 @@ import (
 // a dead one the row is taken as it is, and what that one still writes counts for
 // nothing (epoch). One that lives and does not answer keeps it; whether it lives
 // is known when its lease is over, so the client waits for that, too.
-//
-// A node that drains pauses those whose clients do not come, and offers them: the
-// node that its account belongs to goes on with it, as after a restart.
 
 const (
 	topicSurrender = "resumption"
-	topicOffer     = "resumption offer"
 	// surrenderLimit is how long a node that has a session may take to end it.
 	surrenderLimit = 3 * time.Second
 	// takeLimit is how long a client that resumes waits until its node has
@@ -43,6 +39,84 @@ func (b *book) life() uint64 {
 		return 0
 	}
 	return b.env.Notices.Life()
+}
+
+// Take implements stream.Resumptions.
+func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream.Lasting, error) {
+	if b.env.Notices == nil {
+		return nil, nil
+	}
+	node, err := nodeOf(ctx, b.env.DB, k, account)
+	if err != nil {
+		return nil, err
+	}
+	if node == b.env.Node {
+		return b.takeHere(ctx, k, account)
+	}
+	l, err := b.takeFrom(ctx, node, k, account)
+	return b.taken(l, err)
+}
+
+// takeHere is Take for a session of one of this node's fronts, or of one that it
+// has lost.
+func (b *book) takeHere(ctx context.Context, k stream.Key, account jid.JID) (*stream.Lasting, error) {
+	r := b.heldBy(k)
+	if r != nil && r.ref.JID.Bare() == account {
+		limited, cancel := context.WithTimeout(ctx, surrenderLimit)
+		defer cancel()
+		b.release(limited, r)
+	}
+	return b.taken(takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), r != nil))
+}
+
+// taken remembers what was taken until it is adopted.
+func (b *book) taken(l *left, err error) (*stream.Lasting, error) {
+	if err != nil || l == nil {
+		return nil, err
+	}
+	if l.err != nil {
+		b.env.Log.Warn("a session of another node cannot be resumed", "err", l.err)
+		b.drop(*l)
+		return nil, nil
+	}
+	b.keep(*l)
+	return &l.Lasting, nil
+}
+
+// takeFrom takes a session from the node that has it; node "": there is no row,
+// but the first one may not be written yet. nil: it cannot be had.
+func (b *book) takeFrom(ctx context.Context, node string, k stream.Key, account jid.JID) (*left, error) {
+	within := takeLimit
+	if node == "" {
+		within = surrenderLimit
+	}
+	limited, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	for {
+		asked := error(nil)
+		lives := node == "" || b.env.Notices.Alive(node)
+		if lives {
+			asked = b.env.Notices.Ask(limited, node, topicSurrender, hex.EncodeToString(k[:])+" "+account.String())
+			lives = node == "" || b.env.Notices.Alive(node)
+		}
+		if !lives { // nobody may hear behind its client's presence that it has gone
+			asked = b.env.Notices.Buried(limited, node, account)
+		}
+		if lives || asked == nil {
+			l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), lives)
+			if err != nil || l != nil || asked == nil {
+				if l != nil && !lives && !l.given {
+					l.State.Buried = true // or all nodes died, and nobody has seen it there since
+				}
+				return l, err
+			}
+		}
+		if node != "" && wait(limited, askAgain) {
+			continue
+		}
+		b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", node, "err", asked)
+		return nil, nil // it may go on with the session: the client begins anew
+	}
 }
 
 // wait reports whether ctx was not done meanwhile.
@@ -140,75 +214,23 @@ func (b *book) keep(l left) {
 	b.restored[l.Key] = l
 }
 
-// named is a session in a notice.
-func named(k stream.Key, account jid.JID) string {
-	return hex.EncodeToString(k[:]) + " " + account.String()
-}
-
-func meant(text string) (k stream.Key, account jid.JID, ok bool) {
+// surrender gives a session to the node that asks for it.
+func (b *book) surrender(text string) {
+	var k stream.Key
 	key, of, _ := strings.Cut(text, " ")
 	raw, err := hex.DecodeString(key)
 	account, wrong := jid.Parse(of)
 	if err != nil || wrong != nil || len(raw) != len(k) {
-		return k, account, false
+		return
 	}
 	copy(k[:], raw)
-	return k, account, true
-}
-
-// Moves implements stream.Resumptions: what several sessions of an account have
-// taken nobody could say elsewhere.
-func (b *book) Moves(ref sessions.Ref) bool {
-	r := b.find(ref)
-	if r == nil || b.env.Notices == nil {
-		return false
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return !r.paired && !b.accompanied(ref)
-}
-
-// Offer implements stream.Resumptions.
-func (b *book) Offer(ctx context.Context, k stream.Key, account jid.JID) error {
-	if r := b.heldBy(k); r != nil {
-		if err := b.letGo(ctx, r); err != nil {
-			return err
-		}
-	}
-	return b.env.Notices.Tell(ctx, topicOffer, named(k, account))
-}
-
-// letGo waits until a session has ended or is paused, and its row says so.
-func (b *book) letGo(ctx context.Context, r *record) error {
-	select {
-	case <-r.left():
-		return b.flush(ctx)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// offered is when another node has paused a session that nobody has come for.
-func (b *book) offered(text string) {
-	k, account, ok := meant(text)
-	front := b.front.Load()
-	if ok && front != nil && b.env.Owns(account.String()) {
-		front.Adopt(k, account)
-	}
-}
-
-// surrender gives a session to the node that asks for it.
-func (b *book) surrender(text string) {
-	k, account, ok := meant(text)
-	if !ok {
+	r := b.heldBy(k)
+	if r == nil || r.ref.JID.Bare() != account {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), surrenderLimit)
 	defer cancel()
-	b.come(ctx, k)
-	if r := b.heldBy(k); r != nil && r.ref.JID.Bare() == account {
-		b.release(ctx, r)
-	}
+	b.release(ctx, r)
 }
 
 // release ends a session here, as far as it can go on elsewhere, and returns when
@@ -222,7 +244,12 @@ func (b *book) release(ctx context.Context, r *record) {
 	case house != nil:
 		house.Note(ctx, encodeNote(note{Op: opSurrender}), r.ref)
 	}
-	if err := b.letGo(ctx, r); err != nil && ctx.Err() == nil {
+	select {
+	case <-r.left():
+	case <-ctx.Done():
+		return
+	}
+	if err := b.flush(ctx); err != nil {
 		b.env.Log.Error("a session that goes to another node is not written down", "err", err)
 	}
 }

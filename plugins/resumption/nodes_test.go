@@ -160,7 +160,7 @@ func TestReliability32ResumedBeforeTheLeaseIsOver(t *testing.T) {
 			return errSilent
 		}
 		others.buried = func(context.Context) error { told = true; return nil }
-		l, err := d.taker(others).Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare(), false)
+		l, err := d.taker(others).Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare())
 		if err != nil || l == nil || l.Over || !l.State.Buried {
 			d.t.Fatalf("%+v, %v", l, err)
 		}
@@ -181,43 +181,15 @@ func TestResumedFromANodeThatWasSilent(t *testing.T) {
 			d.set(`given = 1`)
 			return nil
 		}
-		l, err := d.taker(others).Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare(), false)
+		l, err := d.taker(others).Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare())
 		if err != nil || l == nil || others.asks != 2 {
 			d.t.Fatalf("%+v, %v after %d", l, err, others.asks)
 		}
 	})
 	eachNode(t, func(d *desk, others *nodes) {
 		others.ask = func(string) error { return nil }
-		if l, err := d.taker(others).Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare(), false); err != nil || l != nil {
+		if l, err := d.taker(others).Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare()); err != nil || l != nil {
 			d.t.Fatalf("%+v, %v", l, err)
-		}
-	})
-}
-
-// What its node has let go is taken without asking, once. One that goes on with
-// what was offered takes nothing else.
-func TestTakenWhenLetGo(t *testing.T) {
-	eachNode(t, func(d *desk, others *nodes) {
-		others.ask = func(string) error { return errSilent }
-		taker := d.taker(others)
-		take := func() *stream.Lasting {
-			d.t.Helper()
-			l, err := taker.Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare(), true)
-			if err != nil || others.asks != 0 {
-				d.t.Fatalf("%v, asked %d times", err, others.asks)
-			}
-			return l
-		}
-		if take() != nil {
-			d.t.Error("taken from a node that has it")
-		}
-		d.set(`given = 1`)
-		if take() == nil {
-			d.t.Error("not taken when it was let go")
-		}
-		taker.Adopt(stream.Key{1}, d.ref)
-		if take() != nil {
-			d.t.Error("taken twice")
 		}
 	})
 }

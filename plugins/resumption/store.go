@@ -156,19 +156,17 @@ func takeAll(ctx context.Context, db storage.DB, node string, life uint64, alone
 	return list, nil
 }
 
-// nodeOf returns which node has the account's session of that key, "": none, and
-// whether it lets another one have it.
-func nodeOf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (node string, given bool, err error) {
+// nodeOf returns which node has the account's session of that key; "": none.
+func nodeOf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (node string, err error) {
 	var key []byte
-	var let int64
-	err = db.QueryRow(ctx, `SELECT node, key, given FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String()).Scan(&node, &key, &let)
+	err = db.QueryRow(ctx, `SELECT node, key FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String()).Scan(&node, &key)
 	switch {
 	case errors.Is(err, storage.ErrNoRows) || err == nil && !bytes.Equal(key, k[:]):
-		return "", false, nil
+		return "", nil
 	case err != nil:
-		return "", false, fmt.Errorf("session: %w", err)
+		return "", fmt.Errorf("session: %w", err)
 	}
-	return node, let == 1, nil
+	return node, nil
 }
 
 // takeOne makes one row this node's, as takeAll does; of a node that is there

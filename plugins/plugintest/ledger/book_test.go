@@ -33,7 +33,6 @@ type book struct {
 	acks     int
 	refusals int
 	resumed  int                   // sessions, by who never leaves: only a fault has parted them
-	begun    map[string]int        // sessions that were not resumed, by device
 	got      map[string][]sighting // by device, in the order of arrival
 	archives map[string][]sighting // by account, in archive order
 	strange  []string              // what needs no audit to be wrong
@@ -42,7 +41,7 @@ type book struct {
 
 func newBook() *book {
 	return &book{
-		entries: map[string]*entry{}, counts: map[pair]int{}, begun: map[string]int{},
+		entries: map[string]*entry{}, counts: map[pair]int{},
 		got: map[string][]sighting{}, archives: map[string][]sighting{}, news: make(chan struct{}),
 	}
 }
@@ -126,12 +125,6 @@ func (b *book) archived(account string, s sighting) {
 		return
 	}
 	b.archives[account] = append(b.archives[account], s)
-}
-
-func (b *book) began(device string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.begun[device]++
 }
 
 func (b *book) resumptions() int {
