@@ -155,11 +155,17 @@ func (c toCore) Send(ctx context.Context, batch []*channel.Envelope) error {
 }
 
 func (c toCore) send(ctx context.Context, core *Member, batch []*channel.Envelope) error {
-	payload := channel.EncodeBatch(nil, batch)
+	payload := c.node.encode(nil, batch)
+	of := make([]sessions.Ref, 0, len(batch)) // the batch is not the caller's for longer than this
+	for _, e := range batch {
+		if !e.Session.IsZero() {
+			of = append(of, e.Session)
+		}
+	}
 	for {
 		err := c.node.bus.Send(ctx, core.Node, c.port, payload, func(err error) {
 			if errors.Is(err, nats.ErrRefused) {
-				c.node.notTaken(core, batch)
+				c.node.notTaken(core, of)
 			}
 		})
 		switch {
@@ -182,15 +188,12 @@ func (c toCore) send(ctx context.Context, core *Member, batch []*channel.Envelop
 
 // notTaken ends the sessions whose stanzas their core cannot read, being of another
 // release: they must not go on without them.
-func (n *Node) notTaken(core *Member, batch []*channel.Envelope) {
-	end := &channel.Envelope{Kind: channel.Close, Reason: "internal-server-error"}
-	for _, e := range batch {
-		if ref := e.Session; !ref.IsZero() {
-			ref.Node = n.opt.Name
-			end.To = append(end.To, ref)
-		}
+func (n *Node) notTaken(core *Member, of []sessions.Ref) {
+	for i := range of {
+		of[i].Node = n.opt.Name
 	}
-	n.log.Error("the core does not understand this front", "core", core.Node, "version", core.Version, "sessions", len(end.To))
+	end := &channel.Envelope{Kind: channel.Close, To: of, Reason: "internal-server-error"}
+	n.log.Error("the core does not understand this front", "core", core.Node, "version", core.Version, "sessions", len(of))
 	n.task(func() {
 		if err := n.links.Streamer.Send(n.ctx, []*channel.Envelope{end}); err != nil && n.ctx.Err() == nil {
 			n.log.Error("sessions are not ended", "err", err)
@@ -221,11 +224,15 @@ func (n *Node) returns(ctx context.Context, from nats.Peer, payload []byte) erro
 	if len(batch) == 0 {
 		return nil
 	}
+	if c := n.front.core.Load(); c == nil || peer(*c) != from { // nobody else has anything to say to these sockets
+		return refused(from, errForeign)
+	}
 	rename(batch, from.Node, n.opt.Name)
 	return n.links.Streamer.Send(ctx, batch)
 }
 
-// errForeign is a front that speaks for sockets that it does not have.
+// errForeign is a front that speaks for sockets that it does not have, or a node
+// that speaks to sockets of another one's front.
 var errForeign = errors.New("sessions that are not the sender's")
 
 // enters is the handler, at a core, of what its fronts send to a stage.
@@ -263,7 +270,7 @@ type fronts struct {
 // owed more is dead before long.
 const maxOwed = 100_000
 
-// met notes which fronts there are.
+// know notes which fronts there are.
 func (f *fronts) know(m Member, here bool) {
 	if !m.isFront() {
 		return

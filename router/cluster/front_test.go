@@ -9,6 +9,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/router/channel"
+	"parley/router/channel/nats"
 	"parley/router/sessions"
 )
 
@@ -116,6 +117,102 @@ func TestReliability27AFrontSpeaksForItsOwn(t *testing.T) {
 	}
 	if got := core.processor.next(t); got.Session != at(core, own) {
 		t.Fatalf("taken: %+v", got)
+	}
+}
+
+// A node cannot speak to sockets of a front that is not its own.
+func TestReliability27AFrontListensToItsCore(t *testing.T) {
+	w := newWorld(t)
+	core := w.enterAs("core", nil, coreServers...)
+	f := w.enterAs("f", nil, frontServers...)
+	f.awaitCore(t, core)
+	stranger := w.enter("stranger")
+	romeo := f.socket(1, "romeo@localhost/orchard")
+	said := channel.EncodeBatch(nil, []*channel.Envelope{{Kind: channel.Close, To: []sessions.Ref{at(stranger, romeo)}, Reason: "conflict"}})
+	told := make(chan error, 1)
+	if err := stranger.bus.Send(t.Context(), "f", portStreamer, said, func(err error) { told <- err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-told; !errors.Is(err, nats.ErrRefused) {
+		t.Errorf("taken: %v", err)
+	}
+	if len(f.streamer.got) > 0 {
+		t.Errorf("its socket got %+v", f.streamer.next(t))
+	}
+}
+
+// A front without a parser leaves that to its core, too.
+func TestAFrontMayHaveSocketsAlone(t *testing.T) {
+	w := newWorld(t)
+	core := w.enterAs("core", nil, coreServers...)
+	f := w.enterAs("f", nil, "streamer")
+	f.awaitCore(t, core)
+	romeo := f.socket(1, "romeo@localhost/orchard")
+	raw := "<message to='juliet@localhost' type='chat'><body>x</body></message>"
+	if err := f.ToCore("parser").Send(t.Context(), []*channel.Envelope{{Kind: channel.Stanza, Session: romeo, Seq: 1, Raw: []byte(raw)}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := core.parser.next(t); got.Session != at(core, romeo) || string(got.Raw) != raw {
+		t.Errorf("the core got %+v", got)
+	}
+}
+
+// What a front that stalls has to be told all the same comes when it is back; what
+// the house deals with itself does not come twice.
+func TestReliability30AStalledFrontIsOwed(t *testing.T) {
+	w := newWorld(t)
+	core := w.enterAs("core", nil, coreServers...)
+	f := w.enterAs("f", nil, frontServers...)
+	f.awaitCore(t, core)
+	romeo := at(core, f.socket(1, "romeo@localhost/orchard"))
+	deliver := func(id string, class channel.Class, row int64, solicited bool) *channel.Envelope {
+		return &channel.Envelope{Kind: channel.Deliver, Raw: []byte("<x id='" + id + "'/>"), To: []sessions.Ref{romeo}, Class: class, Pending: row, Solicited: solicited}
+	}
+	core.owes("f", []*channel.Envelope{
+		{Kind: channel.Handled, Session: romeo, Seq: 7},
+		deliver("presence", channel.Presence, 0, false),
+		deliver("pending", channel.Urgent, 5, false),
+		deliver("asked for", channel.Urgent, 0, true),
+		{Kind: channel.Close, To: []sessions.Ref{romeo}, Reason: "conflict"},
+	})
+	for _, want := range []channel.Kind{channel.Handled, channel.Deliver, channel.Close} {
+		got := f.streamer.next(t)
+		if got.Kind != want || want == channel.Deliver && string(got.Raw) != "<x id='asked for'/>" {
+			t.Errorf("got %v %s, want %v", got.Kind, got.Raw, want)
+		}
+	}
+	if n := len(core.fronts.owed); n != 0 {
+		t.Errorf("something is owed to %d fronts", n)
+	}
+	for range maxOwed + 10 {
+		core.fronts.owe("f", deliver("too much", channel.Urgent, 0, true))
+	}
+	if n := len(core.fronts.take("f")); n != maxOwed {
+		t.Errorf("%d are kept", n)
+	}
+}
+
+// Sessions whose stanzas a core of an older release cannot read end: they must not
+// go on without them.
+func TestReliability37AFrontOfALaterRelease(t *testing.T) {
+	w := newWorld(t)
+	core := w.enterAs("core", nil, coreServers...)
+	f := w.enterAs("f", nil, frontServers...)
+	f.awaitCore(t, core)
+	romeo := f.socket(1, "romeo@localhost/orchard")
+	f.encode = later(fullEnvelopes)
+	if err := f.ToCore("processor").Send(t.Context(), []*channel.Envelope{{Kind: channel.Unbind, Session: romeo}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.streamer.next(t); got.Kind != channel.Close || len(got.To) != 1 || got.To[0] != romeo {
+		t.Errorf("the socket got %+v", got)
+	}
+	f.encode = later(nothing) // fields that the core does not know it skips
+	if err := f.ToCore("processor").Send(t.Context(), []*channel.Envelope{{Kind: channel.Unbind, Session: romeo}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := core.processor.next(t); got.Session != at(core, romeo) {
+		t.Errorf("the core got %+v", got)
 	}
 }
 
