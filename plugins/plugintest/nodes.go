@@ -2,7 +2,6 @@ package plugintest
 
 import (
 	"context"
-	"errors"
 
 	"parley/plugins"
 )
@@ -26,10 +25,7 @@ func (n Node) Dial(ctx context.Context, user, resource string) (*Client, error) 
 }
 
 // Stop ends the node in order.
-func (n Node) Stop(ctx context.Context) error {
-	at := n.house.node(n.i)
-	return errors.Join(at.host.Stop(ctx), at.db.Close())
-}
+func (n Node) Stop(ctx context.Context) error { return n.house.EndNode(ctx, n.i) }
 
 // Kill ends the node with what is committed at that moment: its database is cut
 // off first. The others have to wait for its lease to run out.
@@ -41,13 +37,4 @@ func (n Node) Kill(ctx context.Context) error {
 }
 
 // Start starts the node again.
-func (n Node) Start(ctx context.Context) error {
-	fresh, err := n.house.startNode(ctx, n.i)
-	if err != nil {
-		return err
-	}
-	n.house.mu.Lock()
-	defer n.house.mu.Unlock()
-	n.house.nodes[n.i] = fresh
-	return nil
-}
+func (n Node) Start(ctx context.Context) error { return n.house.BeginNode(ctx, n.i) }

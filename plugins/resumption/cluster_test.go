@@ -129,8 +129,8 @@ func TestContactsSeeWhoDoesNotComeBackGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	contract, _ := h.Host().Contract(resumption.Name)
-	for len(h.Host().Nodes()) > 1 && ctx.Err() == nil { // until it is not alive any more
-		time.Sleep(time.Millisecond)
+	if err := resumption.Gone(ctx, contract, "node2", "romeo@localhost"); err != nil {
+		t.Fatal(err)
 	}
 	sweep := func() {
 		t.Helper()
