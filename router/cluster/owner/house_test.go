@@ -95,7 +95,8 @@ type book struct {
 	acked map[string]map[string]int64 // by counter and operation: the number it got
 	since [counted]atomic.Int64       // acknowledged operations that began after the last mark
 	mark  atomic.Int64
-	tries atomic.Int64 // that were not acknowledged
+	tries atomic.Int64  // that were not acknowledged
+	news  chan struct{} // something was counted
 }
 
 // note writes down an operation that began at the mark.
@@ -110,6 +111,10 @@ func (b *book) note(k int, op string, n, mark int64) {
 	if mark == b.mark.Load() {
 		b.since[k].Add(1)
 	}
+	select {
+	case b.news <- struct{}{}:
+	default:
+	}
 }
 
 // again waits until every counter has counted something that began after now: it
@@ -122,13 +127,14 @@ func (c *cluster) again(b *book, after string) {
 		b.since[k].Store(0)
 	}
 	b.mu.Unlock()
-	limit := time.Now().Add(recovered)
+	limit := time.After(recovered)
 	for k := range b.since {
 		for b.since[k].Load() < 3 {
-			if time.Now().After(limit) {
+			select {
+			case <-b.news:
+			case <-limit:
 				c.Fatalf("%s: %s has no owner", after, keyOf(k))
 			}
-			time.Sleep(5 * time.Millisecond)
 		}
 	}
 }
@@ -235,7 +241,7 @@ func TestReliabilityOneOwnerThroughFaults(t *testing.T) {
 			return c.house.Account(ctx, fmt.Sprintf("person%d", i), plugintest.Password)
 		})
 	}
-	b := &book{acked: map[string]map[string]int64{}}
+	b := &book{acked: map[string]map[string]int64{}, news: make(chan struct{}, 1)}
 	stop := make(chan struct{})
 	var counting sync.WaitGroup
 	for i := range people {
