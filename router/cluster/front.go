@@ -30,6 +30,8 @@ type front struct {
 	core     atomic.Pointer[Member] // nil: none
 	ready    atomic.Bool            // Begin was called: attached is complete
 	attached []func()
+	once     sync.Once
+	greeted  chan struct{} // closed when what is to be done about the first core is done
 	lost     func(context.Context)
 }
 
@@ -106,9 +108,17 @@ func (n *Node) attach() {
 		return
 	}
 	n.log.Info("core found", "core", m.Node)
+	var told sync.WaitGroup
 	for _, each := range f.attached {
-		n.task(each)
+		told.Add(1)
+		if !n.taskOr(func() { defer told.Done(); each() }) {
+			told.Done()
+		}
 	}
+	n.task(func() {
+		told.Wait()
+		f.once.Do(func() { close(f.greeted) })
+	})
 }
 
 // orphan is told that a node has left: if it was the core, its sessions are
@@ -403,16 +413,27 @@ func (n *Node) buryFront(m Member) {
 // coreWait is how often a front that has no core says so.
 const coreWait = 10 * time.Second
 
-// AwaitCore returns when the front has a core; it says in the log what it waits
-// for.
+// AwaitCore returns when the front has a core, and what Attached was given for that
+// is done; it says in the log what it waits for.
 func (n *Node) AwaitCore(ctx context.Context) error {
 	for {
 		limited, cancel := context.WithTimeout(ctx, coreWait)
 		_, err := n.Core(limited)
 		cancel()
-		if err == nil || ctx.Err() != nil || n.ctx.Err() != nil {
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || n.ctx.Err() != nil {
 			return err
 		}
 		n.log.Warn("waiting for a core", "err", err)
+	}
+	select {
+	case <-n.front.greeted:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.ctx.Done():
+		return n.ctx.Err()
 	}
 }

@@ -99,7 +99,7 @@ func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
 	n := &Node{opt: o, encode: channel.EncodeBatch, complaints: rate.Sometimes{Interval: time.Second}, log: o.Log.With("component", "cluster"), jids: jid.NewCache(addresses), changed: make(chan struct{}), lives: map[string]uint64{}, ended: map[string]uint64{}, met: map[string]uint64{}, rounds: map[string]map[jid.JID]struct{}{}, graves: graves{bell: make(chan struct{}, 1)}, desk: newDesk()}
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if (Member{Servers: o.Servers}).isFront() {
-		n.front = &front{lost: o.Orphaned}
+		n.front = &front{lost: o.Orphaned, greeted: make(chan struct{})}
 	}
 	if o.Store == nil {
 		if err := Migrate(ctx, o.DB); err != nil {

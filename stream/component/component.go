@@ -153,6 +153,7 @@ func (l *listener) Stop(context.Context) error {
 	l.cfg.Components = nil
 	l.directory.set(nil)
 	l.mu.Unlock()
+	l.directory.tell()
 	l.cancel()
 	l.accept.Wait()
 	for domain := range was {
@@ -182,6 +183,7 @@ func (l *listener) Reconfigure(_ context.Context, c plugins.Config) error {
 	was := l.cfg.Components
 	l.cfg = cfg
 	l.directory.set(cfg.Components)
+	l.directory.tell()
 	for domain, e := range was {
 		switch now, still := cfg.Components[domain]; {
 		case !still:

@@ -34,6 +34,8 @@ import (
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router"
+	"parley/storage"
+	"parley/storage/storagetest"
 	"parley/stream"
 	"parley/stream/component"
 )
@@ -111,6 +113,21 @@ func (h *hashing) Write(p []byte) (int, error) {
 func TestScripts(t *testing.T) {
 	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: section})
 	script.Test(t, &script.Runner{Target: stage{h}}, "testdata/*.txtar")
+}
+
+// halves is a stage whose components come to a front, and whose house is on its
+// core.
+type halves struct{ stage }
+
+func (h halves) Settled(ctx context.Context) error {
+	return plugintest.Spread{House: h.House}.Settled(ctx)
+}
+
+// The same on a front and its core: that one knows whose components are away.
+func TestScriptsOnAFrontAndItsCore(t *testing.T) {
+	c := storagetest.Postgres(t)
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: section, Fronts: 1, Cores: 1, Storage: func() storage.Config { return c }})
+	script.Test(t, &script.Runner{Target: halves{stage{h}}}, "testdata/*.txtar")
 }
 
 // With what keeps messages and presence.

@@ -37,7 +37,7 @@ const callEntries = "component.entries"
 func newDirectory(env plugins.Env) *Directory {
 	d := &Directory{env: env, sessions: env.Sessions, fronts: map[string]map[string]string{}}
 	env.OnAnswer(callEntries, d.learn)
-	if env.Front() {
+	if env.Halves != nil {
 		env.Halves.Attached(d.tell)
 	}
 	return d
@@ -45,18 +45,19 @@ func newDirectory(env plugins.Env) *Directory {
 
 func (d *Directory) set(entries map[string]Entry) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.entries = maps.Clone(entries)
-	d.mu.Unlock()
-	if d.env.Front() {
-		go d.tell() // it may have no core yet: then it is told when it has
-	}
 }
 
 // tellWithin is how long a core may take to hear of it.
-const tellWithin = 10 * time.Second
+const tellWithin = 2 * time.Second
 
-// tell lets the core know what this front's components are.
+// tell lets the core know what this front's components are. One that comes later
+// hears of it when it is there.
 func (d *Directory) tell() {
+	if !d.env.Front() {
+		return
+	}
 	names := map[string]string{}
 	d.mu.RLock()
 	for domain, e := range d.entries {
