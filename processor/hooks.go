@@ -23,6 +23,10 @@ var (
 	Asked = NewHook[*Flow]("asked")
 	// ToServer fires for messages and presence addressed to a domain of ours.
 	ToServer = NewHook[*Flow]("to-server")
+	// Binding fires before a stream gets its address: what is set in its State
+	// counts from the first moment that somebody can write to it. It may still be
+	// refused, and then nothing has happened.
+	Binding = NewHook[*sessions.Entry]("binding")
 	// Bound fires when a stream got its address, before its client knows.
 	Bound = NewHook[*sessions.Entry]("bound")
 	// Resumed fires when a session that had lost its connection has one again

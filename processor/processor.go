@@ -226,7 +226,9 @@ func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 	if e.State.BoundAt.Before(after) { // that node's clock is ahead
 		e.State.BoundAt = after
 	}
-	old, answer.Reason = s.env.Sessions.BindIf(e.Session, *e.State, func(all []*sessions.Entry) string { return s.bindReason(e, all) })
+	coming := sessions.Entry{Ref: e.Session, State: *e.State}
+	tell(ctx, run, Binding, e.Session, &coming)
+	old, answer.Reason = s.env.Sessions.BindIf(e.Session, coming.State, func(all []*sessions.Entry) string { return s.bindReason(e, all) })
 	if answer.Reason == "" {
 		if old != nil {
 			run.pass(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{old.Ref}, Reason: string(stanza.StreamConflict)})

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"slices"
 
 	"parley/parser/jid"
 	"parley/router/sessions"
@@ -9,11 +10,12 @@ import (
 
 // missed looks again for what waits for sessions of this node: of the account,
 // or with an empty key of all. While nodes did not hear each other one of them
-// may have stored what another one would have delivered.
+// may have stored what another one would have delivered. When it returns, nothing
+// that is newer gets to those sessions before that.
 func (a *Archive) missed(key string) {
 	var refs []sessions.Ref
 	see := func(e *sessions.Entry) bool {
-		if e.Node == a.env.Node && e.Kind == sessions.Client && e.Receives() && !e.Replaying {
+		if e.Node == a.env.Node && e.Kind == sessions.Client && e.Receives() {
 			refs = append(refs, e.Ref)
 		}
 		return true
@@ -29,6 +31,10 @@ func (a *Archive) missed(key string) {
 		return
 	}
 	a.will.withHeir(func(p *part) {
+		refs = slices.DeleteFunc(refs, func(ref sessions.Ref) bool { return !p.replays.stay(ref) })
+		if len(refs) == 0 {
+			return
+		}
 		p.tasks.Go(func() {
 			for _, ref := range refs {
 				p.replays.again(ref)
@@ -37,13 +43,13 @@ func (a *Archive) missed(key string) {
 	})
 }
 
-// again replays to a session that is live already.
-func (r *replays) again(ref sessions.Ref) {
-	if r.part.stopped.Load() {
-		return
+// stay keeps newer messages from a session that is live already; again has to
+// follow. It reports false when there is no need: it is gone, or a replay is at
+// work, which looks once more.
+func (r *replays) stay(ref sessions.Ref) bool {
+	if r.part.env.Sessions.Miss(ref) {
+		return false
 	}
-	r.busy <- struct{}{}
-	defer func() { <-r.busy }()
 	// Other nodes' rows may be older than what this session has had its last of.
 	r.mu.Lock()
 	if at, had := r.left[ref]; had {
@@ -51,7 +57,12 @@ func (r *replays) again(ref sessions.Ref) {
 	}
 	r.mu.Unlock()
 	now, ok := r.part.reg.Change(ref, func(st *sessions.State) { st.Replaying = st.Available && st.Priority >= 0 })
-	if ok && now.Replaying {
-		r.begin(context.Background(), ref, false)
-	}
+	return ok && now.Replaying
+}
+
+// again replays to a session that stays.
+func (r *replays) again(ref sessions.Ref) {
+	r.busy <- struct{}{}
+	defer func() { <-r.busy }()
+	r.begin(context.Background(), ref, false)
 }

@@ -55,7 +55,7 @@ type replay struct {
 // counts the session is marked, so that nothing newer gets in between.
 func (r *replays) register(reg *processor.Registrar) {
 	r.busy = make(chan struct{}, replayAtOnce)
-	processor.On(reg, processor.Bound, processor.Normal, r.restored)
+	processor.On(reg, processor.Binding, processor.Normal, r.restored)
 	processor.On(reg, processor.Resumed, processor.Normal, r.resumed)
 	processor.On(reg, processor.Outgoing, processor.Early, r.expect)
 	processor.On(reg, processor.Outgoing, processor.Last, r.available)
@@ -108,11 +108,10 @@ func consumes(e *sessions.Entry) bool {
 }
 
 // restored holds messages back from a session of before the start until its
-// client comes: what that was sent and has not got comes first (D3).
+// client comes: what that was sent and has not got comes first (D3). Somebody
+// may write as soon as it is bound, from this node if it was another one's.
 func (r *replays) restored(_ context.Context, e *sessions.Entry) (processor.Verdict, error) {
-	if consumes(e) {
-		r.part.reg.Change(e.Ref, func(st *sessions.State) { st.Replaying = true })
-	}
+	e.Replaying = e.Replaying || consumes(e)
 	return processor.Continue, nil
 }
 

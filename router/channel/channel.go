@@ -81,6 +81,7 @@ type Envelope struct {
 	Solicited bool            // Route, Deliver: the recipient has asked for it, so it waits for room instead of being cut off
 	Stored    bool            // Handled: a restart does not forget Seq
 	AtOnce    bool            // Close: the session ends without waiting for its client
+	Behind    bool            // Deliver: something older may not have got there, so the recipient looks into the archive first
 	Hops      uint8           // how often the house has re-routed it; bounded, so that loops end
 	Reason    string          // Close: stream error condition; Unbind: why it ended, when by ours; Handled of a Bind: why it was refused
 	Stamp     int64           // Undelivered: when it was first handed over, unix microseconds

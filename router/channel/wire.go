@@ -45,7 +45,7 @@ var (
 // addresses and the language.
 func Encode(dst []byte, e *Envelope) []byte {
 	w := writer{append(dst, WireVersion, byte(e.Kind), byte(e.Class))}
-	w.flags(e.Private, e.Replay, e.Solicited, e.Stanza != nil, e.State != nil, e.Stored, e.AtOnce)
+	w.flags(e.Private, e.Replay, e.Solicited, e.Stanza != nil, e.State != nil, e.Stored, e.AtOnce, e.Behind)
 	w.ref(e.Session)
 	w.uint(e.Seq)
 	w.str(e.Lang)
@@ -86,7 +86,7 @@ func Decode(b []byte, jids *jid.Cache) (*Envelope, error) {
 	e := &Envelope{Kind: Kind(b[1]), Class: Class(b[2])}
 	r := reader{b: b[3:]}
 	var hasStanza, hasState bool
-	r.flags(&e.Private, &e.Replay, &e.Solicited, &hasStanza, &hasState, &e.Stored, &e.AtOnce)
+	r.flags(&e.Private, &e.Replay, &e.Solicited, &hasStanza, &hasState, &e.Stored, &e.AtOnce, &e.Behind)
 	e.Session = r.ref()
 	e.Seq = r.uint()
 	e.Lang = r.str()

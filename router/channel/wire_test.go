@@ -19,7 +19,11 @@ import (
 
 // full is an envelope with every field set, so that a field that Encode
 // forgets is a difference. A field that version 2 did not have at first is set here.
-func full(t testing.TB) *Envelope { return second(t) }
+func full(t testing.TB) *Envelope {
+	e := second(t)
+	e.Behind = true
+	return e
+}
 
 // second is what testdata/envelope-2.hex was made of; it stays as it is.
 func second(t testing.TB) *Envelope {

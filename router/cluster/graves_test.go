@@ -215,7 +215,7 @@ func TestAStartingNodeHoldsUpNobody(t *testing.T) {
 	romeo := sessions.Ref{Node: "a", Conn: 1, JID: jid.MustParse("romeo@localhost/orchard")}
 	a.registry.Bind(romeo, sessions.State{Kind: sessions.Client, BoundAt: time.Now()})
 	select {
-	case <-a.showTo(a.others(), romeo.JID.Bare()):
+	case <-a.showTo(a.others(), romeo.JID.Bare(), &peerSet{}):
 	case <-ctx.Done():
 		t.Fatal("it does not look")
 	}

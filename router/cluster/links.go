@@ -135,6 +135,14 @@ func portOf(e *channel.Envelope) string {
 // handOver gives envelopes to another node. What that one cannot take comes
 // back to the house: messages are pending, and requests are answered.
 func (n *Node) handOver(ctx context.Context, d destination, part []*channel.Envelope, done func(error)) {
+	part, stays := n.over(d, part)
+	if len(stays) > 0 {
+		n.giveBack(d.node, stays, errGap)
+	}
+	if len(part) == 0 {
+		done(nil)
+		return
+	}
 	payload := n.encode(nil, part)
 	err := n.bus.Send(ctx, d.node, d.port, payload, func(err error) {
 		if err != nil {
@@ -171,8 +179,7 @@ func (n *Node) giveBack(node string, part []*channel.Envelope, why error) {
 	}
 	if errors.Is(why, nats.ErrStalled) {
 		n.owes(node, part)
-		n.missed.add(node)
-		n.behind.add(node)
+		n.lags(node)
 	}
 	n.complaints.Do(func() {
 		n.log.Warn("not handed over to another node; messages wait in the database", "node", node, "envelopes", len(part), "back", len(back), "err", why)
@@ -201,8 +208,7 @@ func (n *Node) remind(node string, back []*channel.Envelope) {
 		}
 		asked[account] = struct{}{}
 		if err := n.bus.Send(n.ctx, node, portNotices, encodeNotice(TopicMissed, account.String()), nil); err != nil {
-			n.missed.add(node)
-			n.behind.add(node)
+			n.lags(node)
 			return
 		}
 	}
@@ -234,6 +240,7 @@ func (n *Node) arrive(to channel.MessageChannel) func(context.Context, nats.Peer
 		if len(batch) == 0 {
 			return nil
 		}
+		n.across(from, batch)
 		if err := to.Send(ctx, batch); errors.Is(err, channel.ErrClosed) { // the stage has ended, its node is about to
 			return refused(from, err)
 		} else if err != nil {

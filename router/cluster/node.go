@@ -62,7 +62,7 @@ type Node struct {
 	links   Links
 	showing [showLocks]sync.Mutex
 	behind  peerSet // who has not been shown something
-	missed  peerSet // who may not have got something besides
+	gaps    gaps    // who may not have got something besides
 	notices noticeBoard
 	holds   holds
 	front   *front // nil: it has a processor
@@ -281,7 +281,7 @@ func (n *Node) apply(c change) {
 			f(m)
 		}
 		n.behind.remove(m.Node)
-		n.missed.remove(m.Node)
+		n.gaps.left(m.Node)
 		n.desk.left(m.Node)
 		n.orphan(m)
 		n.fronts.know(m, false)

@@ -40,31 +40,31 @@ func (n *Node) show(account jid.JID) {
 	if len(peers) == 0 {
 		return
 	}
-	seen := n.showTo(peers, account)
+	var late peerSet
+	seen := n.showTo(peers, account, &late)
 	limit := time.NewTimer(showWait)
 	defer limit.Stop()
 	select {
 	case <-seen:
 	case <-limit.C:
-		n.task(func() { n.late(account, seen) })
-	case <-n.ctx.Done():
-	}
-}
-
-// late waits for those that did not know in time. What they have routed
-// meanwhile may have been kept, though somebody was there.
-func (n *Node) late(account jid.JID, seen <-chan struct{}) {
-	select {
-	case <-seen:
-		n.notice(TopicMissed, account.String())
+		// What they route until they know may be kept, though somebody is here.
+		known := n.gaps.unseen(account, &late)
+		n.task(func() {
+			select {
+			case <-seen:
+				n.notice(TopicMissed, account.String())
+			case <-n.ctx.Done():
+			}
+			known()
+		})
 	case <-n.ctx.Done():
 	}
 }
 
 // showTo sends to each of the peers; what is sent of one account keeps the order
-// in which it became true. The result is closed when those that could be sent
-// to have seen it.
-func (n *Node) showTo(peers []string, account jid.JID) (seen <-chan struct{}) {
+// in which it became true. seen is closed when those that could be sent to have
+// seen it; until then they are in late.
+func (n *Node) showTo(peers []string, account jid.JID, late *peerSet) (seen <-chan struct{}) {
 	lock := n.showLock(account)
 	lock.Lock()
 	defer lock.Unlock()
@@ -72,18 +72,23 @@ func (n *Node) showTo(peers []string, account jid.JID) (seen <-chan struct{}) {
 	a, all := awaited()
 	for _, p := range peers {
 		a.expect()
+		late.add(p)
 		answered := func(err error) {
 			if errors.Is(err, nats.ErrRefused) { // nothing helps but the same release on both
 				n.complaints.Do(func() { n.log.Error("another node does not understand who is here", "node", p, "err", err) })
 			}
+			if n.gaps.from(p, account) {
+				n.notice(TopicMissed, account.String())
+			}
+			late.remove(p)
 			a.came(err)
 		}
 		if err := n.bus.Send(n.ctx, p, portSessions, payload, answered); err != nil {
-			a.came(err)
 			if !errors.Is(err, nats.ErrGone) {
-				n.missed.add(p)
-				n.behind.add(p)
+				n.lags(p)
 			}
+			late.remove(p)
+			a.came(err)
 		}
 	}
 	a.sent()
@@ -316,7 +321,7 @@ func wait(ctx context.Context, d time.Duration) {
 // behind again. What it has missed it is told about when it has seen all of
 // this: what it has seen of an earlier time may not be what it has missed.
 func (n *Node) showAll(p string) {
-	missed := n.missed.remove(p)
+	missed := n.gaps.to(p) != 0
 	sent := n.mark(p, everything, nil)
 	seen := map[jid.JID]struct{}{}
 	for _, e := range n.shows() {
@@ -325,17 +330,17 @@ func (n *Node) showAll(p string) {
 			continue
 		}
 		seen[account] = struct{}{}
-		n.showTo([]string{p}, account)
+		n.showTo([]string{p}, account, &peerSet{})
 		sent = !n.behind.has(p)
 	}
-	sent = sent && n.mark(p, wasEverything, func(err error) {
-		if err == nil && missed {
+	if !sent {
+		return
+	}
+	n.mark(p, wasEverything, func(err error) {
+		if missed && (err == nil || errors.Is(err, nats.ErrRefused)) {
 			n.task(func() { n.shown(p) })
 		}
 	})
-	if missed && !sent {
-		n.missed.add(p)
-	}
 }
 
 // shows are the sessions that others are shown by this node.
@@ -359,10 +364,10 @@ func (n *Node) mark(p string, k channel.Kind, done func(error)) (sent bool) {
 // node. What either has routed before may have been kept, though somebody was
 // there.
 func (n *Node) shown(p string) {
-	if err := n.bus.Send(n.ctx, p, portNotices, encodeNotice(TopicMissed, ""), nil); err != nil && !errors.Is(err, nats.ErrGone) {
-		n.missed.add(p)
-		n.behind.add(p)
-		return
-	}
+	at := n.gaps.to(p)
 	n.notice(TopicMissed, "")
+	err := n.bus.Send(n.ctx, p, portNotices, encodeNotice(TopicMissed, ""), func(error) { n.gaps.close(p, at) })
+	if err != nil && !errors.Is(err, nats.ErrGone) {
+		n.lags(p)
+	}
 }

@@ -259,6 +259,16 @@ func (r *Registry) Holds(ref Ref, row int64) (holds bool) {
 	return holds
 }
 
+// Miss lets a replay that is at work look into the archive once more. It reports
+// false when there is none.
+func (r *Registry) Miss(ref Ref) (replaying bool) {
+	r.update(ref, func(e *Entry) {
+		replaying = e.Replaying
+		e.missed = e.missed || e.Replaying
+	})
+	return replaying
+}
+
 // GoLive ends a replay. It reports false, and the replay has to look into the
 // archive once more, when a live message was held back since the last call.
 // had are rows the replay has brought whose live copies may still come; it is

@@ -64,6 +64,23 @@ func TestReplayAndLiveMessagesDoNotOvertake(t *testing.T) {
 	}
 }
 
+// What may have been missed makes a replay that is at work look once more; of
+// a session that is live that is told.
+func TestReplaysLookOnceMore(t *testing.T) {
+	r := NewRegistry()
+	at := ref(1, "a@b/c")
+	r.Bind(at, State{Replaying: true})
+	if !r.Miss(at) || r.GoLive(at, nil) {
+		t.Error("the replay does not look again")
+	}
+	if !r.GoLive(at, nil) || r.Miss(at) {
+		t.Error("a session that is live looks")
+	}
+	if r.Holds(at, 7) {
+		t.Error("a session that is live does not get its messages")
+	}
+}
+
 // A message that the replay has brought does not come again live.
 func TestReplayedMessagesDoNotComeTwice(t *testing.T) {
 	r := NewRegistry()

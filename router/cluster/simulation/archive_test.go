@@ -117,7 +117,7 @@ func (a *archive) available(_ context.Context, f *processor.Flow) (processor.Ver
 func (a *archive) missed(key string) {
 	var refs []sessions.Ref
 	see := func(e *sessions.Entry) bool {
-		if e.Node == a.process.name && e.Receives() && !e.Replaying {
+		if e.Node == a.process.name && e.Receives() {
 			refs = append(refs, e.Ref)
 		}
 		return true
@@ -133,12 +133,13 @@ func (a *archive) missed(key string) {
 		return
 	}
 	for _, ref := range refs {
-		a.tasks.Go(func() {
-			now, ok := a.reg.Change(ref, func(st *sessions.State) { st.Replaying = st.Available && st.Priority >= 0 })
-			if ok && now.Replaying {
-				a.bring(ref)
-			}
-		})
+		if a.process.registry.Miss(ref) {
+			continue // it looks once more
+		}
+		now, ok := a.reg.Change(ref, func(st *sessions.State) { st.Replaying = st.Available && st.Priority >= 0 })
+		if ok && now.Replaying {
+			a.bring(ref)
+		}
 	}
 }
 
