@@ -329,6 +329,6 @@ func (b *bench) markdown() string {
 		lines = append(lines, l[1:])
 	}
 	markdown(&t, lines)
-	t.WriteString("\nSeveral nodes: `make bench-nodes` writes docs/nodes.md.\n")
+	t.WriteString("\nSeveral nodes: [nodes.md](nodes.md) (`make bench-nodes`).\n")
 	return t.String()
 }
