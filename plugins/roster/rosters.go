@@ -28,16 +28,17 @@ type Router interface {
 // Rosters is the contract: the rosters of all accounts, one value per Host.
 // It is safe for concurrent use.
 //
-// Changes of one account happen one after the other, each with its pushes, so
-// that pushes go out in the order of modification (RFC 6121 §2.6.3). The locks
-// are innermost: what is called with one held only routes stanzas.
+// Changes of one account happen one after the other, and so do the pushes, which
+// go out in the order of modification (RFC 6121 §2.6.3). The locks are innermost:
+// what is called with one held only routes stanzas.
 type Rosters struct {
-	env    plugins.Env
-	store  store
-	cache  *cache.Cache[jid.JID, *Snapshot]
-	limits atomic.Pointer[Limits]
-	seed   maphash.Seed
-	locks  [256]sync.Mutex // by account
+	env     plugins.Env
+	store   store
+	cache   *cache.Cache[jid.JID, *Snapshot]
+	limits  atomic.Pointer[Limits]
+	seed    maphash.Seed
+	locks   turns // of changes
+	telling turns // of what is told of them; taken with the other one held
 }
 
 const (
@@ -85,13 +86,18 @@ func (r *Rosters) Subscription(ctx context.Context, owner, contact jid.JID) (Sta
 	return s.State(contact), nil
 }
 
-// lock keeps others from changing the account's roster until the result is
-// called.
-func (r *Rosters) lock(owner jid.JID) (unlock func()) {
-	mu := &r.locks[maphash.String(r.seed, owner.String())%uint64(len(r.locks))]
+// turns are locks by account, of which several share one.
+type turns [256]sync.Mutex
+
+func (r *Rosters) take(t *turns, owner jid.JID) (leave func()) {
+	mu := &t[maphash.String(r.seed, owner.String())%uint64(len(t))]
 	mu.Lock()
 	return mu.Unlock
 }
+
+// lock keeps others from changing the account's roster until the result is
+// called.
+func (r *Rosters) lock(owner jid.JID) (unlock func()) { return r.take(&r.locks, owner) }
 
 // current reads through the cache; the account's lock is held, so that nothing
 // older than the last change can get into it.
@@ -99,46 +105,50 @@ func (r *Rosters) current(ctx context.Context, owner jid.JID) (*Snapshot, error)
 	return r.cache.Load(ctx, owner, r.store.load)
 }
 
-// update makes one change and tells interested sessions about it. decide gets
-// the roster as it is and says what changes; before runs between the change
-// and the push. When others were faster, decide is asked again.
+// update makes one change and tells interested sessions about it, when all nodes
+// know: who answers at once may be on another one. decide gets the roster as it is
+// and says what changes; before runs between the change and the push. When others
+// were faster, decide is asked again.
 func (r *Rosters) update(ctx context.Context, to Router, owner jid.JID, decide func(*Snapshot) (change, error), before func()) error {
-	changed := false
-	defer func() { // with no lock held: the other node's may be waited for
-		if changed {
-			r.env.Forget(ctx, topic, owner.String())
-		}
-	}()
+	ch, changed, leave, err := r.change(ctx, owner, decide)
+	defer leave()
+	if changed { // with the roster not locked: another node's answer may be waited for
+		r.env.Forget(ctx, topic, owner.String())
+	}
+	if err != nil {
+		return err
+	}
+	before()
+	if ch.visible() {
+		r.push(ctx, to, owner, ch.item)
+	}
+	return nil
+}
+
+// change is the first half of update; changed: perhaps, whatever comes back. Until
+// leave is called, nobody tells of a later one.
+func (r *Rosters) change(ctx context.Context, owner jid.JID, decide func(*Snapshot) (change, error)) (ch change, changed bool, leave func(), err error) {
 	defer r.lock(owner)()
+	defer func() { leave = r.take(&r.telling, owner) }()
 	for try := 0; ; try++ {
 		s, err := r.current(ctx, owner)
 		if err != nil {
-			return err
+			return ch, changed, nil, err
 		}
-		ch, err := decide(s)
-		if err != nil {
-			return err
-		}
-		if ch.empty() {
-			before()
-			return nil
+		if ch, err = decide(s); err != nil || ch.empty() {
+			return ch, changed, nil, err
 		}
 		since := r.cache.Begin(owner)
-		changed = true // perhaps, whatever comes back
+		changed = true
 		err = r.store.save(ctx, s, ch, r.env.Clock.Now())
-		if err != nil { // nobody knows what the database holds now
-			r.cache.Drop(owner)
-			if errors.Is(err, storage.ErrStale) && try < staleTries {
-				continue
-			}
-			return err
+		if err == nil {
+			r.cache.Put(owner, s.with(ch), since)
+			return ch, changed, nil, nil
 		}
-		r.cache.Put(owner, s.with(ch), since)
-		before()
-		if ch.visible() {
-			r.push(ctx, to, owner, ch.item)
+		r.cache.Drop(owner) // nobody knows what the database holds now
+		if !errors.Is(err, storage.ErrStale) || try >= staleTries {
+			return ch, changed, nil, err
 		}
-		return nil
 	}
 }
 
