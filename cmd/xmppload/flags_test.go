@@ -67,10 +67,31 @@ func TestTable(t *testing.T) {
 func TestRows(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range rows() {
-		if seen[r.id] || len(r.of) == 0 || r.goal == "" || r.run(scale{by: 0.01}) == nil {
+		if seen[r.id] || len(r.of) == 0 || len(r.most) > len(r.of) || r.goal == "" || r.run(scale{by: 0.01}) == nil {
 			t.Errorf("row %s", r.id)
 		}
 		seen[r.id] = true
+	}
+}
+
+// A goal is a most, a least, or a multiple of the floor.
+func TestMissedGoals(t *testing.T) {
+	made := func(first, second float64) *ServerReport {
+		return &ServerReport{Medians: []scenario.Metric{{Name: "a", Value: first}, {Name: "b", Value: second}}}
+	}
+	r := row{of: []string{"a", "b"}, most: []float64{2, -10}}
+	for _, c := range []struct {
+		row    row
+		got    *ServerReport
+		floor  *ServerReport
+		misses bool
+	}{
+		{r, made(2, 10), nil, false}, {r, made(2.1, 10), nil, true}, {r, made(2, 9), nil, true}, {r, &ServerReport{}, nil, false},
+		{row{of: r.of, times: 2}, made(4, 0), made(2, 0), false}, {row{of: r.of, times: 2}, made(4.1, 0), made(2, 0), true}, {row{of: r.of, times: 2}, made(9, 0), nil, false},
+	} {
+		if got := c.row.misses(c.got, c.floor); got != c.misses {
+			t.Errorf("most %v, times %v: %v, want %v", c.row.most, c.row.times, got, c.misses)
+		}
 	}
 }
 
