@@ -261,7 +261,7 @@ func (d *device) talk() error {
 func (w *world) settle() verdict {
 	w.t.Helper()
 	close(w.calm)
-	w.await("an answer to everything", func(mark) bool { return w.book.open() == 0 })
+	w.answered()
 	w.end()
 	devices := map[string][]string{}
 	for _, p := range cast {
@@ -280,14 +280,24 @@ func (w *world) settle() verdict {
 	return w.book.audit(devices)
 }
 
-// open counts the messages that were sent and not acknowledged.
-func (b *book) open() (n int) {
+// answered waits until nothing is open.
+func (w *world) answered() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if err := w.book.await(ctx, "an answer to everything", func(mark) bool { return len(w.book.open()) == 0 }); err != nil {
+		w.t.Fatalf("%v: open are %s", err, some(w.book.open()))
+	}
+}
+
+// open are the messages that were sent and not acknowledged.
+func (b *book) open() (ids []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, e := range b.entries {
+	for oid, e := range b.entries {
 		if !e.acked {
-			n++
+			ids = append(ids, oid)
 		}
 	}
-	return n
+	return ids
 }
