@@ -212,10 +212,25 @@ func (d *device) stay(ctx context.Context) error {
 				return err
 			}
 		case <-leave:
+			if d.concludes() {
+				leave = time.After(moment)
+				continue
+			}
 			return errAway
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// concludes reports whether the device waits for the last answers: nobody says
+// anything new, and who leaves before they have come only says the same again.
+func (d *device) concludes() bool {
+	select {
+	case <-d.world.calm:
+		return len(d.waiting)+len(d.unheard) > 0
+	default:
+		return false
 	}
 }
 
