@@ -31,7 +31,7 @@ directory. What is there is replaced only with --force; the database is kept
 under another name. Clients log in anew with their passwords and fetch their
 rosters again; what happened since the backup is gone.
 
-The configuration that was backed up is written beside the database under the
+The configuration that was backed up is written into the data directory under the
 name restored-NAME; the one that is in force is not touched.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
