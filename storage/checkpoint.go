@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +21,7 @@ type checkpointer struct {
 	conn  *sql.DB
 	bound int64
 	at    int64
+	doing sync.Mutex   // held by the checkpoint that is under way: two would both subtract what they find fresh
 	fresh atomic.Int64 // written since the last checkpoint
 	rest  atomic.Int64 // which that could not fold in: somebody reads them
 	log   atomic.Int64 // length of the log then. It begins again when all of it is folded in and nobody reads it
@@ -36,8 +38,11 @@ const (
 	// SQLite's own 4 MiB that was nearly once per commit.
 	checkpointShare = 4
 	checkpointGap   = 5 * time.Second
-	truncateWait    = 50 * time.Millisecond // what a commit pays at most for a reader that holds the log open
-	truncateGap     = time.Second
+	// What a commit pays at most for a reader that holds the log open. For a
+	// checkpoint that is under way it waits to the end: at its bound the log must
+	// not outgrow what is folded in.
+	truncateWait = 50 * time.Millisecond
+	truncateGap  = time.Second
 )
 
 func newCheckpointer(c Config, d *sqliteDB) (*checkpointer, error) {
@@ -106,6 +111,8 @@ func (k *checkpointer) run(ctx context.Context) {
 
 // do reports whether all of the log is in the database now.
 func (k *checkpointer) do(ctx context.Context, mode string) (all bool) {
+	k.doing.Lock()
+	defer k.doing.Unlock()
 	var busy, pages, done int64
 	before := k.fresh.Load()
 	err := k.conn.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &pages, &done)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Copied is a table that was copied and compared.
@@ -19,6 +20,15 @@ type Copied struct {
 	Took     time.Duration `json:"took"`     // copying and comparing
 }
 
+// Errors of Copy that do not mean that nothing was written; what is returned
+// wraps them.
+var (
+	// ErrCopied: all rows are on the target; what came afterwards failed.
+	ErrCopied = errors.New("every row was copied and compared, but what follows it failed")
+	// ErrCopyUnknown: there was no answer to COMMIT. Either all rows are there or none.
+	ErrCopyUnknown = errors.New("no answer to the commit: the target has all rows or none")
+)
+
 // copyReport is the number of rows between two reports.
 const copyReport = 20_000
 
@@ -26,7 +36,9 @@ const copyReport = 20_000
 // what is in the SQLite database from. It is all or nothing: one transaction
 // on to, which commits after every table was read back and has the same rows
 // (a checksum over typed values); meanwhile nobody can write to from. progress
-// gets the rows of a table so far and the time since its start.
+// gets the rows of a table so far and the time since its start. After an error
+// the target is empty, except after ErrCopied, with which the tables are
+// returned, and perhaps after ErrCopyUnknown.
 func Copy(ctx context.Context, from, to DB, progress func(table string, rows int64, took time.Duration)) ([]Copied, error) {
 	dst, ok := to.(*pgDB)
 	if !ok || from.Dialect() != SQLite {
@@ -38,6 +50,7 @@ func Copy(ctx context.Context, from, to DB, progress func(table string, rows int
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var out []Copied
+	committed := false
 	err = from.Tx(ctx, func(src Tx) error {
 		tx, err := conn.Begin(ctx)
 		if err != nil {
@@ -48,13 +61,32 @@ func Copy(ctx context.Context, from, to DB, progress func(table string, rows int
 		if out, err = c.run(ctx); err != nil {
 			return err
 		}
-		return pgError(tx.Commit(ctx))
+		if err := tx.Commit(ctx); err != nil {
+			return uncommitted(err)
+		}
+		committed = true
+		return nil
 	})
-	if err != nil {
+	if !committed {
 		return nil, fmt.Errorf("copy: %w", err)
 	}
-	_, err = conn.Exec(ctx, `ANALYZE`) // the planner knows nothing of the rows yet
-	return out, pgError(err)
+	if err == nil {
+		_, err = conn.Exec(ctx, `ANALYZE`) // the planner knows nothing of the rows yet
+	}
+	if err != nil {
+		return out, fmt.Errorf("copy: %w: %w", ErrCopied, pgError(err))
+	}
+	return out, nil
+}
+
+// uncommitted marks what a failed COMMIT leaves open: Postgres has said that it
+// did nothing, or it never got that far, or nobody knows.
+func uncommitted(err error) error {
+	var pe *pgconn.PgError
+	if errors.Is(err, pgx.ErrTxCommitRollback) || pgconn.SafeToRetry(err) || errors.As(err, &pe) && pe.SeverityUnlocalized == "ERROR" {
+		return pgError(err)
+	}
+	return fmt.Errorf("%w: %w", ErrCopyUnknown, pgError(err))
 }
 
 // patient connects without the limits that keep a server's statements short.

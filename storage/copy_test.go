@@ -115,6 +115,73 @@ func TestCopyIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// An error shows no text that somebody has stored.
+func TestCopyShowsNoText(t *testing.T) {
+	from, to := things(t, storagetest.SQLite(t)), things(t, storagetest.Postgres(t))
+	put(t, from, addThing, "secret\x00", nil, false, 0)
+	if _, err := storage.Copy(t.Context(), from, to, silent); err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "7 bytes, and byte 7 is zero") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// How a copy ends that fails at its end: the error says what is on the target.
+func TestCopyFailsAtTheEnd(t *testing.T) {
+	trigger := func(do string) []string {
+		return []string{
+			`CREATE FUNCTION at_the_end() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN ` + do + `; RETURN NULL; END'`,
+			`CREATE CONSTRAINT TRIGGER at_the_end AFTER INSERT ON thing DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION at_the_end()`,
+		}
+	}
+	none := errors.New("none")
+	for name, c := range map[string]struct {
+		spoil []string
+		from  func(storage.DB) storage.DB
+		want  error // of ErrCopied and ErrCopyUnknown
+		rows  int64
+	}{
+		"refused":   {spoil: trigger(`RAISE EXCEPTION ''no''`), want: none},
+		"no answer": {spoil: trigger(`PERFORM pg_terminate_backend(pg_backend_pid())`), want: storage.ErrCopyUnknown},
+		"no analysis": {spoil: []string{
+			`CREATE FUNCTION sorted(x bigint) RETURNS bigint IMMUTABLE LANGUAGE plpgsql AS 'BEGIN IF current_query() = ''ANALYZE'' THEN RAISE EXCEPTION ''no''; END IF; RETURN x; END'`,
+			`CREATE INDEX ON thing (sorted(at))`,
+		}, want: storage.ErrCopied, rows: 3},
+		"the source": {from: func(db storage.DB) storage.DB { return endless{db} }, want: storage.ErrCopied, rows: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, to := things(t, storagetest.SQLite(t)), things(t, storagetest.Postgres(t))
+			for range 3 {
+				put(t, from, addThing, "x", nil, false, 0)
+			}
+			for _, sql := range c.spoil {
+				put(t, to, sql)
+			}
+			if c.from != nil {
+				from = c.from(from)
+			}
+			tables, err := storage.Copy(t.Context(), from, to, silent)
+			if err == nil || errors.Is(err, storage.ErrCopied) != (c.want == storage.ErrCopied) || errors.Is(err, storage.ErrCopyUnknown) != (c.want == storage.ErrCopyUnknown) {
+				t.Errorf("got %v", err)
+			}
+			if (len(tables) > 0) != (c.want == storage.ErrCopied) {
+				t.Errorf("%d tables", len(tables))
+			}
+			if n := thingsIn(t, to); n != c.rows {
+				t.Errorf("%d rows", n)
+			}
+		})
+	}
+}
+
+// endless is a database whose transactions do not end well.
+type endless struct{ storage.DB }
+
+func (e endless) Tx(ctx context.Context, f func(storage.Tx) error) error {
+	if err := e.DB.Tx(ctx, f); err != nil {
+		return err
+	}
+	return storage.ErrUnavailable
+}
+
 // A target that does not keep what it is given is found out.
 func TestCopyCompares(t *testing.T) {
 	from, to := things(t, storagetest.SQLite(t)), things(t, storagetest.Postgres(t))

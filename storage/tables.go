@@ -148,8 +148,11 @@ func (c column) bytes(v []byte) (any, error) {
 	case textColumn:
 		text := string(v)
 		// https://www.postgresql.org/docs/current/datatype-character.html
-		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-			return nil, fmt.Errorf("holds text that Postgres does not take (%.40q)", text)
+		if !utf8.ValidString(text) {
+			return nil, fmt.Errorf("holds text that Postgres does not take: %d bytes that are not UTF-8", len(text))
+		}
+		if at := strings.IndexByte(text, 0); at >= 0 {
+			return nil, fmt.Errorf("holds text that Postgres does not take: %d bytes, and byte %d is zero", len(text), at+1)
 		}
 		return text, nil
 	}

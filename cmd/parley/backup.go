@@ -30,9 +30,13 @@ verifies the copy of the database. The server may run. Where FILE is written
 there must be free space for the database twice. FILE holds people's messages,
 password keys and private keys: protect it like the server.
 
+Links to folders and files are followed. What cannot be read ends the backup.
 Not in it: certificate and secret files outside the data directory that the
-configuration names, and the keys that messages are encrypted with, wherever
-they are: keep their file at another place.`,
+configuration names; the keys that messages are encrypted with, wherever they
+are: keep their file at another place; databases that a restore has put aside.
+What else of the data directory is left out is listed: files that are in none of
+its folders, names that begin with a dot, links to what is not there, and the
+folder that FILE is written to.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, err := p.load(cmd)
@@ -54,9 +58,11 @@ func (s *setup) backup(ctx context.Context, out, progress io.Writer, config, to 
 
   pg_dump --format=custom --file=%s --dbname='%s'
 
-Keep the data directory's folders (certificates) and the configuration with it:
+Its password belongs into a file that PGPASSFILE names: other users of this machine
+see the arguments of a command. Keep the data directory's folders (certificates) and
+the configuration with it:
 
-  tar -cf %s.data.tar -C '%s' --exclude=.\* .
+  tar -chf %s.data.tar -C '%s' --exclude='.parley-*' .
 
 (docs/operate.md says more)`, to, withoutPassword(c.DSN), to, s.settings.Data)
 	}
@@ -109,7 +115,7 @@ func (s *setup) bundle(ctx context.Context, progress io.Writer, database, config
 	b := &bundler{tar: tar.NewWriter(f), m: manifest{Format: bundleFormat, Version: thisBuild().Version, Created: created.UTC(), Domains: s.settings.Domains, Tables: tables, Keys: keys}}
 	err = b.file(bundleDatabase, copied)
 	if err == nil {
-		err = b.folders(s.settings.Data, target, s.settings.Storage.Encryption.KeysFile)
+		err = s.folders(b, database, target)
 	}
 	if err == nil && config != "" {
 		err = b.file(bundleConfig+filepath.Base(config), config)
@@ -118,6 +124,14 @@ func (s *setup) bundle(ctx context.Context, progress io.Writer, database, config
 		err = b.finish()
 	}
 	return &b.m, errors.Join(err, f.Sync(), f.Close())
+}
+
+// folders adds those of the data directory.
+func (s *setup) folders(b *bundler, database, target string) error {
+	w := &folders{data: s.settings.Data, database: namesOf(database), target: target, keys: s.settings.Storage.Encryption.KeysFile}
+	w.add = func(rel, from string) error { return b.file(bundleData+filepath.ToSlash(rel), from) }
+	w.skip = func(at, why string) { b.m.Left = append(b.m.Left, at+": "+why) }
+	return w.walk()
 }
 
 // publish gives a finished file its name; without force it replaces none.
@@ -155,6 +169,12 @@ func (m *manifest) print(w io.Writer, name string) error {
 	if err := printTable(w, rows); err != nil {
 		return err
 	}
+	for i, left := range m.Left {
+		if i == 0 {
+			_, _ = fmt.Fprintln(w)
+		}
+		_, _ = fmt.Fprintf(w, "not in it: %s\n", left)
+	}
 	size := int64(0)
 	for _, f := range m.Files {
 		size += f.Size
@@ -174,6 +194,7 @@ func withoutPassword(dsn string) string {
 	}
 	q := u.Query()
 	q.Del("password")
+	q.Del("sslpassword")
 	u.RawQuery = q.Encode()
 	return u.String()
 }

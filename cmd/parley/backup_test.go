@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -149,13 +151,37 @@ func TestRestoreRefusesDamage(t *testing.T) {
 }
 
 func TestBackupOfPostgresNamesItsOwnTool(t *testing.T) {
-	config := write(t, "p.yaml", "storage: {driver: postgres, dsn: 'postgres://parley:geheim@db.example/x?sslmode=require'}\n")
-	_, _, err := parley(t, "", "backup", "x.tar", "--config", config)
+	dir := t.TempDir()
+	put(t, "x", dir, "data", "tls", "a.key")
+	put(t, "x", dir, "disk", "photo")
+	put(t, "x", dir, "data", ownPrefix+"restore-1", "b")
+	if err := os.Symlink(filepath.Join(dir, "disk"), filepath.Join(dir, "data", "uploads")); err != nil {
+		t.Fatal(err)
+	}
+	config := put(t, "data: "+filepath.Join(dir, "data")+"\nstorage: {driver: postgres, dsn: 'postgres://parley:geheim@db.example/x?sslmode=require&password=geheim&sslpassword=geheim'}\n", dir, "p.yaml")
+	file := filepath.Join(dir, "x.tar")
+	_, _, err := parley(t, "", "backup", file, "--config", config)
 	if err == nil {
 		t.Fatal("no error")
 	}
-	contains(t, err.Error(), "pg_dump --format=custom --file=x.tar --dbname='postgres://parley@db.example/x?sslmode=require'")
-	if strings.Contains(err.Error(), "geheim") {
-		t.Error("shows the password")
+	contains(t, err.Error(), "pg_dump --format=custom --file="+file+" --dbname='postgres://parley@db.example/x?sslmode=require'", "PGPASSFILE")
+	_, _, restore := parley(t, "", "restore", file, "--config", config)
+	contains(t, fmt.Sprint(restore), "pg_restore", "--dbname='postgres://parley@db.example/x?sslmode=require'", "PGPASSFILE")
+	if strings.Contains(err.Error()+restore.Error(), "geheim") {
+		t.Errorf("shows the password: %v %v", err, restore)
 	}
+	// What it says about the folders is right, too.
+	if _, missing := exec.LookPath("tar"); missing != nil {
+		t.Skip(missing)
+	}
+	_, rest, _ := strings.Cut(err.Error(), "\n  tar ")
+	command, _, _ := strings.Cut(rest, "\n")
+	if out, err := exec.Command("sh", "-c", "tar "+command).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", command, err, out)
+	}
+	list, err := exec.Command("tar", "-tf", file+".data.tar").Output()
+	if err != nil || string(list) == "" || strings.Contains(string(list), ownPrefix) {
+		t.Errorf("%s packs %q, %v", command, list, err)
+	}
+	contains(t, string(list), "tls/a.key", "uploads/photo")
 }

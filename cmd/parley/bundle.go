@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -45,6 +44,7 @@ type manifest struct {
 	Tables  []storage.TableRows `json:"tables"`
 	Keys    []int64             `json:"keys,omitempty"` // that rows are encrypted with; not in it
 	Files   []bundled           `json:"files"`
+	Left    []string            `json:"left,omitempty"` // what is not in it, and why
 }
 
 // bundled is a file in a bundle.
@@ -80,40 +80,6 @@ func (b *bundler) file(name, from string) error {
 	}
 	b.m.Files = append(b.m.Files, bundled{name, st.Size(), hex.EncodeToString(sum.Sum(nil))})
 	return nil
-}
-
-// folders adds the folders of the data directory. Left out are the folder the
-// backup itself is written to, what begins with a dot: it is temporary, and the
-// encryption keys: a backup that holds them is not encrypted.
-func (b *bundler) folders(data, except, keys string) error {
-	return filepath.WalkDir(data, func(at string, d fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
-			return nil
-		case err != nil:
-			return err
-		case at == data:
-			return nil
-		case d.IsDir() && (sameFile(at, except) || strings.HasPrefix(d.Name(), ".")):
-			return filepath.SkipDir
-		case sameFile(at, keys), d.IsDir() || strings.HasPrefix(d.Name(), ".") || filepath.Dir(at) == filepath.Clean(data):
-			return nil
-		}
-		if st, err := os.Stat(at); err != nil || !st.Mode().IsRegular() {
-			return nil // gone, or a socket
-		}
-		rel, err := filepath.Rel(data, at)
-		if err != nil {
-			return err
-		}
-		return b.file(bundleData+filepath.ToSlash(rel), at)
-	})
-}
-
-func sameFile(a, b string) bool {
-	x, errX := os.Stat(a)
-	y, errY := os.Stat(b)
-	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
 // finish writes the manifest.

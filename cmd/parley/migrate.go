@@ -26,8 +26,10 @@ func migrateCommand() *cobra.Command {
 		Use:   "migrate",
 		Short: "Copy the database from SQLite to an empty Postgres; the server must not run",
 		Long: `Makes the tables in an empty Postgres database, copies every row, reads all of
-them back and compares. Nothing is in Postgres before everything was right; the
-SQLite database stays as it is. Afterwards the configuration has to name the
+them back and compares. No row is in Postgres before everything was right; the
+SQLite database stays as it is. When the connection is lost while Postgres
+commits, it says so: run it again, and it tells whether the rows are there.
+Afterwards the configuration has to name the
 new database.`,
 		Example: `  parley migrate --config parley.yaml --to postgres://parley@db.example.org/parley
   parley migrate --config parley.yaml --to-file /etc/parley/dsn`,
@@ -85,8 +87,13 @@ func (s *setup) migrate(ctx context.Context, out, progress io.Writer, to storage
 	tables, err := storage.Copy(ctx, src, dst, func(table string, rows int64, took time.Duration) {
 		see.say("%s: %d rows, %.0f a second", table, rows, perSecond(rows, took))
 	})
-	if err != nil {
-		return fmt.Errorf("migrate: nothing was written: %w", err)
+	switch {
+	case errors.Is(err, storage.ErrCopied):
+		_, _ = fmt.Fprintf(progress, "migrate: %v\nRun ANALYZE in Postgres: queries are slow without it.\n", err)
+	case errors.Is(err, storage.ErrCopyUnknown):
+		return fmt.Errorf("migrate: %w\nRun it again: when it says that a table is not empty, everything was copied, and the configuration can name Postgres", err)
+	case err != nil:
+		return fmt.Errorf("migrate: no row was written: %w", err)
 	}
 	if err := migrated(out, tables, time.Since(start), c.Path, file); err != nil {
 		return err

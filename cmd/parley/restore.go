@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ directory. What is there is replaced only with --force; the database is kept
 under another name. Clients log in anew with their passwords and fetch their
 rosters again; what happened since the backup is gone.
 
-The configuration that was backed up is written beside the database under the
+The configuration that was backed up is written into the data directory under the
 name restored-NAME; the one that is in force is not touched.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,7 +50,7 @@ name restored-NAME; the one that is in force is not touched.`,
 func (s *setup) restore(ctx context.Context, out io.Writer, file string, force bool) error {
 	c := s.settings.StorageConfig()
 	if c.Driver == "postgres" {
-		return fmt.Errorf("this installation is on Postgres: stop the servers, then\n\n  pg_restore --clean --if-exists --dbname='%s' FILE", withoutPassword(c.DSN))
+		return fmt.Errorf("this installation is on Postgres: stop the servers, then\n\n  pg_restore --clean --if-exists --dbname='%s' FILE\n\nwith its password in a file that PGPASSFILE names (docs/operate.md says more)", withoutPassword(c.DSN))
 	}
 	from, err := os.Open(file)
 	if err != nil {
@@ -140,17 +141,28 @@ func (r *restoring) run(ctx context.Context) error {
 	if err := r.files(); err != nil {
 		return err
 	}
-	if err := r.aside(); err != nil {
-		return err
-	}
 	if err := os.MkdirAll(filepath.Dir(r.database), 0o700); err != nil {
 		return err
 	}
-	if err := move(db, r.database); err != nil {
+	// Until it is beside the one that is there, and so fits, that one stays.
+	beside := r.database + restoringSuffix
+	if err := move(db, beside); err != nil {
+		return err
+	}
+	if err := r.aside(); err != nil {
+		return errors.Join(err, os.Remove(beside))
+	}
+	if err := os.Rename(beside, r.database); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(r.database))
 }
+
+// What restore calls databases that are not in force.
+const (
+	restoringSuffix = ".restoring"
+	replacedSuffix  = ".replaced-"
+)
 
 // renew makes an old state one that can go on (reliability row 40). Tables are
 // migrated on the way, so that a backup of a later release is refused here.
@@ -222,19 +234,23 @@ func (r *restoring) files() error {
 		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 			return err
 		}
-		if err := errors.Join(os.Rename(filepath.Join(r.tmp, filepath.FromSlash(f.Name)), to), syncDir(filepath.Dir(to))); err != nil {
+		if err := errors.Join(move(filepath.Join(r.tmp, filepath.FromSlash(f.Name)), to), syncDir(filepath.Dir(to))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// destination is where a file of the bundle goes; false: nowhere. One that was
+// made when the database's own files were not left out may hold them as files in
+// a folder of the data directory: they are no state of one moment.
 func (r *restoring) destination(name string) (string, bool) {
-	switch {
-	case name == bundleDatabase:
+	if name == bundleDatabase {
 		return "", false
-	case name[:len(bundleData)] == bundleData:
-		return filepath.Join(r.settings.Data, filepath.FromSlash(name[len(bundleData):])), true
+	}
+	if rel, ok := strings.CutPrefix(name, bundleData); ok {
+		to := filepath.Join(r.settings.Data, filepath.FromSlash(rel))
+		return to, !namesOf(r.database).has(to)
 	}
 	return filepath.Join(r.settings.Data, "restored-"+filepath.Base(name)), true
 }
@@ -242,7 +258,7 @@ func (r *restoring) destination(name string) (string, bool) {
 // aside renames the database that is there, with its log: a log beside another
 // database would be taken for its own.
 func (r *restoring) aside() error {
-	keep := r.database + time.Now().UTC().Format(".replaced-20060102T150405.000000")
+	keep := r.database + replacedSuffix + time.Now().UTC().Format("20060102T150405.000000")
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		err := os.Rename(r.database+suffix, keep+suffix)
 		switch {
@@ -255,14 +271,14 @@ func (r *restoring) aside() error {
 	return nil
 }
 
-// move renames; storage.path may be on another file system, where the file is
-// copied first.
+// move renames; to another file system, where storage.path or what a link leads
+// to may be, the file is copied first.
 func move(from, to string) error {
 	err := os.Rename(from, to)
 	if err == nil {
 		return nil
 	}
-	beside := to + ".restoring"
+	beside := to + restoringSuffix
 	src, openErr := os.Open(from)
 	if openErr != nil {
 		return errors.Join(err, openErr)
@@ -276,5 +292,8 @@ func move(from, to string) error {
 	if err = errors.Join(err, dst.Sync(), dst.Close()); err != nil {
 		return errors.Join(err, os.Remove(beside))
 	}
-	return os.Rename(beside, to)
+	if err := os.Rename(beside, to); err != nil {
+		return errors.Join(err, os.Remove(beside))
+	}
+	return nil
 }

@@ -27,15 +27,18 @@ const (
 // progress is how far rows have been rewritten. The zero value is that of a
 // database that never held anything sealed.
 type progress struct {
-	Target int64   `json:"target"` // key id; 0: none
-	Open   bool    `json:"open"`   // rows of other keys may be left
-	Table  string  `json:"table,omitempty"`
-	After  []int64 `json:"after,omitempty"` // everything up to this row of the table is done
+	Target  int64   `json:"target"`           // key id; 0: none
+	Open    bool    `json:"open"`             // rows of other keys may be left
+	Opened  int64   `json:"opened,omitempty"` // how often that has begun: whoever rewrites rows and reads another number stops
+	Table   string  `json:"table,omitempty"`
+	After   []int64 `json:"after,omitempty"`   // everything up to this row of the table is done
+	Damaged int64   `json:"damaged,omitempty"` // rows so far that did not open
 }
 
 const (
 	sqlBook    = `SELECT key, value FROM parley_meta WHERE key >= $1 AND key < $2`
 	sqlPut     = `INSERT INTO parley_meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value`
+	sqlSave    = `UPDATE parley_meta SET value = $1 WHERE key = $2 AND value = $3`
 	sqlForget  = `DELETE FROM parley_meta WHERE key = $1`
 	countLimit = 100_000
 )
@@ -46,6 +49,7 @@ const countTime = 8 * time.Second
 type book struct {
 	keys map[int64][]byte // checks
 	rows progress
+	text []byte // of rows
 }
 
 func readBook(ctx context.Context, q storage.Querier) (book, error) {
@@ -68,6 +72,7 @@ func readBook(ctx context.Context, q storage.Querier) (book, error) {
 			}
 			b.keys[n] = value
 		} else if name == bookRows {
+			b.text = value
 			if err := json.Unmarshal(value, &b.rows); err != nil {
 				return b, fmt.Errorf("encryption book: %w", err)
 			}
@@ -139,32 +144,55 @@ func (r *Rotation) need(ctx context.Context, id int64) (some bool, count string)
 	return len(parts) > 0, strings.Join(parts, " and ")
 }
 
+// enter writes a key down.
+func enter(ctx context.Context, tx storage.Tx, k *key) error {
+	_, err := tx.Exec(ctx, sqlPut, bookKey+strconv.FormatInt(k.id, 10), k.check)
+	return err
+}
+
+// turn is what changes in the book.
+type turn struct {
+	target *key    // comes into force; nil: rows are written as they are
+	left   *key    // rows of it may come although the book does not have it; nil: of none
+	again  bool    // rows are to be looked at, also when the book says that all are of the target
+	idle   []int64 // no row needs them
+}
+
 // open writes down that rows of the target will come; nothing is sealed with
 // it before.
-func (r *Rotation) open(ctx context.Context, b book, target *key, idle []int64) error {
+func (r *Rotation) open(ctx context.Context, b book, t turn) error {
 	id := int64(0)
-	if target != nil {
-		id = target.id
+	if t.target != nil {
+		id = t.target.id
 	}
-	known := target == nil || bytes.Equal(b.keys[id], target.check)
-	if b.rows.Target == id && known && len(idle) == 0 {
+	known := t.target == nil || bytes.Equal(b.keys[id], t.target.check)
+	if b.rows.Target == id && known && len(t.idle) == 0 && !t.again {
 		return nil
 	}
 	err := r.db.Tx(ctx, func(tx storage.Tx) error {
-		for _, i := range idle {
+		now, err := readBook(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if t.left != nil {
+			if err := enter(ctx, tx, t.left); err != nil {
+				return err
+			}
+		}
+		for _, i := range t.idle {
 			if _, err := tx.Exec(ctx, sqlForget, bookKey+strconv.FormatInt(i, 10)); err != nil {
 				return err
 			}
 		}
 		if !known {
-			if _, err := tx.Exec(ctx, sqlPut, bookKey+strconv.FormatInt(id, 10), target.check); err != nil {
+			if err := enter(ctx, tx, t.target); err != nil {
 				return err
 			}
 		}
-		if b.rows.Target == id {
+		if now.rows.Target == id && !t.again {
 			return nil
 		}
-		_, err := tx.Exec(ctx, sqlPut, bookRows, progress{Target: id, Open: true}.encode())
+		_, err = tx.Exec(ctx, sqlPut, bookRows, progress{Target: id, Open: true, Opened: now.rows.Opened + 1}.encode())
 		return err
 	})
 	if err != nil {
@@ -173,28 +201,29 @@ func (r *Rotation) open(ctx context.Context, b book, target *key, idle []int64) 
 	return nil
 }
 
-// errOvertaken: another key came into force meanwhile.
-var errOvertaken = errors.New("another key is in force")
+// errOvertaken: another key came into force meanwhile, or another server
+// rewrites rows.
+var errOvertaken = errors.New("another key is in force, or another server at work")
 
-// close writes down that every row is of the target.
-func (r *Rotation) close(ctx context.Context, target int64) error {
+// close writes down that every row is of the target, if the book is as it was.
+func (r *Rotation) close(ctx context.Context, was book) error {
 	err := r.db.Tx(ctx, func(tx storage.Tx) error {
 		b, err := readBook(ctx, tx)
 		if err != nil {
 			return err
 		}
-		if b.rows.Target != target {
+		if !bytes.Equal(b.text, was.text) {
 			return errOvertaken
 		}
 		for id := range b.keys {
-			if id == target {
+			if id == b.rows.Target {
 				continue
 			}
 			if _, err := tx.Exec(ctx, sqlForget, bookKey+strconv.FormatInt(id, 10)); err != nil {
 				return err
 			}
 		}
-		_, err = tx.Exec(ctx, sqlPut, bookRows, progress{Target: target}.encode())
+		_, err = tx.Exec(ctx, sqlPut, bookRows, progress{Target: b.rows.Target, Opened: b.rows.Opened}.encode())
 		return err
 	})
 	if err != nil {

@@ -34,7 +34,8 @@ type sealed struct {
 	sqlRows            [4]string // from the start or not (1), to the end or not (2)
 }
 
-var saveProgress = storage.Stmt{Name: "atrest.progress", SQL: sqlPut, Idempotent: true}
+// saveProgress fails when another server has written to the book since.
+var saveProgress = storage.Stmt{Name: "atrest.progress", SQL: sqlSave, Idempotent: true, Must: true}
 
 func newSealed(t Table) *sealed {
 	cols, n := strings.Join(t.Row, ", "), len(t.Row)
@@ -83,8 +84,9 @@ func (r *Rotation) run(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case errors.Is(err, errOvertaken): // whoever has put the other key in force wakes us
+		case errors.Is(err, errOvertaken): // whoever overtook goes on, or is gone by then
 			r.set(func(j *Job) { j.State = Waiting })
+			r.clock.AfterFunc(retry, r.kick)
 		case err != nil:
 			r.log.Warn("rows not brought to the encryption key in force; another try follows", "err", err)
 			r.set(func(j *Job) { j.State = Stuck })
@@ -99,7 +101,9 @@ func (r *Rotation) set(f func(*Job)) {
 	f(&r.job)
 }
 
-// pass goes once over all tables, from where the last one ended.
+// pass goes over all tables, from where the last one ended, until a whole round
+// finds no row of another key: servers that read the keys file later, or never,
+// have written some behind its back.
 func (r *Rotation) pass(ctx context.Context) error {
 	b, err := readBook(ctx, r.db)
 	if err != nil {
@@ -112,7 +116,7 @@ func (r *Rotation) pass(ctx context.Context) error {
 	case !b.rows.Open:
 		return nil
 	}
-	p := &pass{Rotation: r, target: target, begun: r.clock.Now()}
+	p := &pass{Rotation: r, target: target, book: b, begun: r.clock.Now(), damaged: b.rows.Damaged}
 	p.logged = p.begun
 	r.set(func(j *Job) { *j = Job{State: Working} })
 	r.metrics.working.Set(1)
@@ -120,19 +124,26 @@ func (r *Rotation) pass(ctx context.Context) error {
 	r.log.Info("rows are brought to the encryption key in force", "key", target, "resumed", b.rows.Table != "")
 	from := max(slices.IndexFunc(r.tables, func(t *sealed) bool { return t.Name == b.rows.Table }), 0)
 	after := b.rows.After
-	for _, t := range r.tables[from:] {
-		if err := p.table(ctx, t, after); err != nil {
-			return err
+	for whole := after == nil; ; whole = true {
+		before := p.rows
+		for _, t := range r.tables[from:] {
+			if err := p.table(ctx, t, after); err != nil {
+				return err
+			}
+			after = nil
 		}
-		after = nil
+		if p.damaged > 0 || whole && p.rows == before {
+			return p.end(ctx)
+		}
+		from = 0
 	}
-	return p.end(ctx)
 }
 
 // pass is one of them.
 type pass struct {
 	*Rotation
 	target        int64
+	book          book // as this pass has left it
 	begun, logged time.Time
 	rows, damaged int64
 }
@@ -144,7 +155,7 @@ func (p *pass) table(ctx context.Context, t *sealed, after []int64) error {
 			return err
 		}
 		start := p.clock.Now()
-		n, next, err := p.step(ctx, t, after)
+		next, err := p.step(ctx, t, after)
 		if err != nil {
 			return fmt.Errorf("rewrite %s: %w", t.Name, err)
 		}
@@ -152,9 +163,6 @@ func (p *pass) table(ctx context.Context, t *sealed, after []int64) error {
 			return nil
 		}
 		after = next
-		if n == 0 {
-			continue
-		}
 		now := p.clock.Now()
 		if now.Sub(p.logged) >= logEvery {
 			p.logged = now
@@ -181,17 +189,10 @@ func (p *pass) rest(ctx context.Context, d time.Duration) bool {
 
 // step rewrites what is among the next rows; next is the last that was looked
 // at, nil at the end of the table.
-func (p *pass) step(ctx context.Context, t *sealed, after []int64) (n int, next []int64, err error) {
-	next, err = p.window(ctx, t, after)
-	if err != nil {
-		return 0, nil, err
-	}
-	found, cut, err := p.read(ctx, t, after, next)
+func (p *pass) step(ctx context.Context, t *sealed, after []int64) (next []int64, err error) {
+	found, next, err := p.look(ctx, t, after)
 	if err != nil || len(found) == 0 {
-		return 0, next, err
-	}
-	if cut {
-		next = found[len(found)-1].at
+		return next, err
 	}
 	var w storage.WriteSet
 	for _, f := range found {
@@ -199,15 +200,33 @@ func (p *pass) step(ctx context.Context, t *sealed, after []int64) (n int, next 
 			w.Add(&t.update, append([]any{stored, p.target, f.key}, anys(f.at)...)...)
 		}
 	}
-	n = w.Len()
-	w.Add(&saveProgress, bookRows, progress{Target: p.target, Open: true, Table: t.Name, After: found[len(found)-1].at}.encode())
+	n := int64(w.Len())
+	now := progress{Target: p.target, Open: true, Opened: p.book.rows.Opened, Table: t.Name, After: found[len(found)-1].at, Damaged: p.damaged}.encode()
+	w.Add(&saveProgress, now, bookRows, p.book.text)
 	if err := p.whileInForce(func() error { return p.db.Commit(ctx, &w) }); err != nil {
-		return 0, nil, err
+		if errors.Is(err, storage.ErrStale) {
+			err = errOvertaken
+		}
+		return nil, err
 	}
-	p.rows += int64(n)
+	p.book.text = now
+	p.rows += n
 	p.metrics.rewritten.Add(float64(n))
 	p.set(func(j *Job) { j.Rows, j.Damaged = p.rows, p.damaged })
-	return n, next, nil
+	return next, nil
+}
+
+// look returns the rows of other keys among the next ones, and the last row that
+// it looked at; nil: those were the last.
+func (p *pass) look(ctx context.Context, t *sealed, after []int64) (out []found, next []int64, err error) {
+	if next, err = p.window(ctx, t, after); err != nil {
+		return nil, nil, err
+	}
+	out, cut, err := p.read(ctx, t, after, next)
+	if cut {
+		next = out[len(out)-1].at
+	}
+	return out, next, err
 }
 
 // whileInForce keeps the book from being overwritten by a pass whose key is
@@ -294,11 +313,14 @@ func (p *pass) end(ctx context.Context) error {
 		p.set(func(j *Job) { j.State = Stuck })
 		p.log.Error("rows keep their old encryption key because they cannot be opened", "key", p.target, "rows", p.damaged)
 		return p.whileInForce(func() error { // from the beginning, the next time
-			_, err := p.db.Exec(ctx, sqlPut, bookRows, progress{Target: p.target, Open: true}.encode())
+			n, err := p.db.Exec(ctx, sqlSave, progress{Target: p.target, Open: true, Opened: p.book.rows.Opened}.encode(), bookRows, p.book.text)
+			if err == nil && n == 0 {
+				err = errOvertaken
+			}
 			return err
 		})
 	}
-	if err := p.whileInForce(func() error { return p.close(ctx, p.target) }); err != nil {
+	if err := p.whileInForce(func() error { return p.Rotation.close(ctx, p.book) }); err != nil {
 		return err
 	}
 	p.set(func(j *Job) { j.State, j.Table = Done, "" })

@@ -76,24 +76,32 @@ func (r *Rotation) Adopt(ctx context.Context, ring *Ring, on bool) error {
 	if err != nil {
 		return err
 	}
-	idle, err := r.missing(ctx, b, ring)
-	if err != nil {
-		return err
-	}
 	next := &state{}
 	if ring != nil {
 		next = &state{ring, on}
+	}
+	t := turn{target: next.current()}
+	// Another server may have changed keys before this one, and the book may say
+	// that all rows have followed: those do not count that came from here since.
+	if r.started && r.Vault.Current() != next.id() {
+		t.again, t.left = true, r.Vault.load().current()
+	}
+	if t.left != nil {
+		b.keys[t.left.id] = t.left.check
+	}
+	if t.idle, err = r.missing(ctx, b, ring); err != nil {
+		return err
 	}
 	if ring != nil {
 		if err := r.wipe(ctx); err != nil {
 			return err
 		}
 	}
-	if err := r.open(ctx, b, next.current(), idle); err != nil {
+	if err := r.open(ctx, b, t); err != nil {
 		return err
 	}
 	r.Vault.Use(ring, on)
-	switch changed := b.rows.Target != next.id(); {
+	switch changed := b.rows.Target != next.id() || t.again; {
 	case r.started && changed:
 		r.settling++
 		r.clock.AfterFunc(settle, r.settled)
@@ -236,7 +244,8 @@ func (r *Rotation) count(ctx context.Context, t *sealed) map[int64]int64 {
 }
 
 // Retirable returns nil when a key can be taken out of the keys file: it is not
-// in force, and no row needs it.
+// in force, and no row needs it. Rows that another server wrote with it after all
+// others had followed are rewritten from then on.
 func (r *Rotation) Retirable(ctx context.Context, id int64) error {
 	r.change.Lock()
 	defer r.change.Unlock()
@@ -244,20 +253,53 @@ func (r *Rotation) Retirable(ctx context.Context, id int64) error {
 	if err != nil {
 		return err
 	}
-	_, booked := b.keys[id]
+	st := r.Vault.load()
+	k, target := st.find(id), st.current()
 	switch {
-	case r.Vault.Current() == id:
+	case st.id() == id:
 		return fmt.Errorf("%w: key %d encrypts; `parley keys new` puts another in its place", ErrNeeded, id)
-	case r.Vault.load().find(id) == nil:
+	case k == nil:
 		return fmt.Errorf("%w: key %d is not in the keys file", ErrNoKey, id)
-	case !booked:
-		return nil
+	}
+	if _, booked := b.keys[id]; !booked {
+		table, err := r.used(ctx, id)
+		if err != nil || table == "" {
+			return err
+		}
+		if err := r.open(ctx, b, turn{target: target, left: k, again: true}); err != nil {
+			return err
+		}
+		r.kick()
+		return fmt.Errorf("%w: key %d came into rows of %s after all others were rewritten: a server has not read the keys file yet. "+
+			"Reload every server; these rows follow, and then `parley keys status` says that every row is as it should be", ErrNeeded, id, table)
 	}
 	some, count := r.need(ctx, id)
 	if !some {
 		count = "what was under way when the other key came into force"
 	}
 	return fmt.Errorf("%w: %s may be encrypted with key %d; try again when `parley keys status` says that every row is as it should be", ErrNeeded, count, id)
+}
+
+// used returns a table that has rows of a key that the book does not have; "":
+// there is none. It looks at the rows a few at a time: one statement over a large
+// table would end at its timeout.
+func (r *Rotation) used(ctx context.Context, id int64) (string, error) {
+	p := &pass{Rotation: r, target: r.Vault.Current()}
+	for _, t := range r.tables {
+		for after, more := []int64(nil), true; more; more = after != nil {
+			found, next, err := p.look(ctx, t, after)
+			if err != nil {
+				return "", fmt.Errorf("rows of key %d in %s: %w", id, t.Name, err)
+			}
+			for _, f := range found {
+				if f.key == id {
+					return t.Name, nil
+				}
+			}
+			after = next
+		}
+	}
+	return "", nil
 }
 
 func sortedKeys(m map[int64][]byte) []int64 { return slices.Sorted(maps.Keys(m)) }
