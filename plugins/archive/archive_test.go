@@ -175,6 +175,21 @@ func TestQuota(t *testing.T) {
 	})
 }
 
+// What its age has removed is not removed from the newest rows once more.
+func TestQuotaAndAge(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		f := newFixture(t, db, config(func(c *Config) { c.Quota, c.MaxAge = 50, time.Hour }))
+		o, ids := f.fill(t, juliet, 100) // the last 60 are younger than an hour
+		f.clock.pass(20 * time.Minute)
+		if err := f.expireAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n, first := f.oldest(t, o); n != 40 || first != ids[60] || o.rows.Load() != 40 {
+			t.Errorf("%d rows are left from %d on, %d are counted", n, first, o.rows.Load())
+		}
+	})
+}
+
 // TestAccountRemoved: whoever gets the name next has an empty archive, and no
 // row of the old one stays.
 func TestAccountRemoved(t *testing.T) {
