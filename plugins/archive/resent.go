@@ -11,6 +11,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins/message/kinds"
 	"parley/processor"
 	"parley/storage"
 )
@@ -310,6 +311,8 @@ func newResent() (*resent, error) {
 	return &resent{seen: c, flying: map[resentKey]flight{}, seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}, nil
 }
 
+// key is of who says what to whom, under which ids: a client that uses its ids
+// again has something else to say, and that is another message.
 func (r *resent) key(o *owner, st *stanza.Stanza) (k resentKey, ok bool) {
 	el := st.Child(stanza.NSStanzaID, "origin-id")
 	if el == nil || el.Get("id") == "" {
@@ -322,7 +325,28 @@ func (r *resent) key(o *owner, st *stanza.Stanza) (k resentKey, ok bool) {
 			_, _ = h.WriteString(s)
 			_ = h.WriteByte(0)
 		}
+		for _, c := range st.Children {
+			if said(c.Name) {
+				_, _ = h.WriteString(c.Name.Space)
+				_ = h.WriteByte(0)
+				_, _ = h.Write(st.ChildBytes(c))
+			}
+		}
 		k[i] = h.Sum64()
 	}
 	return k, true
 }
+
+// about are the namespaces of what is not said, but how, when and by which way: it
+// may be another one when a client says the same again, and we take some of it out.
+var about = map[string]bool{
+	stanza.NSDelay:      true,
+	"jabber:x:delay":    true, // XEP-0091
+	stanza.NSStanzaID:   true,
+	stanza.NSHints:      true,
+	stanza.NSChatStates: true,
+	stanza.NSCarbons:    true,
+}
+
+// said reports whether a child belongs to what a message says.
+func said(n stanza.Name) bool { return !about[n.Space] && !kinds.IsWrapper(n) }
