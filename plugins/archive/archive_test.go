@@ -284,6 +284,40 @@ func TestSecuritySQLInjectionThroughPaging(t *testing.T) {
 	}
 }
 
+// A client that asks for ever another number of messages uses up few of the
+// statements that stay compiled, and gets those it has asked for.
+func TestFewStatementsForLists(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		f := newFixture(t, db, *defaults())
+		o, ids := f.fill(t, juliet, f.cfg.MaxPage)
+		texts := map[string]bool{}
+		for n := 1; n <= len(ids); n++ {
+			q := &query{ids: ids[:n], max: f.cfg.MaxPage}
+			if n%3 == 1 {
+				q.after = ids[0] - 1
+			}
+			if n%5 == 1 {
+				q.before = ids[len(ids)-1] + 1
+			}
+			sql, _ := q.sql(o, span{q.after, q.before}, q.max)
+			if texts[sql] && n&(n-1) != 0 {
+				continue
+			}
+			texts[sql] = true
+			pg, err := f.read(t.Context(), o, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(pg.rows) != n || pg.rows[n-1].id != ids[n-1] {
+				t.Errorf("%d of %d messages", len(pg.rows), n)
+			}
+		}
+		if len(texts) > 9 {
+			t.Errorf("%d statements", len(texts))
+		}
+	})
+}
+
 func escape(s string) string { return string(stanza.AppendText(nil, s)) }
 
 func parse(t testing.TB, s string) *stanza.Element {
