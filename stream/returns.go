@@ -84,3 +84,12 @@ func (s *Server) handBack(ctx context.Context) {
 		}
 	}
 }
+
+// appendLeftover leaves out what nobody misses: presence, chat states, and the
+// answers to what the client itself had asked (XEP-0198 §5).
+func appendLeftover(list []*channel.Envelope, ref sessions.Ref, d delivery) []*channel.Envelope {
+	if len(d.raw) == 0 || d.class != channel.Urgent || d.solicited && d.row == 0 {
+		return list
+	}
+	return append(list, &channel.Envelope{Kind: channel.Undelivered, Session: ref, Raw: d.raw, Pending: d.row, Stamp: d.stamp, Hops: d.hops})
+}
