@@ -11,7 +11,11 @@ import (
 
 // ackLinger is how long acknowledged rows wait for company: marks are written
 // lazily (design: D2), a crash repeats a message with the same stanza-id.
-const ackLinger = 20 * time.Millisecond
+// ackRetry is when they are passed on again if the house did not take them.
+const (
+	ackLinger = 20 * time.Millisecond
+	ackRetry  = time.Second
+)
 
 // acker collects which pending rows recipients have taken, so that a
 // delivery never waits for the pipeline. It is bounded by what is pending.
@@ -23,12 +27,20 @@ type acker struct {
 }
 
 func (a *acker) add(ref sessions.Ref, rows ...int64) {
+	a.put(ref, rows)
+	a.kick()
+}
+
+func (a *acker) put(ref sessions.Ref, rows []int64) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	if a.rows == nil {
 		a.rows = map[sessions.Ref][]int64{}
 	}
 	a.rows[ref] = append(a.rows[ref], rows...)
-	a.mu.Unlock()
+}
+
+func (a *acker) kick() {
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -76,6 +88,8 @@ func (s *Server) sendAcks(ctx context.Context) {
 	}
 }
 
+// passAcks tells the house. What it does not take now it is told again: a client
+// that is being brought what it missed gets more only when this has arrived.
 func (s *Server) passAcks() {
 	defer s.acks.passed()
 	var batch []*channel.Envelope
@@ -86,6 +100,12 @@ func (s *Server) passAcks() {
 		return
 	}
 	if err := s.send(context.Background(), batch...); err != nil {
-		s.log.Warn("acknowledgements not passed on; the messages stay pending", "err", err)
+		s.log.Warn("acknowledgements not passed on; the messages stay pending for now", "err", err)
+		for _, e := range batch {
+			if _, there := s.session(e.Session); there { // else it has told them itself (takeOf)
+				s.acks.put(e.Session, e.Rows)
+			}
+		}
+		s.env.Clock.AfterFunc(ackRetry, s.acks.kick)
 	}
 }

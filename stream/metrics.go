@@ -17,6 +17,7 @@ type metrics struct {
 	panics       prometheus.Counter
 	refused      *prometheus.CounterVec
 	shed         *prometheus.CounterVec
+	unreturned   prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, held func() float64) (*metrics, error) {
@@ -31,8 +32,9 @@ func newMetrics(r prometheus.Registerer, held func() float64) (*metrics, error) 
 		refused:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_connections_refused_total", Help: "Connections that were turned away, by what there was none of."}, []string{"reason"}),
 	}
 	m.shed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_sessions_shed_total", Help: "Sessions that were ended because memory was short: those away, those slow."}, []string{"which"})
+	m.unreturned = prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_stanzas_unreturned_total", Help: "Stanzas for sessions that have ended which were not handed back, because too many were: those that are stored wait, others are lost."})
 	buffered := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_session_buffered_bytes", Help: "Bytes that sessions hold for their clients: not taken by the socket, not acknowledged."}, held)
-	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused, m.shed, buffered} {
+	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused, m.shed, m.unreturned, buffered} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("streamer metrics: %w", err)
 		}

@@ -35,6 +35,7 @@ type Session struct {
 	opening   bool        // the answer that gives the client its session is not out yet
 	resending bool        // what was not acknowledged goes out first when it opens
 	early     []delivery  // what came while opening
+	unasked   unasked     // of early
 	sm        *management // nil: no stream management
 	csi       csi
 	unwritten []int64       // without stream management: rows the socket has not taken yet
@@ -169,9 +170,32 @@ func (s *Session) open() {
 // takeEarly puts what came while opening in its place; s.mu is held.
 func (s *Session) takeEarly() {
 	early := s.early
-	s.early = nil
+	s.early, s.unasked = nil, unasked{}
 	for _, d := range early {
 		s.put(d)
+	}
+}
+
+// unasked is what the client has not asked for itself.
+type unasked struct{ stanzas, bytes int }
+
+// wait keeps what comes before the client knows that it has its session. Beyond
+// the bounds of what may wait for an acknowledgement it fares like one that does
+// not read. What it asked for does not count: that is a page of what it missed.
+// s.mu is held.
+func (s *Session) wait(d delivery) {
+	s.early = append(s.early, d)
+	if d.solicited {
+		return
+	}
+	s.unasked.stanzas++
+	s.unasked.bytes += len(d.raw)
+	switch {
+	case s.unasked.stanzas == 1 || s.unasked.stanzas <= s.srv.cfg.Resumption.Unacked && s.unasked.bytes <= s.outbox():
+	case s.sm.resumable():
+		s.detachSlow()
+	default:
+		s.cutOff()
 	}
 }
 
@@ -184,7 +208,7 @@ func (s *Session) take(d delivery) bool {
 		s.srv.bounce(s.ref, d)
 		return false
 	case s.opening:
-		s.early = append(s.early, d)
+		s.wait(d)
 		return false
 	case s.csi.holds(d):
 		return false
@@ -467,28 +491,6 @@ func (s *Session) leftovers() (back []*channel.Envelope) {
 	for _, d := range s.early {
 		back = appendLeftover(back, s.ref, d)
 	}
-	s.early, s.csi = nil, csi{}
+	s.early, s.unasked, s.csi = nil, unasked{}, csi{}
 	return back
-}
-
-// appendLeftover leaves out what nobody misses: presence, chat states, and the
-// answers to what the client itself had asked (XEP-0198 §5).
-func appendLeftover(list []*channel.Envelope, ref sessions.Ref, d delivery) []*channel.Envelope {
-	if len(d.raw) == 0 || d.class != channel.Urgent || d.solicited && d.row == 0 {
-		return list
-	}
-	return append(list, &channel.Envelope{Kind: channel.Undelivered, Session: ref, Raw: d.raw, Pending: d.row, Stamp: d.stamp, Hops: d.hops})
-}
-
-// bounce hands back what came for a session that takes nothing any more.
-func (s *Server) bounce(ref sessions.Ref, d delivery) {
-	back := appendLeftover(nil, ref, d)
-	if len(back) == 0 {
-		return
-	}
-	s.later(func(ctx context.Context) {
-		if err := s.send(ctx, back...); err != nil {
-			s.log.Error("stanza not handed back", "jid", ref.JID.String(), "err", err)
-		}
-	})
 }

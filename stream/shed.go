@@ -25,7 +25,7 @@ const (
 	refuseAt  = 0.80
 	endAwayAt = 0.85
 	endSlowAt = 0.90
-	shedLeast = 16 << 10 // bytes that a session must hold for its end to help
+	shedLeast = 16 << 10 // bytes that a session must hold, or its client not have read, for its end to help
 	shedAgain = time.Second
 )
 
@@ -116,15 +116,15 @@ type holder struct {
 	bytes   int64
 }
 
-// fullest returns the sessions that hold most, without and with a connection.
+// fullest returns the sessions that hold most, without a connection and with a
+// client that does not read: one that does may owe acknowledgements.
 func (s *Server) fullest() (away, slow []holder) {
 	s.sessions.each(func(sess *Session) {
-		n, connected := sess.buffered()
+		n, unread, connected := sess.buffered()
 		switch {
-		case n < shedLeast:
-		case connected:
+		case connected && unread >= shedLeast:
 			slow = append(slow, holder{sess, n})
-		default:
+		case !connected && n >= shedLeast:
 			away = append(away, holder{sess, n})
 		}
 	})
@@ -165,26 +165,27 @@ func (s *Session) drop(ctx context.Context, se *stanza.StreamError) {
 }
 
 // buffered is what the session holds for its client, in bytes: what the socket
-// has not taken, what is not acknowledged, what waits until it is open.
-func (s *Session) buffered() (n int64, connected bool) {
+// has not taken (unread), what is not acknowledged, what waits until it is open.
+func (s *Session) buffered() (n, unread int64, connected bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conn != nil {
-		n = int64(s.conn.tr.Pending())
+		unread = int64(s.conn.tr.Pending())
 	}
+	n = unread
 	if s.sm != nil {
 		n += int64(s.sm.size)
 	}
 	for _, d := range s.early {
 		n += int64(len(d.raw))
 	}
-	return n, s.conn != nil
+	return n, unread, s.conn != nil
 }
 
 // held is what all sessions hold.
 func (s *Server) held() (sum float64) {
 	s.sessions.each(func(sess *Session) {
-		n, _ := sess.buffered()
+		n, _, _ := sess.buffered()
 		sum += float64(n)
 	})
 	return sum

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"parley/router/channel"
 )
 
 // Who comes while memory is short is told so, and let in afterwards.
@@ -47,5 +49,30 @@ func TestReliability34NewcomersFirst(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Who reads what it is sent is not ended for the acknowledgements that it owes.
+func TestReliability34WhoReadsStays(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.Outbox = 1 << 20 })
+	h.shed.usage = func() (int64, int64) { return 950_000, 1_000_000 }
+	big := []byte("<message id='" + strings.Repeat("x", 2*shedLeast) + "'/>")
+	reads, p := h.bound(t, "a")
+	enable(t, reads, p)
+	hangs, stuck := h.bound(t, "b")
+	enable(t, hangs, stuck)
+	stuck.stuck = true
+	for _, c := range []*Conn{reads, hangs} {
+		h.send1(c.session, channel.Envelope{Raw: big})
+		if n, _, _ := c.session.buffered(); n < shedLeast {
+			t.Fatalf("%d bytes", n)
+		}
+	}
+	h.relieve(t.Context())
+	if _, there := h.session(reads.session.ref); !there {
+		t.Error("a client that reads is gone")
+	}
+	if _, there := h.session(hangs.session.ref); there {
+		t.Error("one that does not read stays")
 	}
 }

@@ -73,6 +73,7 @@ type Server struct {
 	resumes resumeTable
 	acks    acker
 	errands errands
+	returns returns
 	serving atomic.Pointer[serving]
 	metrics *metrics
 	shed    *shedder

@@ -67,6 +67,17 @@ func (e *Edits) Render(dst, raw []byte) []byte {
 	return closeTag(dst, start, e.Tail)
 }
 
+// ChildBytes returns a child as it goes out in any stream (Stamp): without declarations of the content namespace. It may be
+// part of Raw.
+func (s *Stanza) ChildBytes(c Child) []byte {
+	inside := func(cut Span) bool { return c.Span.Start <= cut.Start && cut.End <= c.Span.End }
+	if !slices.ContainsFunc(s.redundant, inside) {
+		return s.Raw[c.Span.Start:c.Span.End]
+	}
+	e := Edits{Cut: s.redundant}
+	return e.appendRaw(nil, s.Raw, c.Span)
+}
+
 // appendRaw copies what of a part of raw is not cut.
 func (e *Edits) appendRaw(dst, raw []byte, part Span) []byte {
 	cuts := e.Cut

@@ -230,15 +230,15 @@ func (a *acks) again(marks []mark) {
 	}
 }
 
-// acked is the Acked hook: a device of the account has these rows.
+// acked is the Acked hook: a device of the account has these rows. Its replay goes
+// on even if they cannot be marked now: nobody tells twice.
 func (p *part) acked(ctx context.Context, e processor.Rows) (processor.Verdict, error) {
 	o, err := p.owners.get(ctx, e.Session.JID.Bare())
-	if err != nil {
-		return processor.Continue, err
+	if err == nil {
+		p.acks.add(o, e.IDs...)
 	}
-	p.acks.add(o, e.IDs...)
 	p.replays.acked(e.Session, e.IDs)
-	return processor.Continue, nil
+	return processor.Continue, err
 }
 
 // unbound drops what is kept for a session.

@@ -36,7 +36,6 @@ import (
 	"parley/plugins/message/kinds"
 	"parley/plugins/roster"
 	"parley/processor"
-	"parley/router/sessions"
 	"parley/storage"
 	"parley/storage/atrest"
 	"parley/stream"
@@ -183,7 +182,7 @@ func newPart(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		return nil, err
 	}
 	p.acks = newAcks(p)
-	p.replays = &replays{part: p, open: map[sessions.Ref]*replay{}, left: map[sessions.Ref]int64{}}
+	p.replays = newReplays(p)
 	p.busy.limit = p.cfg.Queries
 	a.owners.count.Store(p.cfg.Quota > 0)
 	return p, nil

@@ -175,6 +175,21 @@ func TestQuota(t *testing.T) {
 	})
 }
 
+// What its age has removed is not removed from the newest rows once more.
+func TestQuotaAndAge(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		f := newFixture(t, db, config(func(c *Config) { c.Quota, c.MaxAge = 50, time.Hour }))
+		o, ids := f.fill(t, juliet, 100) // the last 60 are younger than an hour
+		f.clock.pass(20 * time.Minute)
+		if err := f.expireAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n, first := f.oldest(t, o); n != 40 || first != ids[60] || o.rows.Load() != 40 {
+			t.Errorf("%d rows are left from %d on, %d are counted", n, first, o.rows.Load())
+		}
+	})
+}
+
 // TestAccountRemoved: whoever gets the name next has an empty archive, and no
 // row of the old one stays.
 func TestAccountRemoved(t *testing.T) {
@@ -267,6 +282,40 @@ func TestSecuritySQLInjectionThroughPaging(t *testing.T) {
 	if sql, _ := q.sql(&owner{}, span{}, 1); strings.Contains(sql, "drop") {
 		t.Errorf("a contact's name is in the statement: %s", sql)
 	}
+}
+
+// A client that asks for ever another number of messages uses up few of the
+// statements that stay compiled, and gets those it has asked for.
+func TestFewStatementsForLists(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		f := newFixture(t, db, *defaults())
+		o, ids := f.fill(t, juliet, f.cfg.MaxPage)
+		texts := map[string]bool{}
+		for n := 1; n <= len(ids); n++ {
+			q := &query{ids: ids[:n], max: f.cfg.MaxPage}
+			if n%3 == 1 {
+				q.after = ids[0] - 1
+			}
+			if n%5 == 1 {
+				q.before = ids[len(ids)-1] + 1
+			}
+			sql, _ := q.sql(o, span{q.after, q.before}, q.max)
+			if texts[sql] && n&(n-1) != 0 {
+				continue
+			}
+			texts[sql] = true
+			pg, err := f.read(t.Context(), o, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(pg.rows) != n || pg.rows[n-1].id != ids[n-1] {
+				t.Errorf("%d of %d messages", len(pg.rows), n)
+			}
+		}
+		if len(texts) > 9 {
+			t.Errorf("%d statements", len(texts))
+		}
+	})
 }
 
 func escape(s string) string { return string(stanza.AppendText(nil, s)) }

@@ -44,15 +44,15 @@ func (p *part) outgoing(ctx context.Context, f *processor.Flow) (processor.Verdi
 	if keep, err := p.keeps(ctx, o, f.To); err != nil || !keep {
 		return processor.Continue, err
 	}
-	id, s, err := p.identify(ctx, o, f.To, f)
+	e, err := p.identify(ctx, o, f.To, f)
 	if err != nil {
 		return processor.Stop, err
 	}
-	if s == fresh {
-		p.keep(o, id, f.To, f)
+	if e.standing == fresh {
+		p.keep(o, &e, f.To, f)
 		p.metrics.stored.WithLabelValues("sent").Inc()
 	}
-	f.Mark(p.stanzaID(o, id))
+	f.Mark(p.stanzaID(o, e.id))
 	return processor.Continue, nil
 }
 
@@ -73,11 +73,11 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 	if err != nil {
 		return processor.Stop, err
 	}
-	id, s, err := p.identify(ctx, o, f.From, f)
+	e, err := p.identify(ctx, o, f.From, f)
 	if err != nil {
 		return processor.Stop, err
 	}
-	if s == fresh {
+	if e.standing == fresh {
 		if p.full(ctx, o) { // RFC 6121 §8.5.2.2.1, XEP-0160 §2 step 3
 			p.metrics.full.Inc()
 			return processor.Stop, stanza.NewError(stanza.ServiceUnavailable, "")
@@ -89,34 +89,35 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 			}
 		}
 		if visible {
-			p.keep(o, id, f.From, f)
-			f.Store(&insertPending, o.id, id, nil, 0)
+			p.keep(o, &e, f.From, f)
+			f.Store(&insertPending, o.id, e.id, nil, 0)
 		} else {
-			p.await(o, id, f)
+			p.await(o, e.id, f)
 		}
-		p.waits(o, f)
+		p.waits(o, &e, f)
 		p.metrics.stored.WithLabelValues("received").Inc()
 	}
 	// What has been on its way is not sent again: somebody has it, or it is
 	// pending, and then a replay has brought it or will. Here it would come
 	// behind what is newer (D3).
-	if s == sent {
+	if e.standing == sent {
 		return processor.Stop, nil
 	}
-	f.Pending = id
-	f.Append(p.stanzaID(o, id))
+	f.Pending = e.id
+	f.Append(p.stanzaID(o, e.id))
 	return processor.Continue, nil
 }
 
-// keep adds the row.
-func (p *part) keep(o *owner, id int64, contact jid.JID, f *processor.Flow) {
+// keep adds the row. It counts towards the quota when it is in the archive: what
+// is refused in the end must not cost the oldest ones.
+func (p *part) keep(o *owner, e *entry, contact jid.JID, f *processor.Flow) {
 	bare := contact.Bare()
 	peer := peerKey(bare)
-	body, key := p.env.AtRest.Seal(&sealedRows, forwarded(f), o.id, id, peer)
-	f.Store(&insertRow, o.id, id, peer, bare.String(), contact.Resource(), body, key)
-	p.days.note(f, o.id, peer, id)
-	if p.cfg.Quota > 0 && o.rows.Add(1) > int64(p.cfg.Quota) {
-		p.shrink(o)
+	body, key := p.env.AtRest.Seal(&sealedRows, forwarded(f), o.id, e.id, peer)
+	f.Store(&insertRow, o.id, e.id, peer, bare.String(), contact.Resource(), body, key)
+	p.days.note(f, o.id, peer, e.id)
+	if p.cfg.Quota > 0 {
+		p.fate(o, e, f).row = true
 	}
 }
 
@@ -177,13 +178,8 @@ const quotaSlack = 1000
 
 // waits counts a row that will be pending. It counts before the commit, so that
 // a batch does not exceed the bound, and not if there is none.
-func (p *part) waits(o *owner, f *processor.Flow) {
+func (p *part) waits(o *owner, e *entry, f *processor.Flow) {
 	o.pending.Add(1)
-	settled := p.quiet.stores(o.id)
-	f.Settled(func(stored bool) {
-		settled()
-		if !stored {
-			o.pending.Add(-1)
-		}
-	})
+	p.quiet.stores(o.id)
+	p.fate(o, e, f).waits = true
 }

@@ -60,9 +60,13 @@ func (r *replays) stay(ref sessions.Ref) bool {
 	return ok && now.Replaying
 }
 
-// again replays to a session that stays.
+// again replays to a session that stays, as soon as there is a place to read.
+// What its client does not take at once holds up nobody else.
 func (r *replays) again(ref sessions.Ref) {
-	r.busy <- struct{}{}
-	defer func() { <-r.busy }()
-	r.begin(context.Background(), ref, false)
+	at := r.place()
+	at.take()
+	r.part.tasks.Go(func() {
+		defer at.leave() // it may have had nothing to read
+		r.begin(context.Background(), ref, false, at)
+	})
 }

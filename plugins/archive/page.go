@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync"
@@ -198,16 +200,20 @@ func (q *query) sql(o *owner, s span, limit int) (string, []any) {
 		fmt.Fprintf(&b, "%s$%d", piece, len(args))
 	}
 	b.WriteString("SELECT id, peer, key_id, stanza FROM archive WHERE owner = $1")
-	if s.after > 0 {
+	listed := len(q.ids) > 0 // then both bounds are there: fewer texts
+	if s.after > 0 || listed {
 		arg(" AND id > ", s.after)
 	}
-	if s.before > 0 {
+	switch {
+	case s.before > 0:
 		arg(" AND id < ", s.before)
+	case listed:
+		arg(" AND id < ", int64(math.MaxInt64))
 	}
-	if len(q.ids) > 0 {
-		for i, id := range q.ids {
-			arg([...]string{" AND id IN (", ", "}[min(i, 1)], id)
-		}
+	for i := range padded(len(q.ids)) {
+		arg([...]string{" AND id IN (", ", "}[min(i, 1)], q.ids[min(i, len(q.ids)-1)])
+	}
+	if listed {
 		b.WriteString(")")
 	}
 	if !q.with.IsZero() {
@@ -223,6 +229,15 @@ func (q *query) sql(o *owner, s span, limit int) (string, []any) {
 	}
 	arg(" LIMIT ", limit)
 	return b.String(), args
+}
+
+// padded is how many arguments a list of n gets, the last one again and again: a
+// text for each n would use up the statements that a database keeps compiled.
+func padded(n int) int {
+	if n == 0 {
+		return 0
+	}
+	return 1 << bits.Len(uint(n-1)) //nolint:gosec // a length
 }
 
 // exist checks the rows a client has named (§4.1.3, §4.3.2).

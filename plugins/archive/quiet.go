@@ -12,7 +12,7 @@ import (
 //
 //	ask     nothing waits; or a look begins, unless a row is being stored
 //	found   the look found nothing, and no row was begun to be stored meanwhile
-//	stores  a row is about to be stored; the result is called after the commit
+//	stores  a row is about to be stored; settled follows, after the commit
 type quiet struct {
 	sole bool
 
@@ -68,16 +68,18 @@ func (q *quiet) found(owner int64, look uint64, nothing bool) {
 }
 
 // stores is called before a row can be in the database.
-func (q *quiet) stores(owner int64) (settled func()) {
+func (q *quiet) stores(owner int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.state, owner)
 	q.storing[owner]++
-	return func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		if q.storing[owner]--; q.storing[owner] == 0 {
-			delete(q.storing, owner)
-		}
+}
+
+// settled is called when it is there, or never will be.
+func (q *quiet) settled(owner int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.storing[owner]--; q.storing[owner] == 0 {
+		delete(q.storing, owner)
 	}
 }

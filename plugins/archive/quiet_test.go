@@ -17,22 +17,25 @@ func TestQuiet(t *testing.T) {
 		"a row after the look": {func(q *quiet) {
 			_, l := q.ask(owner)
 			q.found(owner, l, true)
-			q.stores(owner)()
+			q.stores(owner)
+			q.settled(owner)
 		}, false},
 		"a row during the look": {func(q *quiet) {
 			_, l := q.ask(owner)
-			q.stores(owner)()
+			q.stores(owner)
+			q.settled(owner)
 			q.found(owner, l, true)
 		}, false},
 		"a look while a row is stored": {func(q *quiet) {
-			settled := q.stores(owner)
+			q.stores(owner)
 			_, l := q.ask(owner)
-			settled()
+			q.settled(owner)
 			q.found(owner, l, true)
 		}, false},
 		"a look from before a row, over a newer one": {func(q *quiet) {
 			_, old := q.ask(owner)
-			q.stores(owner)()
+			q.stores(owner)
+			q.settled(owner)
 			_, _ = q.ask(owner)
 			q.found(owner, old, true)
 		}, false},

@@ -19,7 +19,7 @@ const (
 	replayRows   = 100
 	replayBytes  = 256 << 10
 	replayAdds   = 256              // bytes that a stanza-id and a delay need, about
-	replayAtOnce = 8                // continued at the same time
+	replayAtOnce = 8                // pages that are read at the same time for those who go on
 	replayRetry  = time.Second      // after a page that could not be read
 	commitLimit  = 30 * time.Second // a row is in the database that long after its id was given, at most
 )
@@ -36,7 +36,36 @@ type replays struct {
 	mu   sync.Mutex
 	open map[sessions.Ref]*replay
 	left map[sessions.Ref]int64 // bound sessions that have had their replay: up to where they need none
-	busy chan struct{}
+	busy chan struct{}          // see place
+}
+
+func newReplays(p *part) *replays {
+	return &replays{part: p, open: map[sessions.Ref]*replay{}, left: map[sessions.Ref]int64{}, busy: make(chan struct{}, replayAtOnce)}
+}
+
+// place is one of few among those that read on goroutines of the component's. It
+// is held while they do, and not while their clients are given what was read: one
+// that does not take it keeps only itself waiting. nil: on its client's own
+// goroutine, which needs none.
+type place struct {
+	all chan struct{}
+	has bool
+}
+
+func (r *replays) place() *place { return &place{all: r.busy} }
+
+func (p *place) take() {
+	if p != nil && !p.has {
+		p.all <- struct{}{}
+		p.has = true
+	}
+}
+
+func (p *place) leave() {
+	if p != nil && p.has {
+		<-p.all
+		p.has = false
+	}
 }
 
 // replay is one of them. Its fields belong to whoever works on it: at most one
@@ -54,7 +83,6 @@ type replay struct {
 // register listens to what makes sessions available. Before the presence
 // counts the session is marked, so that nothing newer gets in between.
 func (r *replays) register(reg *processor.Registrar) {
-	r.busy = make(chan struct{}, replayAtOnce)
 	processor.On(reg, processor.Binding, processor.Normal, r.restored)
 	processor.On(reg, processor.Resumed, processor.Normal, r.resumed)
 	processor.On(reg, processor.Outgoing, processor.Early, r.expect)
@@ -96,7 +124,7 @@ func (r *replays) available(ctx context.Context, f *processor.Flow) (processor.V
 		r.live(now.Ref)
 		return processor.Continue, nil
 	}
-	r.begin(ctx, now.Ref, false)
+	r.begin(ctx, now.Ref, false, nil)
 	return processor.Continue, nil
 }
 
@@ -119,13 +147,13 @@ func (r *replays) restored(_ context.Context, e *sessions.Entry) (processor.Verd
 // restart (XEP-0198 §5): what it had been sent is among that.
 func (r *replays) resumed(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
 	if consumes(e) && e.Replaying {
-		r.begin(ctx, e.Ref, !e.Available)
+		r.begin(ctx, e.Ref, !e.Available, nil)
 	}
 	return processor.Continue, nil
 }
 
 // begin starts a replay; alone: of what was sent to this very session.
-func (r *replays) begin(ctx context.Context, ref sessions.Ref, alone bool) {
+func (r *replays) begin(ctx context.Context, ref sessions.Ref, alone bool, at *place) {
 	re := &replay{ref: ref, alone: alone, floor: idAt(r.part.env.Clock.Now().Add(-commitLimit))}
 	r.mu.Lock()
 	re.from = r.left[ref]
@@ -136,23 +164,27 @@ func (r *replays) begin(ctx context.Context, ref sessions.Ref, alone bool) {
 	}
 	r.open[ref] = re
 	r.mu.Unlock()
-	r.run(ctx, re)
+	r.run(ctx, re, at)
 }
 
 // run goes on until the window is full or there is nothing left.
-func (r *replays) run(ctx context.Context, re *replay) {
+func (r *replays) run(ctx context.Context, re *replay, at *place) {
 	defer func() { // it may have ended meanwhile, and nobody tells twice
 		if now, ok := r.part.env.Sessions.Find(re.ref.JID); !ok || now.Ref != re.ref {
 			r.forget(re.ref)
 		}
 	}()
 	for r.current(re) {
-		more, waits, err := r.page(ctx, re)
+		at.take()
+		batch, more, waits, err := r.page(ctx, re)
+		at.leave()
 		if err != nil {
 			r.part.env.Log.Error("pending messages not read", "jid", re.ref.JID.String(), "err", err)
 			r.later(re)
 			return
 		}
+		r.part.reg.Route(ctx, batch...)
+		r.part.metrics.replayed.Add(float64(len(batch)))
 		if waits {
 			return // acked goes on
 		}
@@ -171,7 +203,7 @@ func (r *replays) run(ctx context.Context, re *replay) {
 			}
 			r.mu.Unlock()
 			if now, ok := r.part.env.Sessions.Find(re.ref.JID); ok && now.Ref == re.ref && now.Replaying {
-				r.begin(ctx, re.ref, false) // somebody wanted another one and found this one at work
+				r.begin(ctx, re.ref, false, at) // somebody wanted another one and found this one at work
 			}
 			return
 		}
@@ -247,11 +279,7 @@ func (r *replays) acked(ref sessions.Ref, ids []int64) {
 
 // goOn is run on a goroutine of the component's.
 func (r *replays) goOn(re *replay) {
-	r.part.tasks.Go(func() {
-		r.busy <- struct{}{}
-		defer func() { <-r.busy }()
-		r.run(context.Background(), re)
-	})
+	r.part.tasks.Go(func() { r.run(context.Background(), re, r.place()) })
 }
 
 func reaches(ids []int64, id int64) bool {
@@ -263,31 +291,31 @@ func reaches(ids []int64, id int64) bool {
 	return false
 }
 
-// page routes the next messages. more: there may be further ones; waits: they
+// page reads the next messages. more: there may be further ones; waits: they
 // come when the client has taken these.
-func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err error) {
+func (r *replays) page(ctx context.Context, re *replay) (batch []*channel.Envelope, more, waits bool, err error) {
 	if re.owner == nil {
 		if re.owner, err = r.part.owners.get(ctx, re.ref.JID.Bare()); err != nil {
-			return false, false, err
+			return nil, false, false, err
 		}
 	}
 	nothing, look := r.part.quiet.ask(re.owner.id)
 	if nothing {
-		return false, false, nil
+		return nil, false, false, nil
 	}
 	taken := r.part.acks.of(re.owner)
 	rows, err := r.part.pendingAfter(ctx, re.owner, re.from, replayRows)
 	r.part.quiet.found(re.owner.id, look, err == nil && len(rows) == 0 && re.from == 0)
 	if err != nil || len(rows) == 0 {
-		return false, false, err
+		return nil, false, false, err
 	}
 	if err := r.part.acks.settle(ctx, re.owner, taken, rows); err != nil {
-		return false, false, err
+		return nil, false, false, err
 	}
 	if re.sent == nil {
 		re.sent = make(map[int64]struct{}, len(rows))
 	}
-	batch := make([]*channel.Envelope, 0, len(rows))
+	batch = make([]*channel.Envelope, 0, len(rows))
 	added := make([]byte, 0, len(rows)*replayAdds)
 	bytes, last := 0, int64(0)
 	for _, row := range rows {
@@ -320,9 +348,7 @@ func (r *replays) page(ctx context.Context, re *replay) (more, waits bool, err e
 		re.wait = last
 		r.mu.Unlock()
 	}
-	r.part.reg.Route(ctx, batch...)
-	r.part.metrics.replayed.Add(float64(len(batch)))
-	return more, waits, nil
+	return batch, more, waits, nil
 }
 
 func (p *part) pendingAfter(ctx context.Context, o *owner, after int64, limit int) ([]row, error) {

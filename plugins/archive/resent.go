@@ -11,6 +11,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins/message/kinds"
 	"parley/processor"
 	"parley/storage"
 )
@@ -25,26 +26,70 @@ const (
 	elsewhere                 // it is stored by another node, which may have died before it was on its way
 )
 
-// identify gives the message its id in the owner's archive, the one it has if
+// entry is a message's place in an archive.
+type entry struct {
+	id       int64
+	standing standing
+	fate     *fate // nil: nothing waits for it
+}
+
+// fate is what waits until it is known whether a message was stored.
+type fate struct {
+	part   *part
+	owner  *owner
+	key    resentKey
+	shared bool // resent knows it as being stored
+	row    bool // it counts in the archive then
+	waits  bool // it is counted among what waits already
+}
+
+// settled is what processor.Flow.Settled calls. Of several that share their rows
+// one counts.
+func (x *fate) settled(stored bool) {
+	if x.shared {
+		stored = x.part.resent.landed(x.key, stored)
+	}
+	if x.waits {
+		x.part.quiet.settled(x.owner.id)
+		if !stored {
+			x.owner.pending.Add(-1)
+		}
+	}
+	if x.row && stored && x.owner.rows.Add(1) > int64(x.part.cfg.Quota) {
+		x.part.shrink(x.owner)
+	}
+}
+
+// fate is what becomes of the message.
+func (p *part) fate(o *owner, e *entry, f *processor.Flow) *fate {
+	if e.fate == nil {
+		e.fate = &fate{part: p, owner: o}
+		f.Settled(e.fate.settled)
+	}
+	return e.fate
+}
+
+// identify gives the message its place in the owner's archive, the one it has if
 // the client sends it a second time: after a failed resumption it cannot know
 // what arrived (rule: duplicate detection).
 //
 // One whose first commit is still under way gets the same id, and the same rows
 // once more: whichever commit comes through, it is stored once, and when one
 // fails its sender's error is true of that one alone.
-func (p *part) identify(ctx context.Context, o *owner, contact jid.JID, f *processor.Flow) (id int64, s standing, err error) {
+func (p *part) identify(ctx context.Context, o *owner, contact jid.JID, f *processor.Flow) (e entry, err error) {
 	key, ok := p.resent.key(o, f.Stanza)
 	if !ok {
-		return p.ids.take(f), fresh, nil
+		return entry{id: p.ids.take(f)}, nil
 	}
 	if err := p.recall(ctx, o, peerKey(contact.Bare()), p.othersUntil(f)); err != nil {
-		return 0, fresh, err
+		return e, err
 	}
 	if id, ok := p.resent.underWay(key); ok {
 		p.metrics.resent.Inc()
+		e.id = id
+		p.shares(o, &e, key, f)
 		p.ids.cover(f, id)
-		f.Settled(func(stored bool) { p.resent.landed(key, stored) })
-		return id, fresh, nil
+		return e, nil
 	}
 	if id, ok := p.resent.seen.GetIfPresent(key); ok {
 		// What was noted may not have been committed, or be delivered and gone.
@@ -61,13 +106,19 @@ func (p *part) identify(ctx context.Context, o *owner, contact jid.JID, f *proce
 		}
 		if err != nil || stored {
 			p.metrics.resent.Inc()
-			return id, s, err
+			return entry{id: id, standing: s}, err
 		}
 	}
-	id = p.ids.take(f)
-	id = p.resent.begin(key, id)
-	f.Settled(func(stored bool) { p.resent.landed(key, stored) })
-	return id, fresh, nil
+	e.id = p.resent.begin(key, p.ids.Next())
+	p.shares(o, &e, key, f)
+	p.ids.cover(f, e.id)
+	return e, nil
+}
+
+// shares lets resent know what becomes of a message that it has as being stored.
+func (p *part) shares(o *owner, e *entry, key resentKey, f *processor.Flow) {
+	x := p.fate(o, e, f)
+	x.key, x.shared = key, true
 }
 
 // stored reports whether the message is in the database, and whether it waits
@@ -170,8 +221,8 @@ func (p *part) recall(ctx context.Context, o *owner, peer, until int64) error {
 }
 
 // resent remembers, for a day, under which id a message with an origin-id was
-// stored; negative: its sender was told that it was not. An origin-id counts for its sender only (XEP-0359 §6). It is bounded;
-// what this process did not store itself it finds by recall.
+// stored; negative: its sender was told that it was not. An origin-id counts for
+// its sender only (XEP-0359 §6), and for what it was given to. It is bounded; what this process did not store itself it finds by recall.
 type resent struct {
 	seen *otter.Cache[resentKey, int64]
 	seed [2]maphash.Seed
@@ -221,15 +272,17 @@ func (r *resent) begin(k resentKey, id int64) int64 {
 	return f.id
 }
 
-// landed is the end of what underWay or begin has begun.
-func (r *resent) landed(k resentKey, stored bool) {
+// landed is the end of what underWay or begin has begun. first: this one has
+// stored it, and none before.
+func (r *resent) landed(k resentKey, stored bool) (first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := r.flying[k]
+	first = stored && !f.stored
 	f.stored = f.stored || stored
 	if f.n--; f.n > 0 {
 		r.flying[k] = f
-		return
+		return first
 	}
 	delete(r.flying, k)
 	if f.stored {
@@ -237,6 +290,7 @@ func (r *resent) landed(k resentKey, stored bool) {
 	} else {
 		r.seen.Set(k, -f.id)
 	}
+	return first
 }
 
 type resentKey [2]uint64
@@ -257,6 +311,8 @@ func newResent() (*resent, error) {
 	return &resent{seen: c, flying: map[resentKey]flight{}, seed: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}}, nil
 }
 
+// key is of who says what to whom, under which ids: a client that uses its ids
+// again has something else to say, and that is another message.
 func (r *resent) key(o *owner, st *stanza.Stanza) (k resentKey, ok bool) {
 	el := st.Child(stanza.NSStanzaID, "origin-id")
 	if el == nil || el.Get("id") == "" {
@@ -269,7 +325,28 @@ func (r *resent) key(o *owner, st *stanza.Stanza) (k resentKey, ok bool) {
 			_, _ = h.WriteString(s)
 			_ = h.WriteByte(0)
 		}
+		for _, c := range st.Children {
+			if said(c.Name) {
+				_, _ = h.WriteString(c.Name.Space)
+				_ = h.WriteByte(0)
+				_, _ = h.Write(st.ChildBytes(c))
+			}
+		}
 		k[i] = h.Sum64()
 	}
 	return k, true
 }
+
+// about are the namespaces of what is not said, but how, when and by which way: it
+// may be another one when a client says the same again, and we take some of it out.
+var about = map[string]bool{
+	stanza.NSDelay:      true,
+	"jabber:x:delay":    true, // XEP-0091
+	stanza.NSStanzaID:   true,
+	stanza.NSHints:      true,
+	stanza.NSChatStates: true,
+	stanza.NSCarbons:    true,
+}
+
+// said reports whether a child belongs to what a message says.
+func said(n stanza.Name) bool { return !about[n.Space] && !kinds.IsWrapper(n) }

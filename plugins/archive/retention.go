@@ -95,19 +95,27 @@ func (p *part) expireAll(ctx context.Context) error {
 			if !p.env.Owns(n.jid) {
 				continue
 			}
-			if _, err := p.cut(ctx, n.id, cutoff, math.MaxInt64); err != nil {
+			if err := p.expireOne(ctx, n.id, n.jid, cutoff); err != nil {
 				return err
-			}
-			if at, err := jid.Parse(n.jid); err == nil && p.cfg.Quota > 0 {
-				if o, err := p.owners.find(ctx, at); err == nil && o != nil {
-					err = p.fit(ctx, o)
-					if err != nil {
-						return err
-					}
-				}
 			}
 		}
 	}
+}
+
+// expireOne removes what is below the cutoff, and what is beyond the quota then.
+func (p *part) expireOne(ctx context.Context, id int64, name string, cutoff int64) error {
+	var o *owner // what counts the rows: from before some of them go
+	if at, err := jid.Parse(name); err == nil && p.cfg.Quota > 0 {
+		if o, err = p.owners.find(ctx, at); err != nil {
+			return err
+		}
+	}
+	n, err := p.cut(ctx, id, cutoff, math.MaxInt64)
+	if err != nil || o == nil {
+		return err
+	}
+	o.rows.Add(-n)
+	return p.fit(ctx, o)
 }
 
 // fit brings an archive back to its quota.

@@ -81,8 +81,9 @@ func (p *part) rescue(ctx context.Context, f *processor.Flow) error {
 		p.metrics.full.Inc()
 		return stanza.NewError(stanza.ServiceUnavailable, "")
 	}
-	p.await(o, p.ids.take(f), f)
-	p.waits(o, f)
+	e := entry{id: p.ids.take(f)}
+	p.await(o, e.id, f)
+	p.waits(o, &e, f)
 	return nil
 }
 
