@@ -104,8 +104,8 @@ func (r *run) flush(ctx context.Context) {
 			r.kept(r.done, r.doneSeq, err == nil)
 		}
 		if err != nil {
-			kept = false
 			r.commitEach(ctx, err)
+			kept = r.keep(r.done, r.doneSeq, nil) // what was refused is done, too
 		}
 	}
 	for _, w := range r.works {

@@ -51,7 +51,7 @@ type record struct {
 	epoch int64
 
 	mu      sync.Mutex
-	seq     uint64 // what the house has handled
+	seq     uint64 // what is done: stored or refused, and not what a batch is committing
 	stored  uint64 // what the row says, as far as is known
 	there   bool   // the row is in the table
 	stale   bool   // the row may have to say more than another h
@@ -200,16 +200,18 @@ func (b *book) Keep(ref sessions.Ref, seq uint64, rows bool, w *storage.WriteSet
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.seq = max(r.seq, seq)
+	if !rows { // an IQ or presence, what may have changed the state; or messages that were refused
+		r.seq = max(r.seq, seq)
+	}
 	if r.gone {
 		return false
 	}
-	if !rows { // an IQ or presence: what may have changed the state
+	if !rows {
 		r.stale = true
 		b.mark(r)
 		return false
 	}
-	row, added := b.write(r, w, b.guards())
+	row, added := b.write(r, w, seq, b.guards())
 	if added {
 		r.trying = row
 		r.busy++
@@ -231,6 +233,7 @@ func (b *book) Kept(ref sessions.Ref, seq uint64, stored bool) {
 		b.mark(r)
 		return
 	}
+	r.seq = max(r.seq, seq)
 	b.written(r, seq, r.trying)
 }
 
@@ -249,10 +252,10 @@ func (b *book) guards() writes {
 }
 
 // write adds the record to w as far as it has changed, unless the session is
-// ending. row is what the whole row was made of; zero: h goes alone. r.mu is
-// held.
-func (b *book) write(r *record, w *storage.WriteSet, s writes) (row image, added bool) {
-	h := int64(r.seq - r.base)
+// ending: everything up to seq is done when w is committed. row is what the whole
+// row was made of; zero: h goes alone. r.mu is held.
+func (b *book) write(r *record, w *storage.WriteSet, seq uint64, s writes) (row image, added bool) {
+	h := int64(seq - r.base)
 	if r.there && !r.stale {
 		w.Add(s.count, r.id, r.epoch, h)
 		return image{}, true

@@ -86,7 +86,11 @@ func (b *book) flushSome(ctx context.Context, list []*record) error {
 		case r.gone: // a batch is still committing the row
 			b.mark(r)
 		default:
-			tries[i].row, tries[i].written = b.write(r, &w, lazily())
+			tries[i].row, tries[i].written = b.write(r, &w, r.seq, lazily())
+		}
+		if !r.gone && r.busy > 0 { // what is committing may get there first, with a higher h: then this changes nothing
+			tries[i].row, r.stale = image{}, true
+			b.mark(r)
 		}
 		r.mu.Unlock()
 	}
@@ -130,7 +134,7 @@ func (b *book) Sync(ctx context.Context, ref sessions.Ref) error {
 		return nil
 	}
 	var w storage.WriteSet
-	row, added := b.write(r, &w, lazily())
+	row, added := b.write(r, &w, seq, lazily())
 	if !added {
 		r.mu.Unlock()
 		return errEnding
