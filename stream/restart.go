@@ -255,6 +255,7 @@ func (s *Session) pause(k Resumptions) bool {
 	out := s.outbound()
 	back := s.leftovers()
 	s.mu.Unlock()
+	s.passNotes()
 	s.srv.sessions.remove(s.ref.Conn)
 	s.srv.resumes.remove(s.sm.key)
 	k.Pause(s.ref, out)

@@ -206,7 +206,7 @@ func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element,
 		s.tellHibernated(ctx)
 		return nil, err
 	}
-	s.lasting(func(k Resumptions) { k.Away(s.ref, time.Time{}) })
+	s.note(func(k Resumptions) { k.Away(s.ref, time.Time{}) })
 	s.conn, s.opening, s.resending = c, true, true
 	s.sm.owed, s.sm.asked, s.pinged, s.away = false, time.Time{}, time.Time{}, time.Time{}
 	answer := stanza.El(stanza.NSSM, "resumed").With("previd", previd).
@@ -287,12 +287,13 @@ func (s *Session) settled() <-chan struct{} {
 }
 
 // hibernate lets the session go on without a connection: deliveries queue up.
-// s.mu is held.
+// s.mu is held, tellHibernated follows.
 func (s *Session) hibernate() {
 	s.conn, s.left = nil, s.conn
 	s.away = s.srv.env.Clock.Now()
 	if !s.left.pausing.Load() { // it is not the client that has gone
-		s.lasting(func(k Resumptions) { k.Away(s.ref, s.away) })
+		since := s.away
+		s.note(func(k Resumptions) { k.Away(s.ref, since) })
 	}
 	s.sm.asked = time.Time{}
 	s.opening, s.resending = false, false
@@ -306,6 +307,7 @@ func (s *Session) hibernate() {
 func (s *Session) tellHibernated(ctx context.Context) {
 	s.telling.Lock()
 	defer s.telling.Unlock()
+	s.tellNotes()
 	s.mu.Lock()
 	is, ended := s.conn == nil, s.ended
 	s.mu.Unlock()

@@ -25,7 +25,7 @@ type Session struct {
 	gathering atomic.Uint32 // whether a batch of its own is on the road
 
 	takeover sync.Mutex // held by the one stream that resumes the session
-	telling  sync.Mutex // keeps what the house is told about hibernation in order
+	telling  sync.Mutex // keeps what the house is told about hibernation, and what is noted, in order
 
 	mu        sync.Mutex
 	conn      *Conn       // nil: hibernated or ended
@@ -37,11 +37,12 @@ type Session struct {
 	early     []delivery  // what came while opening
 	sm        *management // nil: no stream management
 	csi       csi
-	unwritten []int64       // without stream management: rows the socket has not taken yet
-	room      chan struct{} // closed when the outbox has drained or the connection has changed; nil: nobody waits
-	caughtUp  chan struct{} // closed when everything received is durable; nil: nobody waits
-	away      time.Time     // since when it hibernates
-	pinged    time.Time     // when a silent client without stream management was asked; zero: it was not
+	unwritten []int64             // without stream management: rows the socket has not taken yet
+	room      chan struct{}       // closed when the outbox has drained or the connection has changed; nil: nobody waits
+	caughtUp  chan struct{}       // closed when everything received is durable; nil: nobody waits
+	away      time.Time           // since when it hibernates
+	pinged    time.Time           // when a silent client without stream management was asked; zero: it was not
+	notes     []func(Resumptions) // what waits for passNotes
 }
 
 // delivery is one stanza on its way to the client.
@@ -138,11 +139,33 @@ func (s *Session) safe() uint64 {
 	return s.durable.Load()
 }
 
-// lasting calls f with who keeps sessions across a restart, if somebody does.
-func (s *Session) lasting(f func(Resumptions)) {
+// note lets whoever keeps sessions across a restart hear of something as soon as
+// s.mu is free: who calls it calls passNotes after that, or tellHibernated. At a
+// front it is a message to the core, which may have to wait. s.mu is held.
+func (s *Session) note(f func(Resumptions)) { s.notes = append(s.notes, f) }
+
+// passNotes tells what was noted, in order.
+func (s *Session) passNotes() {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	s.tellNotes()
+}
+
+// tellNotes is passNotes with s.telling held.
+func (s *Session) tellNotes() {
+	s.mu.Lock()
+	notes := s.notes
+	s.notes = nil
+	s.mu.Unlock()
+	if len(notes) == 0 {
+		return
+	}
 	t := s.srv.acquire()
 	defer t.Leave()
-	if t.resumptions != nil {
+	if t.resumptions == nil {
+		return
+	}
+	for _, f := range notes {
 		f(t.resumptions)
 	}
 }
@@ -443,6 +466,7 @@ func (s *Session) end(ctx context.Context) {
 	s.makeRoom()
 	back := s.leftovers()
 	s.mu.Unlock()
+	s.passNotes()
 	s.srv.sessions.remove(s.ref.Conn)
 	s.srv.resumes.forget(s)
 	var batch []*channel.Envelope

@@ -80,15 +80,17 @@ func smEnable(_ context.Context, c *Conn, el *stanza.Element) error {
 	}
 	s := c.session
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.sm != nil {
+		s.mu.Unlock()
 		return &stanza.StreamError{Condition: stanza.StreamPolicyViolation, Text: "stream management is enabled already"}
 	}
 	c.Send(s.enable(el)) // what is delivered from now on is counted: not before <enabled/> is queued
+	s.mu.Unlock()
+	s.passNotes()
 	return nil
 }
 
-// enable starts counting; s.mu is held.
+// enable starts counting; s.mu is held, passNotes follows.
 func (s *Session) enable(el *stanza.Element) *stanza.Element {
 	s.sm = &management{base: s.received.Load()}
 	enabled := stanza.El(stanza.NSSM, "enabled")
@@ -102,9 +104,8 @@ func (s *Session) enable(el *stanza.Element) *stanza.Element {
 	id := rand.Text()
 	s.sm.key = keyOf(id)
 	s.srv.resumes.add(s.sm.key, s)
-	s.lasting(func(k Resumptions) {
-		k.Begin(Lasting{Ref: s.ref, Key: s.sm.key, Base: s.sm.base, Window: s.sm.window})
-	})
+	l := Lasting{Ref: s.ref, Key: s.sm.key, Base: s.sm.base, Window: s.sm.window}
+	s.note(func(k Resumptions) { k.Begin(l) })
 	return enabled.With("id", id).With("resume", "true").
 		With("max", strconv.Itoa(int((s.sm.window+time.Second-1)/time.Second)))
 }
