@@ -72,9 +72,13 @@ type Keeper interface {
 	// already, and Keep remembers to write that down soon. It is called for one
 	// batch of a session at a time.
 	Keep(ref sessions.Ref, seq uint64, rows bool, w *storage.WriteSet) (added bool)
-	// Kept tells what became of what Keep has added. After a failure Keep follows,
-	// for each part of the batch that is committed alone, and for what is refused.
-	Kept(ref sessions.Ref, seq uint64, stored bool)
+	// Kept tells what became of what Keep has added, and returns whether a restart
+	// knows now that everything up to seq is done. After a failure Keep follows, for
+	// each part of the batch that is committed alone, and for what is refused.
+	Kept(ref sessions.Ref, seq uint64, stored bool) (lasts bool)
+	// Refused notes, before Keep, that the message at that place is answered with
+	// an error, which only this process can tell.
+	Refused(ref sessions.Ref, seq uint64)
 }
 
 // Keep sets who writes down how far sessions have come. One component does.

@@ -103,8 +103,13 @@ func (d *diary) Keep(_ sessions.Ref, seq uint64, rows bool, _ *storage.WriteSet)
 	return rows
 }
 
-func (d *diary) Kept(_ sessions.Ref, seq uint64, stored bool) {
+func (d *diary) Kept(_ sessions.Ref, seq uint64, stored bool) bool {
 	d.lines = append(d.lines, fmt.Sprintf("%d stored %v", seq, stored))
+	return stored
+}
+
+func (d *diary) Refused(_ sessions.Ref, seq uint64) {
+	d.lines = append(d.lines, fmt.Sprintf("%d refused", seq))
 }
 
 // answers is a database that says one thing after the other.
@@ -131,8 +136,8 @@ func TestAFailedBatchIsDoneMessageByMessage(t *testing.T) {
 		errors int
 	}{
 		{"all", []error{nil}, []string{"3 stored true"}, 0},
-		{"one is to blame", []error{no, nil, no, nil}, []string{"3 stored false", "1 stored true", "2 stored false", "3 stored true", "3 done"}, 1},
-		{"nobody is", []error{storage.ErrUnavailable}, []string{"3 stored false", "3 done"}, 3},
+		{"one is to blame", []error{no, nil, no, nil}, []string{"3 stored false", "1 stored true", "2 stored false", "2 refused", "3 stored true", "3 done"}, 1},
+		{"nobody is", []error{storage.ErrUnavailable}, []string{"3 stored false", "1 refused", "2 refused", "3 refused", "3 done"}, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, book := &road{}, &diary{}

@@ -49,6 +49,7 @@ type Session struct {
 type delivery struct {
 	raw       []byte // rendered; nil: only the row is remembered (see management.push)
 	row       int64  // the archive row that an acknowledgement frees; 0: none
+	refused   uint64 // it is the error of what the client sent at this place; 0: it is none
 	stamp     int64  // when it was handed over, unix microseconds
 	class     channel.Class
 	hops      uint8
@@ -131,43 +132,12 @@ func raise(count *atomic.Uint64, n uint64) bool {
 }
 
 // safe is how many stanzas the client may be told are done, because no restart
-// takes that back (promise D1; design: h never goes back).
+// takes that back (promise D1; design: h never goes back). s.mu is held.
 func (s *Session) safe() uint64 {
 	if k := s.srv.table.Load().resumptions; k != nil && s.sm.key != (Key{}) && k.Keeps(s.ref) {
-		return s.stored.Load()
+		return s.sm.refused.Below(s.stored.Load())
 	}
-	return s.durable.Load()
-}
-
-// note lets whoever keeps sessions across a restart hear of something as soon as
-// s.mu is free: who calls it calls passNotes after that, or tellHibernated. At a
-// front it is a message to the core, which may have to wait. s.mu is held.
-func (s *Session) note(f func(Resumptions)) { s.notes = append(s.notes, f) }
-
-// passNotes tells what was noted, in order.
-func (s *Session) passNotes() {
-	s.telling.Lock()
-	defer s.telling.Unlock()
-	s.tellNotes()
-}
-
-// tellNotes is passNotes with s.telling held.
-func (s *Session) tellNotes() {
-	s.mu.Lock()
-	notes := s.notes
-	s.notes = nil
-	s.mu.Unlock()
-	if len(notes) == 0 {
-		return
-	}
-	t := s.srv.acquire()
-	defer t.Leave()
-	if t.resumptions == nil {
-		return
-	}
-	for _, f := range notes {
-		f(t.resumptions)
-	}
+	return s.sm.refused.Below(s.durable.Load())
 }
 
 // open lets deliveries out: the client has been told that it has a session.
@@ -490,6 +460,9 @@ func (s *Session) leftovers() (back []*channel.Envelope) {
 	}
 	for _, d := range s.early {
 		back = appendLeftover(back, s.ref, d)
+		if s.sm != nil {
+			s.sm.refuses(d)
+		}
 	}
 	s.early, s.csi = nil, csi{}
 	return back

@@ -26,9 +26,11 @@ type management struct {
 
 	asked  time.Time // when the open <r/> went out; zero: none is open
 	fresh  int       // sent since the last <r/>
-	stored bool      // a row is among them
+	stored bool      // a row is among them, or a refusal: it is worth asking at once
 	owed   bool      // an <r/> was answered with less than had been received
 	told   uint64    // the count of the last <a/>
+
+	refused Refusals // whose errors are in queue
 
 	before *Outbound // what the process before this one had sent; until it is resumed
 }
@@ -118,6 +120,18 @@ func parseH(v string) (uint32, bool) {
 	return uint32(h), err == nil
 }
 
+// refuses notes what the delivery says of the client's own; s.mu is held.
+func (m *management) refuses(d delivery) {
+	if d.refused > m.base {
+		m.refused.Add(d.refused)
+		m.stored = true
+	}
+}
+
+// final is the h that the client is told of a session that does not go on; s.mu
+// is held.
+func (s *Session) final() uint32 { return s.sm.counted(s.sm.refused.Below(s.durable.Load())) }
+
 // counted is the h for the client: what is done, since stream management was
 // enabled. done may lag behind the base.
 func (m *management) counted(done uint64) uint32 { return uint32(max(done, m.base) - m.base) }
@@ -178,15 +192,20 @@ func smAcknowledged(_ context.Context, c *Conn, el *stanza.Element) error {
 		return &stanza.StreamError{Condition: stanza.StreamBadFormat, Text: "h is not a number"}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.acknowledged(h); err != nil {
-		return err
+	err = s.acknowledged(h)
+	if err == nil {
+		s.request()
 	}
-	s.request()
-	return nil
+	news := len(s.notes) > 0
+	s.mu.Unlock()
+	if news {
+		s.passNotes()
+	}
+	return err
 }
 
-// acknowledged takes what the client has off the queue; s.mu is held.
+// acknowledged takes what the client has off the queue; s.mu is held, passNotes
+// follows.
 func (s *Session) acknowledged(h uint32) error {
 	m := s.sm
 	at := m.position(h)
@@ -199,6 +218,7 @@ func (s *Session) acknowledged(h uint32) error {
 	}
 	n := int(at - m.acked)
 	var rows []int64
+	var heard uint64
 	for i, d := range m.queue[:n] {
 		m.size -= len(d.raw)
 		if d.raw == nil {
@@ -207,6 +227,7 @@ func (s *Session) acknowledged(h uint32) error {
 		if d.row != 0 {
 			rows = append(rows, d.row)
 		}
+		heard = max(heard, d.refused)
 		m.queue[i] = delivery{}
 	}
 	m.queue = m.queue[n:]
@@ -217,6 +238,11 @@ func (s *Session) acknowledged(h uint32) error {
 	}
 	if len(rows) > 0 {
 		s.srv.acks.add(s.ref, rows...)
+	}
+	if heard != 0 {
+		m.refused.Heard(heard)
+		s.note(func(k Resumptions) { k.Heard(s.ref, heard) })
+		s.ackOwed()
 	}
 	return nil
 }
@@ -341,6 +367,7 @@ func (m *management) push(d delivery) {
 	m.sent++
 	m.fresh++
 	m.stored = m.stored || d.row != 0
+	m.refuses(d)
 }
 
 // resumable reports whether the session may outlive its connection.
@@ -351,7 +378,7 @@ func (s *Session) resend() {
 	m := s.sm
 	for _, d := range m.queue {
 		s.write(d)
-		m.stored = m.stored || d.row != 0
+		m.stored = m.stored || d.row != 0 || d.refused != 0
 	}
 	m.fresh = len(m.queue)
 }
@@ -361,6 +388,9 @@ func (s *Server) deliveryOf(e *channel.Envelope) delivery {
 	d := delivery{raw: e.Edits.Render(nil, e.Raw), row: e.Pending, class: e.Class, hops: e.Hops, solicited: e.Solicited, stamp: e.Stamp}
 	if d.stamp == 0 {
 		d.stamp = s.env.Clock.Now().UnixMicro()
+	}
+	if e.Seq != 0 && len(e.To) == 1 && e.To[0] == e.Session {
+		d.refused = e.Seq
 	}
 	if e.Stanza != nil {
 		d.from = e.Stanza.From

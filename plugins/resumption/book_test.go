@@ -147,7 +147,7 @@ func TestHIsNotAheadOfWhatIsBeingCommitted(t *testing.T) {
 		if l := d.row(); l.H != 1 {
 			d.t.Errorf("h %d, and the second is not stored", l.H)
 		}
-		if err := d.Sync(d.t.Context(), d.ref); err != nil {
+		if err := d.Sync(d.t.Context(), d.ref, 1); err != nil {
 			d.t.Fatal(err)
 		}
 		if l := d.row(); l.H != 1 {
@@ -210,6 +210,61 @@ func TestHOfAFailedBatchGoesMessageByMessage(t *testing.T) {
 		d.write()
 		if l := d.row(); l.H != 1 {
 			d.t.Errorf("h %d, and one is stored", l.H)
+		}
+	})
+}
+
+// The row counts no refusal, nor what is behind it, before the client has the error
+// (D1): not by a batch, not by a flush, not in the end.
+func TestRefusalsAreWrittenWhenTheyAreKnown(t *testing.T) {
+	eachNode(t, func(d *desk, _ *nodes) {
+		t := d.t
+		batch := func(seq uint64) bool {
+			t.Helper()
+			var w storage.WriteSet
+			if !d.Keep(d.ref, seq, true, &w) {
+				t.Fatal("not kept")
+			}
+			if err := d.env.DB.Commit(t.Context(), &w); err != nil {
+				t.Fatal(err)
+			}
+			return d.Kept(d.ref, seq, true)
+		}
+		h := func(want uint64) {
+			t.Helper()
+			if l := d.row(); l.H != want {
+				t.Errorf("h %d, want %d", l.H, want)
+			}
+		}
+		if !batch(1) {
+			t.Error("the first one does not last")
+		}
+		d.Refused(d.ref, 2)
+		if batch(3) {
+			t.Error("what is behind a refusal lasts")
+		}
+		h(1)
+		d.Keep(d.ref, 4, false, nil)
+		d.write()
+		h(1)
+		d.Heard(d.ref, 2)
+		d.write()
+		h(4)
+		d.Refused(d.ref, 5)
+		d.Keep(d.ref, 6, false, nil)
+		d.write()
+		h(4)
+		if err := d.Sync(t.Context(), d.ref, 5); err != nil { // the streamer knows that the client has the error
+			t.Fatal(err)
+		}
+		h(6)
+		d.Refused(d.ref, 7)
+		d.Keep(d.ref, 8, false, nil)
+		d.End(d.ref)
+		d.write()
+		h(6)
+		if l := d.row(); !l.Over {
+			t.Error("not over")
 		}
 	})
 }
