@@ -67,12 +67,18 @@ func (r *Registrar) IQ(ns, local string, to Target, h IQHandler) {
 // Keeper writes down how far sessions have come, with the rows of their
 // stanzas: after a restart the one is never without the other.
 type Keeper interface {
-	// Keep adds to w what says that everything of the session up to seq is done,
-	// or remembers to do so soon: rows tells whether stanzas have added any. It
-	// is called for one batch of a session at a time.
+	// Keep with rows adds to w what says that everything of the session up to seq
+	// is done: so it is when w is committed, and not before. Without, it is done
+	// already, and Keep remembers to write that down soon. It is called for one
+	// batch of a session at a time.
 	Keep(ref sessions.Ref, seq uint64, rows bool, w *storage.WriteSet) (added bool)
-	// Kept tells what became of what Keep has added.
-	Kept(ref sessions.Ref, seq uint64, stored bool)
+	// Kept tells what became of what Keep has added, and returns whether a restart
+	// knows now that everything up to seq is done. After a failure Keep follows, for
+	// each part of the batch that is committed alone, and for what is refused.
+	Kept(ref sessions.Ref, seq uint64, stored bool) (lasts bool)
+	// Refused notes, before Keep, that the message at that place is answered with
+	// an error, which only this process can tell.
+	Refused(ref sessions.Ref, seq uint64)
 }
 
 // Keep sets who writes down how far sessions have come. One component does.

@@ -49,7 +49,7 @@ func (r *run) guard(ctx context.Context, f *Flow, do func() error) {
 	}
 	se := r.server.stanzaError(f.Stanza, err)
 	f.work.abandon(r.server)
-	f.work.out = append(f.work.out, r.answer(f.Stanza, se)...)
+	f.work.out = append(f.work.out, r.refusal(f.work, se)...)
 }
 
 // stanzaError is what the sender hears of a handler's error; the rest is logged.

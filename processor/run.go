@@ -101,11 +101,11 @@ func (r *run) flush(ctx context.Context) {
 	if all != nil {
 		err := r.commit(ctx, all)
 		if kept {
-			r.kept(r.done, r.doneSeq, err == nil)
+			kept = r.kept(r.done, r.doneSeq, err == nil)
 		}
 		if err != nil {
-			kept = false
 			r.commitEach(ctx, err)
+			kept = r.keep(r.done, r.doneSeq, nil) // what was refused is done, too
 		}
 	}
 	for _, w := range r.works {
@@ -183,7 +183,7 @@ func (r *run) commitEach(ctx context.Context, err error) {
 			kept := r.keep(by, seq, &w.writes)
 			err = r.commit(ctx, &w.writes)
 			if kept {
-				r.kept(by, seq, err == nil)
+				_ = r.kept(by, seq, err == nil)
 			}
 		}
 		if err == nil {
@@ -195,7 +195,7 @@ func (r *run) commitEach(ctx context.Context, err error) {
 		r.server.metrics.refused.Inc()
 		r.server.log.Error("message not stored", "from", w.cause.From.String(), "id", w.cause.ID, "err", err)
 		w.settle(r.server, false)
-		w.out = r.answer(w.cause, storeError(err))
+		w.out = r.refusal(w, storeError(err))
 	}
 }
 
@@ -209,8 +209,9 @@ func (r *run) keep(by sessions.Ref, seq uint64, w *storage.WriteSet) (kept bool)
 	return kept
 }
 
-func (r *run) kept(by sessions.Ref, seq uint64, stored bool) {
-	_ = r.server.protect(func() error { r.table.keeper.Kept(by, seq, stored); return nil })
+func (r *run) kept(by sessions.Ref, seq uint64, stored bool) (lasts bool) {
+	_ = r.server.protect(func() error { lasts = r.table.keeper.Kept(by, seq, stored); return nil })
+	return lasts
 }
 
 func storeError(err error) *stanza.Error {
@@ -218,6 +219,21 @@ func storeError(err error) *stanza.Error {
 		return stanza.NewError(stanza.ResourceConstraint, "the message could not be stored; try again later")
 	}
 	return stanza.NewError(stanza.InternalServerError, "")
+}
+
+// refusal is the answer to a stanza that is not taken. A client's session does not
+// count its message as done before the client has the answer.
+func (r *run) refusal(w *work, e *stanza.Error) []*channel.Envelope {
+	out := r.answer(w.cause, e)
+	if len(out) == 0 || w.seq == 0 || w.cause.Kind != stanza.Message {
+		return out
+	}
+	by := w.flow.Session.Ref
+	out[0].Session, out[0].Seq = by, w.seq
+	if r.table.keeper != nil {
+		_ = r.server.protect(func() error { r.table.keeper.Refused(by, w.seq); return nil })
+	}
+	return out
 }
 
 // answer returns the envelope of an error reply, if one may be sent.

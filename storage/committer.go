@@ -14,7 +14,11 @@ import (
 // The committer turns the write sets of many sessions into few transactions.
 //
 //  1. A set is in exactly one committed transaction, or in none and its
-//     submitter gets the error.
+//     submitter gets the error. The one exception: when the connection broke during
+//     COMMIT nobody knows which, so a set that is not tried again (it must not be
+//     written twice, or rules 7 and maxTries say so) has failed for its submitter
+//     (ErrUnavailable), and may be committed all the same. Who sends it again needs a
+//     de-duplication key.
 //  2. Sets of one submitter commit in the order of their Commit calls.
 //  3. Strangers never pay: a failing batch is divided until the guilty set is alone.
 //  4. The queue is bounded; a submitter waits for a place as long as its context lets it.

@@ -55,11 +55,12 @@ func (c *Conn) bind2(ctx context.Context, el *stanza.Element) *stanza.Element {
 	}
 	s := c.session
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if e := el.Child(stanza.NSSM, "enable"); e != nil { // XEP-0198 §9.1
 		bound.Add(s.enable(e))
 	}
 	s.csi.inactive = el.Child(stanza.NSCSI, "inactive") != nil
+	s.mu.Unlock()
+	s.passNotes()
 	return bound
 }
 

@@ -28,8 +28,12 @@ type Resumptions interface {
 	Keeps(sessions.Ref) bool
 	// Away notes since when the session has no connection; zero: it has one.
 	Away(sessions.Ref, time.Time)
-	// Sync returns when everything that the house has handled is written down.
-	Sync(context.Context, sessions.Ref) error
+	// Heard notes that the client has the errors of all messages up to seq that
+	// were refused. As long as it has not they are not counted (Refusals).
+	Heard(ref sessions.Ref, seq uint64)
+	// Sync returns when it is written down that everything up to seq is done,
+	// which the house has said and the client has heard of.
+	Sync(ctx context.Context, ref sessions.Ref, seq uint64) error
 	// Pause notes what the next process has to know. The Unbind follows.
 	Pause(sessions.Ref, *Outbound)
 	// Restore returns what earlier processes have left. Adopt follows for
@@ -224,7 +228,7 @@ func (s *Session) settle(ctx context.Context) bool {
 	if k == nil || s.stored.Load() >= done {
 		return true
 	}
-	if err := k.Sync(ctx, s.ref); err != nil {
+	if err := k.Sync(ctx, s.ref, done); err != nil {
 		s.srv.log.Warn("session not resumed: how far it has come cannot be written down", "jid", s.ref.JID.String(), "err", err)
 		return false
 	}
@@ -246,7 +250,7 @@ func (s *Server) pauseAll() {
 // pause is end for a session that goes on later.
 func (s *Session) pause(k Resumptions) bool {
 	s.mu.Lock()
-	if s.ended || s.broken || !s.sm.resumable() || !k.Keeps(s.ref) || s.owesRefusal() {
+	if s.ended || s.broken || !s.sm.resumable() || !k.Keeps(s.ref) || s.owes() {
 		s.mu.Unlock()
 		return false
 	}
@@ -255,6 +259,7 @@ func (s *Session) pause(k Resumptions) bool {
 	out := s.outbound()
 	back := s.leftovers()
 	s.mu.Unlock()
+	s.passNotes()
 	s.srv.sessions.remove(s.ref.Conn)
 	s.srv.resumes.remove(s.sm.key)
 	k.Pause(s.ref, out)
@@ -270,18 +275,12 @@ func (s *Session) pause(k Resumptions) bool {
 	return true
 }
 
-// owesRefusal reports whether the client may not have been told yet that a
-// message was refused. Only this process can tell it, and <resumed/> elsewhere
-// would count the message as handled (D1): its client begins anew there, and sends
-// again what it does not know to have been stored. s.mu is held.
-func (s *Session) owesRefusal() bool {
-	return slices.ContainsFunc(s.sm.queue, func(d delivery) bool {
-		if d.row != 0 || len(d.raw) == 0 {
-			return false
-		}
-		st, err := stanza.Parse(d.raw, stanza.NSClient, nil)
-		return err == nil && st.Kind == stanza.Message && st.Type == stanza.TypeError
-	})
+// owes reports whether the client may not have been told yet that a message was
+// refused. <resumed/> would count that as handled, and only this process can tell
+// (D1): its client begins anew, and sends again what it does not know to have been
+// stored. s.mu is held.
+func (s *Session) owes() bool {
+	return s.sm.refused.Open() || slices.ContainsFunc(s.early, func(d delivery) bool { return d.refused > s.sm.base })
 }
 
 // outbound is what the client has not acknowledged, nil: nobody knows; s.mu is held.

@@ -114,12 +114,13 @@ func (t *resumeTable) knows(k Key) bool {
 // forget takes an ended session out and remembers how far it had come.
 func (t *resumeTable) forget(s *Session) {
 	s.mu.Lock()
-	m := s.sm
-	s.mu.Unlock()
-	if m == nil || m.key == (Key{}) {
+	if s.sm == nil || s.sm.key == (Key{}) {
+		s.mu.Unlock()
 		return
 	}
-	t.remember(m.key, pastSession{account: s.ref.JID.Bare(), h: m.counted(s.durable.Load())})
+	key, h := s.sm.key, s.final()
+	s.mu.Unlock()
+	t.remember(key, pastSession{account: s.ref.JID.Bare(), h: h})
 }
 
 func (t *resumeTable) remove(k Key) {
@@ -189,35 +190,44 @@ func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element,
 	}
 	s.takeover.Lock() // of several streams each takes over from the one before; the last one keeps it
 	defer s.takeover.Unlock()
-	if !s.surrender(ctx) {
-		return notFound(s.sm.counted(s.durable.Load()), true), nil
-	}
-	s.mu.Lock()
-	if s.ended || s.broken {
-		s.mu.Unlock()
-		return notFound(s.sm.counted(s.durable.Load()), true), nil
-	}
-	rows, err := s.regain(h)
-	if err == nil {
-		err = s.acknowledged(h)
-	}
+	rows, err := s.credit(h)
 	if err != nil {
-		s.mu.Unlock()
-		s.tellHibernated(ctx)
 		return nil, err
 	}
-	s.lasting(func(k Resumptions) { k.Away(s.ref, time.Time{}) })
+	s.passNotes()
+	s.had(ctx, rows)
+	had := s.surrender(ctx)
+	s.mu.Lock()
+	if !had || s.ended || s.broken || s.owes() {
+		h := s.final()
+		s.mu.Unlock()
+		return notFound(h, true), nil
+	}
+	s.note(func(k Resumptions) { k.Away(s.ref, time.Time{}) })
 	s.conn, s.opening, s.resending = c, true, true
 	s.sm.owed, s.sm.asked, s.pinged, s.away = false, time.Time{}, time.Time{}, time.Time{}
 	answer := stanza.El(stanza.NSSM, "resumed").With("previd", previd).
 		With("h", strconv.FormatUint(uint64(s.sm.counted(s.durable.Load())), 10))
 	s.mu.Unlock()
 	s.heard()
-	s.had(ctx, rows)
 	c.established(s)
 	c.log.Info("resumed", "transport", c.tr.Name())
 	s.tellHibernated(ctx)
 	return answer, nil
+}
+
+// credit takes the h of <resume/>, whatever comes of that, and returns the rows
+// that the client turns out to have (regain).
+func (s *Session) credit(h uint32) (rows []int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return nil, nil
+	}
+	if rows, err = s.regain(h); err == nil {
+		err = s.acknowledged(h)
+	}
+	return rows, err
 }
 
 func notFound(h uint32, known bool) *stanza.Element {
@@ -231,7 +241,7 @@ func notFound(h uint32, known bool) *stanza.Element {
 // surrender takes the session from the connection it has, if any, and
 // waits until everything that came over that one, or over the one it has lost,
 // is done: the h of <resumed/> is final, so nothing is handled twice. False: it
-// cannot be had.
+// cannot be had, and has ended where it owes its client an error.
 func (s *Session) surrender(ctx context.Context) bool {
 	s.mu.Lock()
 	old := s.conn
@@ -254,10 +264,22 @@ func (s *Session) surrender(ctx context.Context) bool {
 		s.tellHibernated(ctx)
 		return false
 	}
-	if !waitFor(ctx, limit, s.settled()) || !s.settle(ctx) {
+	if !waitFor(ctx, limit, s.settled()) || s.endIfOwing() || !s.settle(ctx) {
 		s.tellHibernated(ctx)
 		return false
 	}
+	return true
+}
+
+// endIfOwing ends a session that owes its client an error, and reports whether it does.
+func (s *Session) endIfOwing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.owes() {
+		return false
+	}
+	s.broken = true
+	s.srv.later(s.end)
 	return true
 }
 
@@ -287,12 +309,13 @@ func (s *Session) settled() <-chan struct{} {
 }
 
 // hibernate lets the session go on without a connection: deliveries queue up.
-// s.mu is held.
+// s.mu is held, tellHibernated follows.
 func (s *Session) hibernate() {
 	s.conn, s.left = nil, s.conn
 	s.away = s.srv.env.Clock.Now()
 	if !s.left.pausing.Load() { // it is not the client that has gone
-		s.lasting(func(k Resumptions) { k.Away(s.ref, s.away) })
+		since := s.away
+		s.note(func(k Resumptions) { k.Away(s.ref, since) })
 	}
 	s.sm.asked = time.Time{}
 	s.opening, s.resending = false, false
@@ -306,6 +329,7 @@ func (s *Session) hibernate() {
 func (s *Session) tellHibernated(ctx context.Context) {
 	s.telling.Lock()
 	defer s.telling.Unlock()
+	s.tellNotes()
 	s.mu.Lock()
 	is, ended := s.conn == nil, s.ended
 	s.mu.Unlock()

@@ -25,7 +25,7 @@ type Session struct {
 	gathering atomic.Uint32 // whether a batch of its own is on the road
 
 	takeover sync.Mutex // held by the one stream that resumes the session
-	telling  sync.Mutex // keeps what the house is told about hibernation in order
+	telling  sync.Mutex // keeps what the house is told about hibernation, and what is noted, in order
 
 	mu        sync.Mutex
 	conn      *Conn       // nil: hibernated or ended
@@ -38,17 +38,19 @@ type Session struct {
 	unasked   unasked     // of early
 	sm        *management // nil: no stream management
 	csi       csi
-	unwritten []int64       // without stream management: rows the socket has not taken yet
-	room      chan struct{} // closed when the outbox has drained or the connection has changed; nil: nobody waits
-	caughtUp  chan struct{} // closed when everything received is durable; nil: nobody waits
-	away      time.Time     // since when it hibernates
-	pinged    time.Time     // when a silent client without stream management was asked; zero: it was not
+	unwritten []int64             // without stream management: rows the socket has not taken yet
+	room      chan struct{}       // closed when the outbox has drained or the connection has changed; nil: nobody waits
+	caughtUp  chan struct{}       // closed when everything received is durable; nil: nobody waits
+	away      time.Time           // since when it hibernates
+	pinged    time.Time           // when a silent client without stream management was asked; zero: it was not
+	notes     []func(Resumptions) // what waits for passNotes
 }
 
 // delivery is one stanza on its way to the client.
 type delivery struct {
 	raw       []byte // rendered; nil: only the row is remembered (see management.push)
 	row       int64  // the archive row that an acknowledgement frees; 0: none
+	refused   uint64 // it is the error of what the client sent at this place; 0: it is none
 	stamp     int64  // when it was handed over, unix microseconds
 	class     channel.Class
 	hops      uint8
@@ -131,21 +133,12 @@ func raise(count *atomic.Uint64, n uint64) bool {
 }
 
 // safe is how many stanzas the client may be told are done, because no restart
-// takes that back (promise D1; design: h never goes back).
+// takes that back (promise D1; design: h never goes back). s.mu is held.
 func (s *Session) safe() uint64 {
 	if k := s.srv.table.Load().resumptions; k != nil && s.sm.key != (Key{}) && k.Keeps(s.ref) {
-		return s.stored.Load()
+		return s.sm.refused.Below(s.stored.Load())
 	}
-	return s.durable.Load()
-}
-
-// lasting calls f with who keeps sessions across a restart, if somebody does.
-func (s *Session) lasting(f func(Resumptions)) {
-	t := s.srv.acquire()
-	defer t.Leave()
-	if t.resumptions != nil {
-		f(t.resumptions)
-	}
+	return s.sm.refused.Below(s.durable.Load())
 }
 
 // open lets deliveries out: the client has been told that it has a session.
@@ -467,6 +460,7 @@ func (s *Session) end(ctx context.Context) {
 	s.makeRoom()
 	back := s.leftovers()
 	s.mu.Unlock()
+	s.passNotes()
 	s.srv.sessions.remove(s.ref.Conn)
 	s.srv.resumes.forget(s)
 	var batch []*channel.Envelope
@@ -490,6 +484,9 @@ func (s *Session) leftovers() (back []*channel.Envelope) {
 	}
 	for _, d := range s.early {
 		back = appendLeftover(back, s.ref, d)
+		if s.sm != nil {
+			s.sm.refuses(d)
+		}
 	}
 	s.early, s.unasked, s.csi = nil, unasked{}, csi{}
 	return back

@@ -516,24 +516,3 @@ func TestTokenRotation(t *testing.T) {
 		}
 	}
 }
-
-// A session whose client may not know yet that a message was refused stays: another
-// node cannot tell it, and would count the message as handled.
-func TestRule58WhoIsOwedARefusalStays(t *testing.T) {
-	for name, c := range map[string]struct {
-		delivery
-		owes bool
-	}{
-		"refusal":        {delivery{raw: []byte("<message xmlns='jabber:client' type='error'/>")}, true},
-		"message":        {delivery{raw: []byte("<message xmlns='jabber:client' type='chat'/>"), row: 7}, false},
-		"row alone":      {delivery{row: 7}, false},
-		"other's answer": {delivery{raw: []byte("<iq xmlns='jabber:client' type='error' id='1'/>")}, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := &Session{sm: &management{queue: []delivery{{row: 1}, c.delivery}}}
-			if got := s.owesRefusal(); got != c.owes {
-				t.Errorf("owes: %v", got)
-			}
-		})
-	}
-}

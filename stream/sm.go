@@ -26,9 +26,11 @@ type management struct {
 
 	asked  time.Time // when the open <r/> went out; zero: none is open
 	fresh  int       // sent since the last <r/>
-	stored bool      // a row is among them
+	stored bool      // a row is among them, or a refusal: it is worth asking at once
 	owed   bool      // an <r/> was answered with less than had been received
 	told   uint64    // the count of the last <a/>
+
+	refused Refusals // whose errors are in queue
 
 	before *Outbound // what the process before this one had sent; until it is resumed
 }
@@ -80,15 +82,17 @@ func smEnable(_ context.Context, c *Conn, el *stanza.Element) error {
 	}
 	s := c.session
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.sm != nil {
+		s.mu.Unlock()
 		return &stanza.StreamError{Condition: stanza.StreamPolicyViolation, Text: "stream management is enabled already"}
 	}
 	c.Send(s.enable(el)) // what is delivered from now on is counted: not before <enabled/> is queued
+	s.mu.Unlock()
+	s.passNotes()
 	return nil
 }
 
-// enable starts counting; s.mu is held.
+// enable starts counting; s.mu is held, passNotes follows.
 func (s *Session) enable(el *stanza.Element) *stanza.Element {
 	s.sm = &management{base: s.received.Load()}
 	enabled := stanza.El(stanza.NSSM, "enabled")
@@ -102,9 +106,8 @@ func (s *Session) enable(el *stanza.Element) *stanza.Element {
 	id := rand.Text()
 	s.sm.key = keyOf(id)
 	s.srv.resumes.add(s.sm.key, s)
-	s.lasting(func(k Resumptions) {
-		k.Begin(Lasting{Ref: s.ref, Key: s.sm.key, Base: s.sm.base, Window: s.sm.window})
-	})
+	l := Lasting{Ref: s.ref, Key: s.sm.key, Base: s.sm.base, Window: s.sm.window}
+	s.note(func(k Resumptions) { k.Begin(l) })
 	return enabled.With("id", id).With("resume", "true").
 		With("max", strconv.Itoa(int((s.sm.window+time.Second-1)/time.Second)))
 }
@@ -116,6 +119,18 @@ func parseH(v string) (uint32, bool) {
 	h, err := strconv.ParseUint(v, 10, 32)
 	return uint32(h), err == nil
 }
+
+// refuses notes what the delivery says of the client's own; s.mu is held.
+func (m *management) refuses(d delivery) {
+	if d.refused > m.base {
+		m.refused.Add(d.refused)
+		m.stored = true
+	}
+}
+
+// final is the h that the client is told of a session that does not go on; s.mu
+// is held.
+func (s *Session) final() uint32 { return s.sm.counted(s.sm.refused.Below(s.durable.Load())) }
 
 // counted is the h for the client: what is done, since stream management was
 // enabled. done may lag behind the base.
@@ -177,15 +192,20 @@ func smAcknowledged(_ context.Context, c *Conn, el *stanza.Element) error {
 		return &stanza.StreamError{Condition: stanza.StreamBadFormat, Text: "h is not a number"}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.acknowledged(h); err != nil {
-		return err
+	err = s.acknowledged(h)
+	if err == nil {
+		s.request()
 	}
-	s.request()
-	return nil
+	news := len(s.notes) > 0
+	s.mu.Unlock()
+	if news {
+		s.passNotes()
+	}
+	return err
 }
 
-// acknowledged takes what the client has off the queue; s.mu is held.
+// acknowledged takes what the client has off the queue; s.mu is held, passNotes
+// follows.
 func (s *Session) acknowledged(h uint32) error {
 	m := s.sm
 	at := m.position(h)
@@ -198,6 +218,7 @@ func (s *Session) acknowledged(h uint32) error {
 	}
 	n := int(at - m.acked)
 	var rows []int64
+	var heard uint64
 	for i, d := range m.queue[:n] {
 		m.size -= len(d.raw)
 		if d.raw == nil {
@@ -206,6 +227,7 @@ func (s *Session) acknowledged(h uint32) error {
 		if d.row != 0 {
 			rows = append(rows, d.row)
 		}
+		heard = max(heard, d.refused)
 		m.queue[i] = delivery{}
 	}
 	m.queue = m.queue[n:]
@@ -216,6 +238,11 @@ func (s *Session) acknowledged(h uint32) error {
 	}
 	if len(rows) > 0 {
 		s.srv.acks.add(s.ref, rows...)
+	}
+	if heard != 0 {
+		m.refused.Heard(heard)
+		s.note(func(k Resumptions) { k.Heard(s.ref, heard) })
+		s.ackOwed()
 	}
 	return nil
 }
@@ -340,6 +367,7 @@ func (m *management) push(d delivery) {
 	m.sent++
 	m.fresh++
 	m.stored = m.stored || d.row != 0
+	m.refuses(d)
 }
 
 // resumable reports whether the session may outlive its connection.
@@ -350,7 +378,7 @@ func (s *Session) resend() {
 	m := s.sm
 	for _, d := range m.queue {
 		s.write(d)
-		m.stored = m.stored || d.row != 0
+		m.stored = m.stored || d.row != 0 || d.refused != 0
 	}
 	m.fresh = len(m.queue)
 }
@@ -360,6 +388,9 @@ func (s *Server) deliveryOf(e *channel.Envelope) delivery {
 	d := delivery{raw: e.Edits.Render(nil, e.Raw), row: e.Pending, class: e.Class, hops: e.Hops, solicited: e.Solicited, stamp: e.Stamp}
 	if d.stamp == 0 {
 		d.stamp = s.env.Clock.Now().UnixMicro()
+	}
+	if e.Seq != 0 && len(e.To) == 1 && e.To[0] == e.Session {
+		d.refused = e.Seq
 	}
 	if e.Stanza != nil {
 		d.from = e.Stanza.From

@@ -51,13 +51,15 @@ type record struct {
 	epoch int64
 
 	mu      sync.Mutex
-	seq     uint64 // what the house has handled
+	seq     uint64 // what is done: stored or refused, and not what a batch is committing
+	refused stream.Refusals
 	stored  uint64 // what the row says, as far as is known
 	there   bool   // the row is in the table
 	stale   bool   // the row may have to say more than another h
 	edits   uint64 // of away, last and sent
 	row     image  // what the row was made of
 	trying  image  // of the one that a batch is committing
+	says    uint64 // the h of that one, as a place among the session's stanzas
 	busy    int    // commits of batches under way
 	queued  bool   // in book.dirty
 	paused  bool   // Pause was called: the Unbind follows
@@ -200,28 +202,30 @@ func (b *book) Keep(ref sessions.Ref, seq uint64, rows bool, w *storage.WriteSet
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.seq = max(r.seq, seq)
+	if !rows { // an IQ or presence, what may have changed the state; or messages that were refused
+		r.seq = max(r.seq, seq)
+	}
 	if r.gone {
 		return false
 	}
-	if !rows { // an IQ or presence: what may have changed the state
+	if !rows {
 		r.stale = true
 		b.mark(r)
 		return false
 	}
-	row, added := b.write(r, w, b.guards())
+	row, says, added := b.write(r, w, seq, b.guards())
 	if added {
-		r.trying = row
+		r.trying, r.says = row, says
 		r.busy++
 	}
 	return added
 }
 
 // Kept implements processor.Keeper.
-func (b *book) Kept(ref sessions.Ref, seq uint64, stored bool) {
+func (b *book) Kept(ref sessions.Ref, seq uint64, stored bool) (lasts bool) {
 	r := b.find(ref)
 	if r == nil {
-		return
+		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -229,9 +233,29 @@ func (b *book) Kept(ref sessions.Ref, seq uint64, stored bool) {
 	if !stored {
 		r.stale = true
 		b.mark(r)
+		return false
+	}
+	r.seq = max(r.seq, seq)
+	b.written(r, r.says, r.trying)
+	return r.says >= seq
+}
+
+// Refused implements processor.Keeper.
+func (b *book) Refused(ref sessions.Ref, seq uint64) {
+	r := b.find(ref)
+	if r == nil {
 		return
 	}
-	b.written(r, seq, r.trying)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if seq > r.base {
+		r.refused.Add(seq)
+	}
+}
+
+// Heard implements stream.Resumptions.
+func (b *book) Heard(ref sessions.Ref, seq uint64) {
+	b.with(ref, func(r *record) { r.refused.Heard(seq) })
 }
 
 // writes are the statements for a record.
@@ -249,19 +273,21 @@ func (b *book) guards() writes {
 }
 
 // write adds the record to w as far as it has changed, unless the session is
-// ending. row is what the whole row was made of; zero: h goes alone. r.mu is
-// held.
-func (b *book) write(r *record, w *storage.WriteSet, s writes) (row image, added bool) {
-	h := int64(r.seq - r.base)
+// ending: everything up to seq is done when w is committed. row is what the whole
+// row was made of; zero: h goes alone. It says less than seq while the client may
+// not know of a refusal. r.mu is held.
+func (b *book) write(r *record, w *storage.WriteSet, seq uint64, s writes) (row image, says uint64, added bool) {
+	says = r.refused.Below(seq)
+	h := int64(says - r.base)
 	if r.there && !r.stale {
 		w.Add(s.count, r.id, r.epoch, h)
-		return image{}, true
+		return image{}, says, true
 	}
 	e := r.last
 	if e == nil {
 		now, ok := b.env.Sessions.Find(r.ref.JID)
 		if !ok || now.Ref != r.ref {
-			return image{}, false
+			return image{}, 0, false
 		}
 		e = now
 	}
@@ -273,7 +299,7 @@ func (b *book) write(r *record, w *storage.WriteSet, s writes) (row image, added
 	r.stale = false
 	if r.there && row == r.row {
 		w.Add(s.count, r.id, r.epoch, h)
-		return image{}, true
+		return image{}, says, true
 	}
 	var away int64
 	if !r.away.IsZero() {
@@ -284,7 +310,7 @@ func (b *book) write(r *record, w *storage.WriteSet, s writes) (row image, added
 		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent.Rows)
 	}
 	w.Add(s.row, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node, toInt(r.paused), int64(b.life()))
-	return row, true
+	return row, says, true
 }
 
 // accompanied reports whether the account has another session now.

@@ -114,6 +114,7 @@ func TestStateOfAFailedCommitIsWritten(t *testing.T) {
 			d.t.Fatal("not kept")
 		}
 		d.Kept(d.ref, 2, false)
+		d.Keep(d.ref, 2, false, nil) // refused
 		d.write()
 		if l := d.row(); !l.State.Carbons || l.H != 2 {
 			d.t.Errorf("carbons %v, h %d", l.State.Carbons, l.H)
@@ -128,6 +129,142 @@ func TestStateOfAFailedCommitIsWritten(t *testing.T) {
 		d.write()
 		if l := d.row(); l.State.Carbons || l.H != 3 {
 			d.t.Errorf("carbons %v, h %d", l.State.Carbons, l.H)
+		}
+	})
+}
+
+// What a batch is committing is not done yet, whoever writes the row meanwhile (D1).
+func TestHIsNotAheadOfWhatIsBeingCommitted(t *testing.T) {
+	eachDesk(t, func(d *desk) {
+		d.Keep(d.ref, 1, false, nil) // a chat state: the row is to be written
+		var w storage.WriteSet
+		if !d.Keep(d.ref, 2, true, &w) {
+			d.t.Fatal("not kept")
+		}
+		since := time.UnixMicro(1_000_000)
+		d.Away(d.ref, since)
+		d.write()
+		if l := d.row(); l.H != 1 {
+			d.t.Errorf("h %d, and the second is not stored", l.H)
+		}
+		if err := d.Sync(d.t.Context(), d.ref, 1); err != nil {
+			d.t.Fatal(err)
+		}
+		if l := d.row(); l.H != 1 {
+			d.t.Errorf("h %d after Sync, and the second is not stored", l.H)
+		}
+		if err := d.env.DB.Commit(d.t.Context(), &w); err != nil {
+			d.t.Fatal(err)
+		}
+		d.Kept(d.ref, 2, true)
+		if l := d.row(); l.H != 2 {
+			d.t.Errorf("h %d, and two are stored", l.H)
+		}
+		d.write() // the batch may have been first
+		if l := d.row(); !l.Away.Equal(since) {
+			d.t.Errorf("away since %v, want %v", l.Away, since)
+		}
+	})
+}
+
+// What a flush wants to add while a batch commits is not lost when the batch is
+// first.
+func TestChangesBehindABatchAreWritten(t *testing.T) {
+	eachDesk(t, func(d *desk) {
+		d.Keep(d.ref, 1, false, nil)
+		var w storage.WriteSet
+		if !d.Keep(d.ref, 2, true, &w) {
+			d.t.Fatal("not kept")
+		}
+		since := time.UnixMicro(1_000_000)
+		d.Away(d.ref, since)
+		d.db.before = func() error { return d.db.DB.Commit(d.t.Context(), &w) }
+		d.write()
+		d.Kept(d.ref, 2, true)
+		d.write()
+		if l := d.row(); l.H != 2 || !l.Away.Equal(since) {
+			d.t.Errorf("h %d, away since %v", l.H, l.Away)
+		}
+	})
+}
+
+// A batch that fails is committed message by message, and each tells its own
+// place (D1).
+func TestHOfAFailedBatchGoesMessageByMessage(t *testing.T) {
+	eachDesk(t, func(d *desk) {
+		keep := func(seq uint64, stored bool) {
+			d.t.Helper()
+			var w storage.WriteSet
+			if !d.Keep(d.ref, seq, true, &w) {
+				d.t.Fatal("not kept")
+			}
+			if stored {
+				if err := d.env.DB.Commit(d.t.Context(), &w); err != nil {
+					d.t.Fatal(err)
+				}
+			}
+			d.Kept(d.ref, seq, stored)
+		}
+		keep(3, false)
+		keep(1, true)
+		d.write()
+		if l := d.row(); l.H != 1 {
+			d.t.Errorf("h %d, and one is stored", l.H)
+		}
+	})
+}
+
+// The row counts no refusal, nor what is behind it, before the client has the error
+// (D1): not by a batch, not by a flush, not in the end.
+func TestRefusalsAreWrittenWhenTheyAreKnown(t *testing.T) {
+	eachNode(t, func(d *desk, _ *nodes) {
+		t := d.t
+		batch := func(seq uint64) bool {
+			t.Helper()
+			var w storage.WriteSet
+			if !d.Keep(d.ref, seq, true, &w) {
+				t.Fatal("not kept")
+			}
+			if err := d.env.DB.Commit(t.Context(), &w); err != nil {
+				t.Fatal(err)
+			}
+			return d.Kept(d.ref, seq, true)
+		}
+		h := func(want uint64) {
+			t.Helper()
+			if l := d.row(); l.H != want {
+				t.Errorf("h %d, want %d", l.H, want)
+			}
+		}
+		if !batch(1) {
+			t.Error("the first one does not last")
+		}
+		d.Refused(d.ref, 2)
+		if batch(3) {
+			t.Error("what is behind a refusal lasts")
+		}
+		h(1)
+		d.Keep(d.ref, 4, false, nil)
+		d.write()
+		h(1)
+		d.Heard(d.ref, 2)
+		d.write()
+		h(4)
+		d.Refused(d.ref, 5)
+		d.Keep(d.ref, 6, false, nil)
+		d.write()
+		h(4)
+		if err := d.Sync(t.Context(), d.ref, 5); err != nil { // the streamer knows that the client has the error
+			t.Fatal(err)
+		}
+		h(6)
+		d.Refused(d.ref, 7)
+		d.Keep(d.ref, 8, false, nil)
+		d.End(d.ref)
+		d.write()
+		h(6)
+		if l := d.row(); !l.Over {
+			t.Error("not over")
 		}
 	})
 }

@@ -79,14 +79,18 @@ func (b *book) flushSome(ctx context.Context, list []*record) error {
 	for i, r := range list {
 		r.mu.Lock()
 		r.queued = false
-		tries[i] = attempt{seq: r.seq, gone: r.gone && r.busy == 0}
+		tries[i] = attempt{gone: r.gone && r.busy == 0}
 		switch {
 		case tries[i].gone:
 			b.over(r, &w)
 		case r.gone: // a batch is still committing the row
 			b.mark(r)
 		default:
-			tries[i].row, tries[i].written = b.write(r, &w, lazily())
+			tries[i].row, tries[i].seq, tries[i].written = b.write(r, &w, r.seq, lazily())
+		}
+		if !r.gone && r.busy > 0 { // what is committing may get there first, with a higher h: then this changes nothing
+			tries[i].row, r.stale = image{}, true
+			b.mark(r)
 		}
 		r.mu.Unlock()
 	}
@@ -118,19 +122,21 @@ func (b *book) flushSome(ctx context.Context, list []*record) error {
 var errEnding = errors.New("the session is ending")
 
 // Sync implements stream.Resumptions.
-func (b *book) Sync(ctx context.Context, ref sessions.Ref) error {
+func (b *book) Sync(ctx context.Context, ref sessions.Ref, seq uint64) error {
 	r := b.find(ref)
 	if r == nil {
 		return nil
 	}
 	r.mu.Lock()
-	seq := r.seq
+	r.refused.Heard(seq)
+	seq = max(r.seq, seq)
+	r.seq = seq
 	if r.stored >= seq || r.gone {
 		r.mu.Unlock()
 		return nil
 	}
 	var w storage.WriteSet
-	row, added := b.write(r, &w, lazily())
+	row, says, added := b.write(r, &w, seq, lazily())
 	if !added {
 		r.mu.Unlock()
 		return errEnding
@@ -146,6 +152,6 @@ func (b *book) Sync(ctx context.Context, ref sessions.Ref) error {
 		b.mark(r)
 		return fmt.Errorf("session %s: %w", ref.JID, err)
 	}
-	b.written(r, seq, row)
+	b.written(r, says, row)
 	return nil
 }

@@ -24,6 +24,7 @@ type op string
 const (
 	opBegin     op = "begin"
 	opAway      op = "away"
+	opHeard     op = "heard"
 	opPause     op = "pause"
 	opAdopt     op = "adopt"
 	opEnd       op = "end"
@@ -36,6 +37,7 @@ type note struct {
 	Base   uint64           `json:",omitempty"`
 	Window time.Duration    `json:",omitempty"`
 	Since  time.Time        `json:",omitzero"`
+	Seq    uint64           `json:",omitempty"`
 	Sent   *stream.Outbound `json:",omitempty"`
 }
 
@@ -61,6 +63,8 @@ func (b *book) noted(_ context.Context, ref sessions.Ref, text []byte) {
 		b.begin(stream.Lasting{Ref: ref, Key: k, Base: n.Base, Window: n.Window})
 	case opAway:
 		b.Away(ref, n.Since)
+	case opHeard:
+		b.Heard(ref, n.Seq)
 	case opPause:
 		b.Pause(ref, n.Sent)
 	case opAdopt:
@@ -85,6 +89,7 @@ type question struct {
 	Account string `json:",omitempty"`
 	Conn    uint64 `json:",omitempty"`
 	JID     string `json:",omitempty"`
+	Seq     uint64 `json:",omitempty"`
 }
 
 // lasting is a stream.Lasting on its way.
@@ -133,7 +138,7 @@ func (b *book) answer() {
 		if err != nil {
 			return nil, fmt.Errorf("session: %w", err)
 		}
-		return nil, b.Sync(ctx, sessions.Ref{Node: b.env.Node, Conn: q.Conn, JID: at})
+		return nil, b.Sync(ctx, sessions.Ref{Node: b.env.Node, Conn: q.Conn, JID: at}, q.Seq)
 	})
 }
 
@@ -235,9 +240,12 @@ func (f *far) Keeps(sessions.Ref) bool { return true }
 // Away implements stream.Resumptions.
 func (f *far) Away(ref sessions.Ref, since time.Time) { f.note(ref, note{Op: opAway, Since: since}) }
 
+// Heard implements stream.Resumptions.
+func (f *far) Heard(ref sessions.Ref, seq uint64) { f.note(ref, note{Op: opHeard, Seq: seq}) }
+
 // Sync implements stream.Resumptions.
-func (f *far) Sync(ctx context.Context, ref sessions.Ref) error {
-	_, err := f.call(ctx, callSync, question{Conn: ref.Conn, JID: ref.JID.String()})
+func (f *far) Sync(ctx context.Context, ref sessions.Ref, seq uint64) error {
+	_, err := f.call(ctx, callSync, question{Conn: ref.Conn, JID: ref.JID.String(), Seq: seq})
 	return err
 }
 

@@ -138,7 +138,7 @@ func (b *book) over(r *record, w *storage.WriteSet) {
 		w.Add(&deleteRow, r.id, r.epoch)
 		return
 	}
-	w.Add(&endRow, r.id, r.epoch, int64(r.seq-r.base), b.env.Clock.Now().UnixMicro())
+	w.Add(&endRow, r.id, r.epoch, int64(r.refused.Below(r.seq)-r.base), b.env.Clock.Now().UnixMicro())
 }
 
 const (

@@ -30,6 +30,10 @@
 // and answers are lost (D4). After an orderly stop the client's own h tells
 // which messages it has.
 //
+// A message that was refused is done when its client has the error, which only this
+// process can tell: h stays below it until the client has acknowledged that one
+// (stream.Refusals), and a session that ends before ends there.
+//
 // The first row of a session goes with its first messages, so no message is
 // stored without it; a login alone costs no commit of its own. Updates compare
 // epoch and never lower h: two processes cannot both have a session.

@@ -66,7 +66,7 @@ const (
 type Envelope struct {
 	Kind      Kind
 	Session   sessions.Ref    // the stream it came from or is about; zero: the house itself
-	Seq       uint64          // position among the session's inbound stanzas (the XEP-0198 counter)
+	Seq       uint64          // position among the session's inbound stanzas (the XEP-0198 counter); Route, Deliver: of the one that this refuses
 	Lang      string          // Stanza: the stream's language, when the stanza has to name it (RFC 6120 §8.1.5)
 	Raw       []byte          // the element as it arrived; never modified
 	Stanza    *stanza.Stanza  // its parsed form; local only, rebuilt on arrival at another node

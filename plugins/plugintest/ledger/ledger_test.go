@@ -45,8 +45,13 @@ func seed(t *testing.T) uint64 {
 	return binary.LittleEndian.Uint64(b[:])
 }
 
-// serverKilled is the one fault after which the server is started again.
-const serverKilled = "server killed"
+// The faults after which the server is started again.
+const (
+	serverKilled   = "server killed"
+	fullThenKilled = "disk full, then killed"
+)
+
+func kills(fault string) bool { return fault == serverKilled || fault == fullThenKilled }
 
 // fault breaks something, waits for what people have to notice, and mends it.
 // It returns when the recovery begins.
@@ -84,7 +89,7 @@ func play(t *testing.T, o *outcome, s house, seed uint64, f fault) {
 		resumed := w.book.resumptions()
 		began := f(w, random)
 		over := time.Now()
-		if o.fault != serverKilled && pidOf(s) != pid {
+		if !kills(o.fault) && pidOf(s) != pid {
 			t.Error("the server was started again")
 		}
 		m := w.book.now()
@@ -94,7 +99,7 @@ func play(t *testing.T, o *outcome, s house, seed uint64, f fault) {
 			w.views.settle(over)
 		}
 		w.progress("life after the fault", m, len(cast)*10)
-		if o.fault == serverKilled && w.book.resumptions() == resumed {
+		if kills(o.fault) && w.book.resumptions() == resumed {
 			t.Error("nobody has resumed a session of before the kill")
 		}
 	}
@@ -210,6 +215,18 @@ func fillDisk(dir string) fault {
 	}
 }
 
+// fillAndKill kills the server soon after there was no room, and there is some
+// again: how far a session has come is written then, and who was refused may not
+// know of it.
+func fillAndKill(dir string, s *server) fault {
+	full, kill := fillDisk(dir), killServer(s)
+	return func(w *world, random *mrand.Rand) time.Time {
+		w.t.Helper()
+		full(w, random)
+		return kill(w, random)
+	}
+}
+
 // fill writes until the disk is full.
 func fill(name string) error {
 	f, err := os.Create(name)
@@ -267,7 +284,7 @@ type long struct {
 
 // fault makes a subtest of one; prepare makes the server and the fault.
 func (l *long) fault(t *testing.T, database, name string, rounds int, prepare func(t *testing.T) (*server, fault)) {
-	t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+	t.Run(strings.NewReplacer(" ", "-", ",", "").Replace(name), func(t *testing.T) {
 		s, f := prepare(t)
 		l.play(t, &outcome{database: database, fault: name, rounds: rounds}, s, f)
 	})
@@ -288,6 +305,11 @@ func (l *long) sqlite(t *testing.T) {
 	l.fault(t, "SQLite", "disk full", l.rounds, func(t *testing.T) (*server, fault) {
 		dir := smallDisk(t)
 		return newServer(t, l.program, dir, storage), fillDisk(dir)
+	})
+	l.fault(t, "SQLite", fullThenKilled, l.rounds, func(t *testing.T) (*server, fault) {
+		dir := smallDisk(t)
+		s := newServer(t, l.program, dir, storage)
+		return s, fillAndKill(dir, s)
 	})
 }
 

@@ -34,7 +34,7 @@ something breaks. Afterwards everybody fetches what waits and reads the archive,
   without stream management leave, come and stay while it lasts. Who is online and not seen fails the test as well
 - **refused**: answered with ` + "`<resource-constraint/>`" + `, for now
 - **recovery**: until the next message is acknowledged; after a kill from the kill on, else from the moment the fault is over. But for
-  the kill the server is never started again; of several nodes one that ends by itself, because the others may take it for dead, is. "node
+  kills the server is never started again; of several nodes one that ends by itself, because the others may take it for dead, is. "node
   killed" counts until the dead node's sessions are gone everywhere and it is started again, too.
 
 "link down" takes everything from one node, its clients too, until it has ended by itself; "for a moment" is up to a second. Such nodes run in network

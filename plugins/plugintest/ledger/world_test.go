@@ -130,6 +130,7 @@ type device struct {
 const (
 	tick     = 10 * time.Millisecond // between bursts
 	maxBurst = 4
+	typing   = 4                      // one tick of so many is a chat state
 	window   = 24                     // messages that may be unacknowledged
 	question = time.Second            // of silence, after which it asks whether the server is there
 	deaf     = 10 * time.Second       // of silence, after which it is not
@@ -245,7 +246,9 @@ func (d *device) take(el *stanza.Element) error {
 	return nil
 }
 
-// talk sends a burst to people chosen at random, unless too much is open.
+// talk sends a burst to people chosen at random, unless too much is open, or is
+// seen to type: how far its session has come waits to be written then, while what
+// it says next is stored. What it types may be lost (D4), so nobody notes it.
 func (d *device) talk() error {
 	select {
 	case <-d.world.calm:
@@ -254,6 +257,9 @@ func (d *device) talk() error {
 	}
 	if !d.sends || len(d.waiting) >= window {
 		return nil
+	}
+	if to := cast[d.random.IntN(len(cast))].user; d.random.IntN(typing) == 0 && to != d.user {
+		return d.client.send([]outgoing{{raw: fmt.Sprintf("<message to='%s@localhost' type='chat'><composing xmlns='%s'/></message>", to, stanza.NSChatStates)}})
 	}
 	var burst []outgoing
 	for range 1 + d.random.IntN(maxBurst) {
