@@ -229,6 +229,9 @@ func (r *run) refusal(w *work, e *stanza.Error) []*channel.Envelope {
 		return out
 	}
 	by := w.flow.Session.Ref
+	if out[0].Stanza.To != by.JID { // a component's: it speaks for others
+		return out
+	}
 	out[0].Session, out[0].Seq = by, w.seq
 	if r.table.keeper != nil {
 		_ = r.server.protect(func() error { r.table.keeper.Refused(by, w.seq); return nil })

@@ -38,7 +38,7 @@
 // stored without it; a login alone costs no commit of its own. Updates compare
 // epoch and never lower h: two processes cannot both have a session.
 //
-// Read on: book.go (what is kept), flush.go (when it is written), store.go.
+// Read on: book.go (what is kept), keep.go, flush.go (when it is written), store.go.
 package resumption
 
 import (

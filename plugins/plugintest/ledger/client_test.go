@@ -251,7 +251,13 @@ func (c *client) handle(el *stanza.Element) (message *stanza.Element, err error)
 	return el, nil
 }
 
+// typingID is the id of chat states, of which nobody keeps a book.
+const typingID = "typing"
+
 func (c *client) refused(el *stanza.Element) {
+	if el.Get("id") == typingID {
+		return
+	}
 	e := el.Child(stanza.NSClient, "error")
 	if e == nil || e.First() == nil {
 		_ = c.wrong("an error without a condition: " + string(el.Bytes("")))

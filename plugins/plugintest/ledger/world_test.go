@@ -259,7 +259,7 @@ func (d *device) talk() error {
 		return nil
 	}
 	if to := cast[d.random.IntN(len(cast))].user; d.random.IntN(typing) == 0 && to != d.user {
-		return d.client.send([]outgoing{{raw: fmt.Sprintf("<message to='%s@localhost' type='chat'><composing xmlns='%s'/></message>", to, stanza.NSChatStates)}})
+		return d.client.send([]outgoing{{raw: fmt.Sprintf("<message to='%s@localhost' type='chat' id='%s'><composing xmlns='%s'/></message>", to, typingID, stanza.NSChatStates)}})
 	}
 	var burst []outgoing
 	for range 1 + d.random.IntN(maxBurst) {
