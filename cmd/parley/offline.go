@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"parley/plugins"
 	"parley/plugins/admin"
 	"parley/plugins/admin/client"
 	"parley/plugins/config"
@@ -78,7 +81,12 @@ func (s *setup) offline(ctx context.Context, logs io.Writer) (*reached, error) {
 		return nil, err
 	}
 	h, err := s.open(ctx, log, level)
-	if err != nil {
+	var beside *plugins.BesideError
+	switch {
+	case errors.As(err, &beside):
+		return nil, fmt.Errorf("no server runs on %s, but these nodes work on its database: %s. Nothing was done, because they would not have heard of it: run this command where one of them runs, with the --config or --data of that node (one that was killed counts until its lease is over)",
+			s.settings.Data, strings.Join(beside.Nodes, ", "))
+	case err != nil:
 		return nil, err
 	}
 	stop := func() error {
