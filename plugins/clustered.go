@@ -53,7 +53,7 @@ const distributed = "distributed"
 var errFenced = errors.New("this node has lost its place in the cluster (Postgres did not answer, or the process stood still): it ends, so that what others do in its place is not done twice; start it again")
 
 // clustered reports whether there are to be other nodes.
-func (h *Host) clustered() bool { return h.settings.Cluster.NATS.chosen() != "" }
+func (h *Host) clustered() bool { return h.settings.Clustered() }
 
 // enter takes the node's place, if there is a cluster.
 func (h *Host) enter(ctx context.Context, all []Plugin) error {
