@@ -227,6 +227,32 @@ func TestCheckCommand(t *testing.T) {
 	contains(t, out, "error", "parley.yaml:1:1", "^", "→")
 }
 
+// A core has no doors, and a way to other nodes.
+func TestCheckOfACore(t *testing.T) {
+	for more, says := range map[string]string{
+		"ca: /nofile": "cluster.nats.ca",
+		"":            "no NATS server answers",
+	} {
+		file := write(t, "core.yaml", `storage: {driver: postgres, dsn: 'postgres://x@127.0.0.1:1/x'}
+cluster: {nats: {urls: ['tls://127.0.0.1:1'], `+more+`}}
+servers:
+  streamer: {enabled: false}
+  processor: {deployment: {type: distributed}}
+  router: {deployment: {type: distributed}}
+`)
+		out, _, err := parley(t, "", "check", "--config", file, "--data", t.TempDir())
+		if !errors.Is(err, errSaid) {
+			t.Errorf("%v", err)
+		}
+		contains(t, out, says, "database")
+		for _, foreign := range []string{"certificate  ", "ports  ", "limits  ", "dns  "} {
+			if strings.Contains(out, foreign) {
+				t.Errorf("a core has no %s:\n%s", foreign, out)
+			}
+		}
+	}
+}
+
 func TestCheckClock(t *testing.T) {
 	built := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
 	for now, want := range map[time.Time]severity{
