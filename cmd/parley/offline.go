@@ -27,7 +27,7 @@ type reached struct {
 func (p *place) reach(cmd *cobra.Command) (*reached, error) {
 	s, err := p.load(cmd)
 	if err != nil {
-		return nil, err
+		return nil, unread(p.file, err)
 	}
 	c, err := client.Open(cmd.Context(), s.settings.Data)
 	if err != nil {
@@ -50,7 +50,7 @@ func (p *place) reachAlways(cmd *cobra.Command) (*reached, error) {
 func reachOrStart(ctx context.Context, logs io.Writer, file string, flags []config.Flag) (*reached, error) {
 	s, err := read(file, flags)
 	if err != nil {
-		return nil, err
+		return nil, unread(file, err)
 	}
 	c, err := client.Open(ctx, s.settings.Data)
 	switch {
@@ -69,6 +69,14 @@ func reachOrStart(ctx context.Context, logs io.Writer, file string, flags []conf
 		return nil, err
 	}
 	return s.offline(ctx, logs)
+}
+
+// unread adds how to do without a configuration that is wrong.
+func unread(file string, err error) error {
+	if file == "" {
+		return err
+	}
+	return fmt.Errorf("%w\nA server that runs is found without its file: give --data DIR instead of --config", err)
 }
 
 // offline starts the house without its doors.
