@@ -173,7 +173,10 @@ func accountLife(t *testing.T, data string) {
 		says string
 	}{
 		{[]string{"add", jid, "--generate"}, "exists already"},
-		{[]string{"add", "romeo@elsewhere", "--generate"}, "not the address"},
+		{[]string{"add", "romeo@elsewhere", "--generate"}, "not the address of an account here: NAME@DOMAIN, and the domains are localhost"},
+		{[]string{"add", "romeo"}, "no address"},
+		{[]string{"add", "ro meo@localhost", "--generate"}, "without blanks"},
+		{[]string{"add"}, "parley account add JID"},
 		{[]string{"add", "@", "--generate"}, "no address"},
 		{[]string{"show", "romeo@localhost"}, "no such account"},
 		{[]string{"passwd", "romeo@localhost", "--generate"}, "no such account"},
