@@ -128,6 +128,13 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%v: %v", c.args, err)
 		}
 	}
+	_, _, err := parley(t, "", "plugin", "stop", "accounts", "--data", s.data)
+	if err == nil || strings.Count(err.Error(), "others need it") > 2 {
+		t.Errorf("stopped what others need, or said so too often: %v", err)
+	}
+	if log := s.stop(); strings.Contains(log, "does not follow its configuration") {
+		t.Errorf("what was refused is logged as a fault:\n%s", log)
+	}
 }
 
 func TestPluginStopsEverywhere(t *testing.T) {
