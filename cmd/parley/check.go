@@ -127,7 +127,7 @@ func (s *setup) examine(ctx context.Context) []result {
 	if err != nil && !errors.Is(err, client.ErrNotRunning) {
 		out = append(out, warn("server", "run this as the server's user or as root", "%v", err))
 	}
-	looks := []func(context.Context) []result{e.directory, e.keys}
+	looks := []func(context.Context) []result{e.directory, e.keys, e.secrets}
 	if s.tree.ServerEnabled(stream.Name) {
 		looks = append(looks, e.certificates, e.records, e.ports, e.descriptors)
 	}

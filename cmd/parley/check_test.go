@@ -227,6 +227,20 @@ func TestCheckCommand(t *testing.T) {
 	contains(t, out, "error", "parley.yaml:1:1", "^", "→")
 }
 
+func TestCheckSecrets(t *testing.T) {
+	dsn := write(t, "dsn", "postgres://x@127.0.0.1:1/x")
+	file := write(t, "parley.yaml", "storage: {driver: postgres, dsn_file: "+dsn+"}\n")
+	for mode, want := range map[os.FileMode]bool{0o644: true, 0o640: false} {
+		if err := os.Chmod(dsn, mode); err != nil {
+			t.Fatal(err)
+		}
+		out, _, _ := parley(t, "", "check", "--config", file, "--data", t.TempDir())
+		if got := strings.Contains(out, "every user of this machine can read "+dsn); got != want {
+			t.Errorf("%v: %v\n%s", mode, got, out)
+		}
+	}
+}
+
 // A core has no doors, and a way to other nodes.
 func TestCheckOfACore(t *testing.T) {
 	for more, says := range map[string]string{
