@@ -31,6 +31,11 @@ func newMetrics(r prometheus.Registerer, held func() float64) (*metrics, error) 
 		refused:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_connections_refused_total", Help: "Connections that were turned away, by what there was none of."}, []string{"reason"}),
 	}
 	m.shed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_sessions_shed_total", Help: "Sessions that were ended because memory was short: those away, those slow."}, []string{"which"})
+	for vec, values := range map[*prometheus.CounterVec][]string{m.refused: {"connections", "memory", "descriptors"}, m.shed: {"away", "slow"}} {
+		for _, v := range values {
+			vec.WithLabelValues(v) // 0 before the first: an alarm on its increase needs that
+		}
+	}
 	buffered := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_session_buffered_bytes", Help: "Bytes that sessions hold for their clients: not taken by the socket, not acknowledged."}, held)
 	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused, m.shed, buffered} {
 		if err := r.Register(c); err != nil {

@@ -118,6 +118,8 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		{[]string{"serve", "--config", "/nofile"}, "open /nofile"},
 		{[]string{"account", "list", "--config", write(t, "p.yaml", "domain: x")}, "--data DIR instead of --config"},
 		{[]string{"backup"}, "parley backup FILE"},
+		{[]string{"serve", "--data", t.TempDir(), "--config", write(t, "pg.yaml", "storage: {driver: postgres, dsn: 'postgres://x@127.0.0.1:1/x'}")}, "no connection"},
+		{[]string{"serve", "--data", t.TempDir(), "--config", write(t, "pg.yaml", "storage: {driver: postgres, dsn: 'postgres://x@127.0.0.1:1/x'}")}, "storage.dsn is right; it is from "},
 	} {
 		_, _, err := parley(t, "", c.args...)
 		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Count(err.Error(), "configuration: ") > 1 {
@@ -139,6 +141,10 @@ func TestServeReloads(t *testing.T) {
 	out := must(t, "config", "show", "servers.streamer.c2s", "--data", s.data)
 	contains(t, out, "flag --c2s") // flags win over the file
 	contains(t, must(t, "config", "show", "servers.streamer.outbox", "--data", s.data), "2MiB", "counts after a restart; in force: 1MiB")
+	if err := os.WriteFile(file, []byte(strings.Replace(text, "outbox: 2MiB, ", "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, must(t, "config", "reload", "--data", s.data), "servers.streamer.outbox", "2MiB", "applied") // it never was otherwise
 	log := s.stop()
 	contains(t, log,
 		"key=log.level old=info new=debug outcome=applied",
@@ -169,6 +175,8 @@ func TestServeAnswersHTTP(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
+	_, metrics := get(t, "http://"+s.doors["http"]+"/metrics")
+	contains(t, metrics, `parley_connections_refused_total{reason="memory"} 0`, `parley_sessions_shed_total{which="away"} 0`) // alarms need a 0
 	must(t, "server", "stop", "parser", "--data", s.data)
 	if status, body := get(t, "http://"+s.doors["http"]+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "parser") {
 		t.Errorf("without the parser: %d %s", status, body)
