@@ -32,8 +32,8 @@ func clusterFile(t *testing.T, dir string) string {
 	file := filepath.Join(dir, "parley.yaml")
 	text := fmt.Sprintf(`domains: [localhost]
 node: verona
-storage: {driver: postgres, dsn_file: %q}
-cluster: {nats: {embedded: {listen: "127.0.0.1:%d"}}}
+storage: {driver: postgres, dsn_file: %[1]q}
+cluster: {nats: {embedded: {listen: "127.0.0.1:%[2]d", routes: ["127.0.0.1:%[2]d"]}}}
 servers:
   streamer: {deployment: {type: distributed}}
   router: {deployment: {type: distributed}}

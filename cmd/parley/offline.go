@@ -64,6 +64,8 @@ func reachOrStart(ctx context.Context, logs io.Writer, file string, flags []conf
 		config.Flag{Name: "offline", Path: config.ServerPath(admin.Name) + ".enabled", Value: "true"},
 		config.Flag{Name: "offline", Path: "cluster.nats.urls", Value: "[]"}, // it works on the database alone
 		config.Flag{Name: "offline", Path: "cluster.nats.embedded.listen", Value: ""},
+		config.Flag{Name: "offline", Path: "cluster.nats.embedded.advertise", Value: ""},
+		config.Flag{Name: "offline", Path: "cluster.nats.embedded.routes", Value: "[]"},
 		config.Flag{Name: "offline", Path: "log.level", Value: "error"}))
 	if err != nil {
 		return nil, err
