@@ -119,8 +119,9 @@ func paths(log []ConfigEvent) (out []string) {
 // moveTo lets every component that has something to do follow to a version, or
 // none of them.
 func (c control) moveTo(ctx context.Context, w work, from, to wanted) error {
-	failed := c.settle(ctx, w, to)
+	failed := c.attempt(ctx, w, to)
 	if len(failed) == 0 {
+		c.note(w, nil)
 		c.h.want(to)
 		return nil
 	}
@@ -131,10 +132,13 @@ func (c control) moveTo(ctx context.Context, w work, from, to wanted) error {
 	return errors.Join(joined(failed), joined(c.settle(ctx, back, from)))
 }
 
+// joined says each of them once: the components of a plugin often fail for one reason.
 func joined(failed map[slotKey]error) error {
 	var errs []error
 	for _, err := range failed {
-		errs = append(errs, err)
+		if !slices.ContainsFunc(errs, func(e error) bool { return e.Error() == err.Error() }) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -144,6 +148,23 @@ func joined(failed map[slotKey]error) error {
 // when the node looks for changes the next time. Components of Servers that do
 // not run on this node have nothing to do.
 func (c control) settle(ctx context.Context, w work, to wanted) map[slotKey]error {
+	failed := c.attempt(ctx, w, to)
+	c.note(w, failed)
+	return failed
+}
+
+// note keeps with its slots what has become of work.
+func (c control) note(w work, failed map[slotKey]error) {
+	for _, s := range c.h.repo.slots {
+		if _, has := w[s.key()]; has {
+			c.h.repo.note(s, failed[s.key()])
+		}
+	}
+}
+
+// attempt is settle for what is taken back when it fails: nothing is noted, whoever
+// asked for it is told.
+func (c control) attempt(ctx context.Context, w work, to wanted) map[slotKey]error {
 	failed := map[slotKey]error{}
 	r := c.h.repo
 	for _, s := range slices.Backward(r.slots) {
@@ -168,7 +189,6 @@ func (c control) settle(ctx context.Context, w work, to wanted) map[slotKey]erro
 				failed[s.key()] = err
 			}
 		}
-		r.note(s, failed[s.key()])
 	}
 	return failed
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"parley/plugins/config"
@@ -13,6 +14,7 @@ import (
 	"parley/router/channel/nats/embedded"
 	"parley/router/cluster"
 	"parley/router/cluster/owner"
+	"parley/storage"
 )
 
 // How a Host takes part in a cluster: it enters before anything is made (ids
@@ -51,12 +53,12 @@ const distributed = "distributed"
 var errFenced = errors.New("this node has lost its place in the cluster (Postgres did not answer, or the process stood still): it ends, so that what others do in its place is not done twice; start it again")
 
 // clustered reports whether there are to be other nodes.
-func (h *Host) clustered() bool { return h.settings.Cluster.NATS.chosen() != "" }
+func (h *Host) clustered() bool { return h.settings.Clustered() }
 
 // enter takes the node's place, if there is a cluster.
 func (h *Host) enter(ctx context.Context, all []Plugin) error {
 	if !h.clustered() {
-		return nil
+		return h.alone(ctx)
 	}
 	c := h.settings.Cluster.NATS
 	names, err := h.reachable(all)
@@ -76,6 +78,34 @@ func (h *Host) enter(ctx context.Context, all []Plugin) error {
 		return c.explain(err)
 	}
 	return nil
+}
+
+// BesideError is why a process that is no node of the cluster does not work on
+// its database: the nodes would not hear of what it does, nor forget what they
+// know, and some of its ids would be theirs.
+type BesideError struct {
+	Nodes []string // that live
+}
+
+func (e *BesideError) Error() string {
+	return fmt.Sprintf("nodes of a cluster work on this database (%s), and this process is none of them: stop them, or configure cluster.nats; a node that was killed counts until its lease is over", strings.Join(e.Nodes, ", "))
+}
+
+// alone refuses to work beside nodes without being one.
+func (h *Host) alone(ctx context.Context) error {
+	if h.opt.DB.Dialect() != storage.Postgres {
+		return nil
+	}
+	all, err := cluster.Living(ctx, h.opt.DB)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	beside := &BesideError{}
+	for _, m := range all {
+		beside.Nodes = append(beside.Nodes, m.Node)
+	}
+	slices.Sort(beside.Nodes)
+	return beside
 }
 
 // carrier is what carries envelopes to other nodes: NATS servers, or one in this

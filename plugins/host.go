@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -114,12 +115,12 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err := h.tree.Decode("", &h.settings); err != nil {
 		return nil, err
 	}
-	ring, err := h.settings.Storage.Encryption.ring()
-	if err != nil {
-		return nil, err
-	}
+	ring, unread := h.settings.Storage.Encryption.ring()
 	if h.keys, err = atrest.NewRotation(atrest.Options{DB: o.DB, Tables: sealed(sorted), Clock: o.Clock, Log: o.Log.With("component", "encryption"), Metrics: o.Metrics}); err != nil {
 		return nil, err
+	}
+	if unread != nil {
+		return nil, h.withoutKeys(ctx, unread)
 	}
 	if err := h.enter(ctx, sorted); err != nil {
 		return nil, err
@@ -139,6 +140,25 @@ func New(ctx context.Context, o Options) (*Host, error) {
 		return h, errors.Join(err, h.leave(ctx))
 	}
 	return h, nil
+}
+
+// withoutKeys adds to what is wrong with the keys file which rows need it.
+func (h *Host) withoutKeys(ctx context.Context, unread error) error {
+	lacking := h.keys.Lacking(ctx, &atrest.Ring{})
+	if lacking == nil && errors.Is(unread, fs.ErrNotExist) {
+		return fmt.Errorf("%w: nothing is encrypted yet, `parley keys new` makes it", unread)
+	}
+	return errors.Join(unread, lacking)
+}
+
+// LackingKeys says which keys rows of a database need that are not in a ring,
+// and how many rows; nil: none is lacking.
+func LackingKeys(ctx context.Context, db storage.DB, all []Plugin, ring *atrest.Ring) error {
+	r, err := atrest.NewRotation(atrest.Options{DB: db, Tables: sealed(all), Clock: SystemClock{}, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		return err
+	}
+	return r.Lacking(ctx, ring)
 }
 
 // sealed are the tables that hold what is encrypted.

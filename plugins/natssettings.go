@@ -1,11 +1,15 @@
 package plugins
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
+	"strings"
 
 	"github.com/nats-io/nkeys"
 
@@ -109,6 +113,27 @@ func (s NATSSettings) client() (o nats.Options, err error) {
 		return o, fmt.Errorf("%s: %w", natsKey("credentials"), err)
 	}
 	return o, nil
+}
+
+// Files reports a file that is named and cannot be used. Errors name the key.
+func (s NATSSettings) Files() error {
+	_, err := s.client()
+	return err
+}
+
+// Servers are the addresses of URLs, host:port.
+func (s NATSSettings) Servers() (out []string) {
+	for _, text := range s.URLs {
+		if !strings.Contains(text, "://") {
+			text = "nats://" + text
+		}
+		u, err := url.Parse(text)
+		if err != nil {
+			continue // dialling says so
+		}
+		out = append(out, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "4222")))
+	}
+	return out
 }
 
 // tls is nil when nothing of it is configured.

@@ -63,6 +63,10 @@ func (c control) Reload(ctx context.Context) ([]ConfigChange, error) {
 	keys, keysErr := c.applyKeys(ctx, tree)
 	c.h.want(to)
 	c.report(ctx)
+	waits := map[string]bool{} // for a restart; what went back to what is in force does not
+	for _, ch := range config.Diff(c.h.from, tree) {
+		waits[ch.Path] = true
+	}
 	out := make([]ConfigChange, 0, len(changes))
 	for _, ch := range changes {
 		k := slotKey{ch.Server, ch.Component}
@@ -72,6 +76,9 @@ func (c control) Reload(ctx context.Context) ([]ConfigChange, error) {
 		}
 		if s, wins := to.said[k]; wins && ch.Path == k.path()+".enabled" {
 			ch.Effect, ch.By = config.Overridden, s.source()
+		}
+		if ch.Effect == config.Restart && !waits[ch.Path] {
+			ch.Effect = config.Live
 		}
 		out = append(out, outcome(ch, err))
 	}

@@ -2,7 +2,9 @@ package plugins
 
 import (
 	"fmt"
+	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"parley/parser/jid"
@@ -82,6 +84,9 @@ const leastMemory = 64 << 20
 
 // Validate implements config.Validator.
 func (s *Settings) Validate() error {
+	if s.Data == "" {
+		return config.Key("data", "name a directory: accounts, keys and the administration socket are in it")
+	}
 	if s.Memory != 0 && s.Memory < leastMemory {
 		return config.Key("memory", "must be 0 or at least %s", config.Size(leastMemory))
 	}
@@ -96,6 +101,9 @@ func (s *Settings) Validate() error {
 	}
 	return nil
 }
+
+// Clustered reports whether there are to be other nodes.
+func (s *Settings) Clustered() bool { return s.Cluster.NATS.chosen() != "" }
 
 // prepared returns the domains as addresses contain them (RFC 7622 §3.2).
 func (s *Settings) prepared() []string {
@@ -112,6 +120,11 @@ func (s *Settings) prepared() []string {
 func (s *StorageSettings) Validate() error {
 	if s.Driver == "postgres" && s.DSN.IsZero() {
 		return config.Key("dsn", "postgres needs a connection string (dsn, dsn_file or PARLEY_STORAGE_DSN)")
+	}
+	if s.Driver == "postgres" && strings.Contains(s.DSN.Reveal(), "://") {
+		if _, err := url.Parse(s.DSN.Reveal()); err != nil { // the cause would show the password
+			return config.Key("dsn", "is no connection string: postgres://USER@HOST:PORT/DATABASE; characters like @ : / %% in a password are written as %%40 and so on")
+		}
 	}
 	return nil
 }

@@ -57,6 +57,9 @@ func openPostgres(ctx context.Context, c Config, log *slog.Logger, reg prometheu
 	d := &pgDB{log: log, pool: pool, cfg: pc.ConnConfig.Copy(), patience: c.StatementTimeout + answerMargin}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
+		if broken(err) {
+			return nil, fmt.Errorf("%w: no connection: %w", ErrUnavailable, err)
+		}
 		return nil, pgError(err)
 	}
 	d.metrics = newMetrics(reg)

@@ -288,7 +288,7 @@ func (c *Conn) authFailed(ctx context.Context, account string, err error) error 
 	}
 	c.srv.metrics.authFailures.WithLabelValues(string(f.Condition)).Inc()
 	if f.Condition == sasl.NotAuthorized {
-		c.log.Info("login failed", "remote", c.tr.RemoteAddr().String(), "condition", string(f.Condition), "text", f.Text)
+		c.log.Info("login failed", "account", account, "remote", c.tr.RemoteAddr().String(), "condition", string(f.Condition), "text", f.Text)
 	}
 	// Without an account nothing was guessed: a client whose channel binding
 	// does not fit tries the next mechanism, and must not pay for it.

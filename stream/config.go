@@ -1,6 +1,8 @@
 package stream
 
 import (
+	"fmt"
+	"net"
 	"time"
 
 	"parley/parser/stanza"
@@ -25,6 +27,32 @@ type Config struct {
 	Deployment  plugins.Deployment `yaml:"deployment" reload:"restart" doc:"How the Server is joined to the others."`
 }
 
+// Validate implements what package config asks of a section.
+func (c *Config) Validate() error {
+	for _, d := range []struct{ key, address string }{{"c2s", c.C2S}, {"c2s_tls", c.C2STLS}, {"http", c.HTTP}, {"https", c.HTTPS}} {
+		if err := listenable(d.address); err != nil {
+			return config.Key(d.key, "%w", err)
+		}
+	}
+	return nil
+}
+
+// listenable reports what is wrong with an address to listen on; "": nothing
+// listens.
+func listenable(address string) error {
+	if address == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%q is no address: HOST:PORT, or :PORT for all addresses of this machine", address)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("%q is no address: the port is a number from 0 to 65535", address)
+	}
+	return nil
+}
+
 // TLS configures certificates.
 type TLS struct {
 	Certificate string   `yaml:"certificate" reload:"restart" doc:"PEM file with the certificate chain; read again when it changes. Empty: ACME if configured, else a self-signed one is made in the data directory."`
@@ -33,6 +61,20 @@ type TLS struct {
 	Loopback    bool     `yaml:"plain_on_loopback" reload:"restart" doc:"Connections from this machine may log in without TLS, with passwords in the clear. For test suites and load generators."`
 	ACME        ACME     `yaml:"acme" doc:"Certificates from an ACME authority, renewed by themselves."`
 	ExtraNames  []string `yaml:"extra_names" reload:"restart" doc:"Further host names for the self-signed or ACME certificate, besides the domains."`
+}
+
+// Validate implements what package config asks of a section.
+func (t *TLS) Validate() error {
+	switch {
+	case t.Certificate != "" && t.Key == "":
+		return config.Key("certificate", "a certificate needs its key: set key as well")
+	case t.Certificate == "" && t.Key != "":
+		return config.Key("key", "a key needs its certificate: set certificate as well")
+	}
+	if err := listenable(t.ACME.HTTP); err != nil {
+		return config.Key("acme.http", "%w", err)
+	}
+	return nil
 }
 
 // ACME configures the authority.

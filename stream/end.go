@@ -135,5 +135,5 @@ func (c *Conn) end(ctx context.Context) {
 	c.limiter.end()
 	c.srv.conns.remove(c)
 	c.srv.metrics.connections.Dec()
-	c.log.Debug("disconnected", "jid", c.account.String())
+	c.log.Debug("disconnected", "account", c.account.String()) // jid is what it was bound as
 }

@@ -16,6 +16,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,6 +26,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"parley/parser/jid"
@@ -229,7 +231,7 @@ func (s *Server) listen(ctx context.Context, sv *serving) error {
 		}
 		l, err := (&net.ListenConfig{KeepAliveConfig: keepAlive()}).Listen(ctx, "tcp", d.address)
 		if err != nil {
-			return fmt.Errorf("%s: %w (is another server running? choose another address with servers.streamer.%s)", d.name, err, d.key)
+			return fmt.Errorf("%s: %w (%s: servers.streamer.%s or --%s)", d.name, err, remedy(err), d.key, d.name)
 		}
 		open, doors = append(open, l), append(doors, d)
 		s.noteAddress(d.name, l.Addr())
@@ -248,6 +250,17 @@ func (s *Server) listen(ctx context.Context, sv *serving) error {
 	s.open = make(chan struct{})
 	s.mu.Unlock()
 	return nil
+}
+
+// remedy is what to do about an address that cannot be listened on.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "`ss -ltnp` shows who has it; stop that, or choose another address"
+	case errors.Is(err, fs.ErrPermission):
+		return "give the program CAP_NET_BIND_SERVICE, as examples/parley.service does, or choose a port above 1023"
+	}
+	return "choose an address of this machine"
 }
 
 // Doors waits until the server listens and returns where, by name (c2s,

@@ -58,6 +58,9 @@ func (v accountVerb) command() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			jid, password := args[0], ""
 			if v.password {
+				if _, domain, ok := strings.Cut(jid, "@"); !ok || domain == "" {
+					return fmt.Errorf("%q is no address: NAME@DOMAIN", jid)
+				}
 				var err error
 				if password, err = from.read(cmd, jid); err != nil {
 					return err

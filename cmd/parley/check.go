@@ -127,9 +127,11 @@ func (s *setup) examine(ctx context.Context) []result {
 	if err != nil && !errors.Is(err, client.ErrNotRunning) {
 		out = append(out, warn("server", "run this as the server's user or as root", "%v", err))
 	}
-	for _, look := range []func(context.Context) []result{
-		e.directory, e.keys, e.certificates, e.records, e.ports, e.clock, e.descriptors, e.database, // the last: it may give up root
-	} {
+	looks := []func(context.Context) []result{e.directory, e.keys, e.secrets}
+	if s.tree.ServerEnabled(stream.Name) {
+		looks = append(looks, e.certificates, e.records, e.ports, e.descriptors)
+	}
+	for _, look := range append(looks, e.cluster, e.clock, e.database) { // the last: it may give up root
 		bound, cancel := context.WithTimeout(ctx, checkWithin)
 		out = append(out, look(bound)...)
 		cancel()

@@ -59,6 +59,27 @@ func (e *examination) keys(context.Context) []result {
 	return []result{ok(area, "%s has %v; is there a copy of it elsewhere?", file, ring)}
 }
 
+// secrets looks at files with passwords and connection strings, which nobody else
+// is to read.
+func (e *examination) secrets(context.Context) []result {
+	all := e.tree.Show()
+	secret := map[string]bool{}
+	for _, entry := range all {
+		secret[entry.Path] = entry.Value == "***"
+	}
+	var out []result
+	for _, entry := range all {
+		of, isFile := strings.CutSuffix(entry.Path, "_file")
+		if !isFile || !secret[of] {
+			continue
+		}
+		if st, err := os.Stat(entry.Value); err == nil && st.Mode().Perm()&0o007 != 0 {
+			out = append(out, warn("secrets", "chmod 640 "+entry.Value+", and make it the server's group's", "every user of this machine can read %s (%s)", entry.Value, entry.Path))
+		}
+	}
+	return out
+}
+
 // Free space below which the database will soon stop.
 const (
 	spaceLow  = 1 << 30

@@ -117,6 +117,32 @@ func (e *examination) trust(cert string, leaf *x509.Certificate, chain [][]byte)
 	return nil
 }
 
+// cluster looks at the way to other nodes.
+func (e *examination) cluster(ctx context.Context) []result {
+	const area = "cluster"
+	n := e.settings.Cluster.NATS
+	if !e.settings.Clustered() {
+		return nil
+	}
+	if err := n.Files(); err != nil {
+		return []result{fault(area, "see that the key names a file that the server's user can read", "%v", err)}
+	}
+	if at := n.Embedded.Listen; at != "" {
+		return []result{e.port(ctx, door{"nats", at, "other nodes"})}
+	}
+	var out []result
+	for _, u := range n.Servers() {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", u)
+		if err != nil {
+			out = append(out, warn(area, "see that the NATS server runs and is reached from here, and that cluster.nats.urls is right", "no NATS server answers: %v", err))
+			continue
+		}
+		_ = c.Close()
+		out = append(out, ok(area, "something listens at %s; whether it is a NATS server that takes this node shows when that starts", u))
+	}
+	return out
+}
+
 // service is one SRV record that clients look for.
 type service struct {
 	name, door, address, rfc string

@@ -227,6 +227,46 @@ func TestCheckCommand(t *testing.T) {
 	contains(t, out, "error", "parley.yaml:1:1", "^", "→")
 }
 
+func TestCheckSecrets(t *testing.T) {
+	dsn := write(t, "dsn", "postgres://x@127.0.0.1:1/x")
+	file := write(t, "parley.yaml", "storage: {driver: postgres, dsn_file: "+dsn+"}\n")
+	for mode, want := range map[os.FileMode]bool{0o644: true, 0o640: false} {
+		if err := os.Chmod(dsn, mode); err != nil {
+			t.Fatal(err)
+		}
+		out, _, _ := parley(t, "", "check", "--config", file, "--data", t.TempDir())
+		if got := strings.Contains(out, "every user of this machine can read "+dsn); got != want {
+			t.Errorf("%v: %v\n%s", mode, got, out)
+		}
+	}
+}
+
+// A core has no doors, and a way to other nodes.
+func TestCheckOfACore(t *testing.T) {
+	for more, says := range map[string]string{
+		"ca: /nofile": "cluster.nats.ca",
+		"":            "no NATS server answers",
+	} {
+		file := write(t, "core.yaml", `storage: {driver: postgres, dsn: 'postgres://x@127.0.0.1:1/x'}
+cluster: {nats: {urls: ['tls://127.0.0.1:1'], `+more+`}}
+servers:
+  streamer: {enabled: false}
+  processor: {deployment: {type: distributed}}
+  router: {deployment: {type: distributed}}
+`)
+		out, _, err := parley(t, "", "check", "--config", file, "--data", t.TempDir())
+		if !errors.Is(err, errSaid) {
+			t.Errorf("%v", err)
+		}
+		contains(t, out, says, "database")
+		for _, foreign := range []string{"certificate  ", "ports  ", "limits  ", "dns  "} {
+			if strings.Contains(out, foreign) {
+				t.Errorf("a core has no %s:\n%s", foreign, out)
+			}
+		}
+	}
+}
+
 func TestCheckClock(t *testing.T) {
 	built := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
 	for now, want := range map[time.Time]severity{

@@ -188,6 +188,10 @@ func (r *remote) showComponent(cmd *cobra.Command, c *reached, server, name stri
 	if r.json {
 		return printJSON(cmd.OutOrStdout(), all[i])
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s in %s: %s\n", name, server, all[i].Phase)
+	phase := string(all[i].Phase)
+	if cmd.Name() == "stop" {
+		phase = "stopped (" + phase + ", not running)"
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s in %s: %s\n", name, server, phase)
 	return err
 }

@@ -85,7 +85,7 @@ func reportCheck(cmd *cobra.Command, file string, err error, asJSON bool) error 
 	case err != nil:
 		fmt.Fprintln(out, found.Error())
 	default:
-		fmt.Fprintf(out, "%s is right\n", file)
+		fmt.Fprintf(out, "%s is right; whether the files, addresses and databases that it names are there: `parley check`\n", file)
 	}
 	if err != nil {
 		return errSaid

@@ -26,6 +26,26 @@ func TestConfigCheckPointsAtTheMistake(t *testing.T) {
 	contains(t, must(t, "config", "check", write(t, "good.yaml", "domains: [example.org]\n")), "is right")
 }
 
+// What cannot start whatever is on the machine is not right.
+func TestConfigCheckKnowsWhatCannotStart(t *testing.T) {
+	for text, says := range map[string]string{
+		"servers: {streamer: {c2s: 5222}}":                                              "HOST:PORT",
+		"servers: {streamer: {https: 'localhost:999999'}}":                              "a number from 0 to 65535",
+		"servers: {streamer: {tls: {certificate: /x}}}":                                 "needs its key",
+		"servers: {streamer: {tls: {key: /x}}}":                                         "needs its certificate",
+		"servers: {streamer: {tls: {acme: {http: x}}}}":                                 "HOST:PORT",
+		"storage: {driver: postgres, dsn: 'postgres://u:sesame@h:port/db'}":             "no connection string",
+		"storage: {driver: postgres, dsn: 'postgres://u:p@h1:5432,h2:5432/db'}":         "is right",
+		"servers: {streamer: {tls: {certificate: /x, key: /x}, c2s: ':xmpp-client'}}":   "parley check",
+		"storage: {driver: postgres, dsn: 'host=h user=u password=sesame dbname=d://'}": "",
+	} {
+		out, _, _ := parley(t, "", "config", "check", write(t, "parley.yaml", text+"\n"))
+		if !strings.Contains(out, says) || strings.Contains(out, "sesame") {
+			t.Errorf("%s: %s", text, out)
+		}
+	}
+}
+
 func TestConfigDocIsAConfiguration(t *testing.T) {
 	contains(t, must(t, "config", "check", write(t, "doc.yaml", must(t, "config", "doc"))), "is right")
 }
@@ -60,11 +80,13 @@ func TestExamples(t *testing.T) {
 			"cluster.lease":                     "6s",
 		},
 		"cluster/front.yaml": {
+			"cluster.nats.certificate":         "/etc/parley/nats.pem", // as nats.conf wants it
 			"servers.streamer.deployment.type": "distributed",
 			"servers.processor.enabled":        "false",
 			"servers.router.enabled":           "false",
 		},
 		"cluster/core.yaml": {
+			"cluster.nats.certificate":          "/etc/parley/nats.pem",
 			"servers.streamer.enabled":          "false",
 			"servers.processor.deployment.type": "distributed",
 			"servers.router.deployment.type":    "distributed",

@@ -128,6 +128,13 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%v: %v", c.args, err)
 		}
 	}
+	_, _, err := parley(t, "", "plugin", "stop", "accounts", "--data", s.data)
+	if err == nil || strings.Count(err.Error(), "others need it") > 2 {
+		t.Errorf("stopped what others need, or said so too often: %v", err)
+	}
+	if log := s.stop(); strings.Contains(log, "does not follow its configuration") {
+		t.Errorf("what was refused is logged as a fault:\n%s", log)
+	}
 }
 
 func TestPluginStopsEverywhere(t *testing.T) {
@@ -173,7 +180,10 @@ func accountLife(t *testing.T, data string) {
 		says string
 	}{
 		{[]string{"add", jid, "--generate"}, "exists already"},
-		{[]string{"add", "romeo@elsewhere", "--generate"}, "not the address"},
+		{[]string{"add", "romeo@elsewhere", "--generate"}, "not the address of an account here: NAME@DOMAIN, and the domains are localhost"},
+		{[]string{"add", "romeo"}, "no address"},
+		{[]string{"add", "ro meo@localhost", "--generate"}, "without blanks"},
+		{[]string{"add"}, "parley account add JID"},
 		{[]string{"add", "@", "--generate"}, "no address"},
 		{[]string{"show", "romeo@localhost"}, "no such account"},
 		{[]string{"passwd", "romeo@localhost", "--generate"}, "no such account"},

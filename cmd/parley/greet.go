@@ -24,6 +24,9 @@ func (s *setup) greet(ctx context.Context, w io.Writer, h *house, demo bool) {
 		return // it was read before
 	}
 	open := h.addresses()
+	if why := s.closed(doors); why != "" {
+		fmt.Fprintf(w, "  %s\n", why)
+	}
 	for _, d := range doors {
 		if at := open[d.name]; at != "" {
 			fmt.Fprintf(w, "  %-9s %-22s %s\n", d.name, at, d.what)
@@ -33,6 +36,19 @@ func (s *setup) greet(ctx context.Context, w io.Writer, h *house, demo bool) {
 	if demo {
 		s.demonstrate(ctx, w, open)
 	}
+}
+
+// closed says why no client can connect to this process; empty: one can.
+func (s *setup) closed(doors []door) string {
+	switch {
+	case s.tree.ServerEnabled(stream.Name) && len(doors) > 0:
+		return ""
+	case s.tree.ServerEnabled(stream.Name):
+		return "Nobody can connect: servers.streamer has no address (c2s, c2s_tls, https, http)."
+	case s.settings.Clustered():
+		return "A core: clients connect to fronts."
+	}
+	return "Nobody can connect: servers.streamer.enabled is false, and there is no cluster with fronts."
 }
 
 // port is that of a host:port.

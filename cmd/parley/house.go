@@ -30,7 +30,7 @@ func (s *setup) open(ctx context.Context, log *slog.Logger, level *slog.LevelVar
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	db, err := storage.Open(ctx, s.settings.StorageConfig(), log.With("component", "storage"), reg)
 	if err != nil {
-		return nil, fmt.Errorf("database: %w", err)
+		return nil, fmt.Errorf("database: %w%s", err, s.dsnFrom())
 	}
 	h, err := plugins.New(ctx, plugins.Options{
 		Plugins: s.plugins, Tree: s.tree, Reload: s.reload, DB: db, Log: log, Level: level,
@@ -40,6 +40,21 @@ func (s *setup) open(ctx context.Context, log *slog.Logger, level *slog.LevelVar
 		return nil, errors.Join(err, db.Close())
 	}
 	return &house{h, db}, nil
+}
+
+// dsnFrom says where the connection string of Postgres is from.
+func (s *setup) dsnFrom() string {
+	if s.settings.Storage.Driver != "postgres" {
+		return ""
+	}
+	for _, key := range []string{"storage.dsn_file", "storage.dsn"} {
+		for _, e := range s.tree.Show() {
+			if e.Path == key {
+				return fmt.Sprintf(" (see that Postgres runs and that %s is right; it is from %s)", key, e.Source)
+			}
+		}
+	}
+	return ""
 }
 
 func (s *setup) node() string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"parley/plugins"
 	"parley/plugins/admin/client"
 	"parley/storage"
 	"parley/storage/atrest"
@@ -124,6 +126,9 @@ rewritten in the background. Keep a copy of the file where backups are not.`,
 			if err != nil {
 				return err
 			}
+			if err := s.nothingLost(cmd.Context(), file); err != nil {
+				return err
+			}
 			uid, gid := ownerOf(s.settings.Data)
 			id, err := atrest.NewKey(file, time.Now(), uid, gid)
 			if err != nil {
@@ -223,6 +228,31 @@ func (p *place) keysFile(cmd *cobra.Command) (*setup, string, error) {
       keys_file: /etc/parley/keys   # not in the data directory: backups must not hold it`)
 	}
 	return s, file, nil
+}
+
+// nothingLost refuses a keys file that is not the one of this database: a key of
+// its own beside it would read nothing, and hide what is missing.
+func (s *setup) nothingLost(ctx context.Context, file string) error {
+	ring, err := atrest.Load(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		ring = &atrest.Ring{}
+	case err != nil:
+		return nil // atrest.NewKey says what is wrong with it, or fills an empty one
+	}
+	c := s.settings.StorageConfig()
+	if _, err := os.Stat(c.Path); c.Driver == "sqlite" && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	db, err := storage.Open(ctx, c, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return fmt.Errorf("no key was made: whether the database needs other keys is not known: %w", err)
+	}
+	err = plugins.LackingKeys(ctx, db, s.plugins, ring)
+	if err = errors.Join(err, db.Close()); err != nil {
+		return fmt.Errorf("no key was made, %s is not the keys file of this database: %w", file, err)
+	}
+	return nil
 }
 
 // readKeys has a running server read the keys file.

@@ -203,6 +203,23 @@ func TestMissingKeys(t *testing.T) {
 	if got := v.status().Current; got != id {
 		t.Errorf("key %d is in force after the reloads", got)
 	}
+	for _, keys := range []string{"", "7 " + strings.Repeat("A", 43) + "=\n"} { // none, and one that is not it
+		if err := os.WriteFile(v.keys, []byte(keys), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if keys == "" {
+			if err := os.Remove(v.keys); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, _, err := parley(t, "", "keys", "new", "--config", v.config)
+		if err == nil || !strings.Contains(err.Error(), "no key was made") || !strings.Contains(err.Error(), fmt.Sprintf("key %d is not in the keys file, and 3 rows of archive", id)) {
+			t.Errorf("a new key in the place of the lost one: %v", err)
+		}
+		if raw, _ := os.ReadFile(v.keys); string(raw) != keys {
+			t.Errorf("the file is %q after that, want %q", raw, keys)
+		}
+	}
 	s.stop()
 	serveFails := func(config, data, want string) {
 		t.Helper()
@@ -216,6 +233,10 @@ func TestMissingKeys(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+	serveFails(v.config, v.data, "3 rows of archive need it")
+	if err := os.Remove(v.keys); err != nil {
+		t.Fatal(err)
 	}
 	serveFails(v.config, v.data, "3 rows of archive need it")
 	v.configure("")

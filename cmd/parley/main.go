@@ -49,5 +49,21 @@ func root() *cobra.Command {
 		accountCommand(), componentCommand(), serverCommand(), pluginCommand(), configCommand(),
 		versionCommand(),
 	)
+	withUsage(cmd)
 	return cmd
+}
+
+// withUsage has every command say how it is called when its arguments are wrong.
+func withUsage(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return fmt.Errorf("%w; it is called as: %s", err, c.UseLine())
+			}
+			return nil
+		}
+	}
+	for _, c := range cmd.Commands() {
+		withUsage(c)
+	}
 }

@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"parley/plugins"
 	"parley/plugins/admin"
 	"parley/plugins/admin/client"
 	"parley/plugins/config"
@@ -24,7 +27,7 @@ type reached struct {
 func (p *place) reach(cmd *cobra.Command) (*reached, error) {
 	s, err := p.load(cmd)
 	if err != nil {
-		return nil, err
+		return nil, unread(p.file, err)
 	}
 	c, err := client.Open(cmd.Context(), s.settings.Data)
 	if err != nil {
@@ -47,7 +50,7 @@ func (p *place) reachAlways(cmd *cobra.Command) (*reached, error) {
 func reachOrStart(ctx context.Context, logs io.Writer, file string, flags []config.Flag) (*reached, error) {
 	s, err := read(file, flags)
 	if err != nil {
-		return nil, err
+		return nil, unread(file, err)
 	}
 	c, err := client.Open(ctx, s.settings.Data)
 	switch {
@@ -61,11 +64,21 @@ func reachOrStart(ctx context.Context, logs io.Writer, file string, flags []conf
 		config.Flag{Name: "offline", Path: config.ServerPath(admin.Name) + ".enabled", Value: "true"},
 		config.Flag{Name: "offline", Path: "cluster.nats.urls", Value: "[]"}, // it works on the database alone
 		config.Flag{Name: "offline", Path: "cluster.nats.embedded.listen", Value: ""},
+		config.Flag{Name: "offline", Path: "cluster.nats.embedded.advertise", Value: ""},
+		config.Flag{Name: "offline", Path: "cluster.nats.embedded.routes", Value: "[]"},
 		config.Flag{Name: "offline", Path: "log.level", Value: "error"}))
 	if err != nil {
 		return nil, err
 	}
 	return s.offline(ctx, logs)
+}
+
+// unread adds how to do without a configuration that is wrong.
+func unread(file string, err error) error {
+	if file == "" {
+		return err
+	}
+	return fmt.Errorf("%w\nA server that runs is found without its file: give --data DIR instead of --config", err)
 }
 
 // offline starts the house without its doors.
@@ -78,7 +91,12 @@ func (s *setup) offline(ctx context.Context, logs io.Writer) (*reached, error) {
 		return nil, err
 	}
 	h, err := s.open(ctx, log, level)
-	if err != nil {
+	var beside *plugins.BesideError
+	switch {
+	case errors.As(err, &beside):
+		return nil, fmt.Errorf("no server runs on %s, but these nodes work on its database: %s. Nothing was done, because they would not have heard of it: run this command where one of them runs, with the --config or --data of that node (one that was killed counts until its lease is over)",
+			s.settings.Data, strings.Join(beside.Nodes, ", "))
+	case err != nil:
 		return nil, err
 	}
 	stop := func() error {

@@ -48,7 +48,6 @@ func quickstartCommand() *cobra.Command {
 	f.StringVarP(&q.file, "config", "c", "parley.yaml", "configuration file to write")
 	f.StringSliceVar(&q.accounts, "account", []string{"admin"}, "accounts to make; may be repeated, or separated by commas")
 	f.BoolVar(&q.force, "force", false, "replace the configuration file")
-	cmd.MarkFlagsMutuallyExclusive("email", "self-signed")
 	return cmd
 }
 
@@ -80,6 +79,8 @@ func (q *quickstart) check() error {
 	}
 	q.domain = d.Domain()
 	switch {
+	case q.email != "" && q.selfSigned:
+		return errors.New("which certificate? --email gets one from Let's Encrypt, --self-signed makes one: give one of the two")
 	case q.email == "" && !q.selfSigned && private(q.domain):
 		q.selfSigned = true // nothing else is possible
 	case q.email == "" && !q.selfSigned:
@@ -225,10 +226,18 @@ func (q *quickstart) dns(out io.Writer, s *setup) {
 
 func (q *quickstart) next(out io.Writer) {
 	fmt.Fprintf(out, `Next:
-  parley check --config %[1]s       what is still missing
-  parley serve --config %[1]s       run it here
+  %[3]s check --config %[1]s       what is still missing
+  %[3]s serve --config %[1]s       run it here
 As a service: examples/parley.service is a systemd unit and says how to install
 it. It wants quickstart with --data /var/lib/parley --config /etc/parley/parley.yaml
-More people: parley account add NAME@%[2]s --config %[1]s
-`, q.file, q.domain)
+More people: %[3]s account add NAME@%[2]s --config %[1]s
+`, q.file, q.domain, called())
+}
+
+// called is how this program was called, for what somebody is to type next.
+func called() string {
+	if strings.ContainsRune(os.Args[0], os.PathSeparator) {
+		return os.Args[0]
+	}
+	return "parley"
 }

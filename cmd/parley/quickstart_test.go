@@ -19,7 +19,7 @@ func TestQuickstart(t *testing.T) {
 		"alice@example.org", "bob@example.org", "█",
 		"_xmpp-client._tcp.example.org. 3600 IN SRV 0 5 5222 example.org.",
 		"_xmpps-client._tcp.example.org. 3600 IN SRV 0 5 5223 example.org.",
-		"example.org. 3600 IN AAAA", "parley check --config "+file, "parley.service")
+		"example.org. 3600 IN AAAA", called()+" check --config "+file, "parley.service")
 	if n := len(regexp.MustCompile(`Password +\S+`).FindAllString(out, -1)); n != 2 {
 		t.Errorf("%d passwords", n)
 	}
@@ -62,6 +62,8 @@ func TestQuickstartRefuses(t *testing.T) {
 		says string
 	}{
 		{[]string{"example.org"}, "which certificate"},
+		{[]string{}, "parley quickstart DOMAIN"},
+		{[]string{"example.org", "--email", "a@example.org", "--self-signed"}, "one of the two"},
 		{[]string{"localhost", "--email", "a@example.org"}, "no authority"},
 		{[]string{"example.org", "--email", "nobody"}, "--email"},
 		{[]string{"a@example.org", "--self-signed"}, "not a domain"},

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"parley/plugins/admin"
+	"parley/plugins/config"
 )
 
 func TestServeDemonstrates(t *testing.T) {
@@ -69,7 +70,62 @@ func TestServeSaysWhichPortIsTaken(t *testing.T) {
 	if err == nil {
 		t.Fatal("it serves on a port that is taken")
 	}
-	contains(t, err.Error(), l.Addr().String(), "servers.streamer.c2s")
+	contains(t, err.Error(), l.Addr().String(), "servers.streamer.c2s or --c2s", "ss -ltnp")
+	for _, wrong := range []string{"foo", "999999", ":80000"} {
+		_, _, err := parley(t, "", "serve", "--data", filepath.Join(t.TempDir(), "d"), "--c2s", wrong)
+		if err == nil {
+			t.Fatalf("it serves at %s", wrong)
+		}
+		contains(t, err.Error(), "--c2s", "is no address")
+	}
+}
+
+func TestServeSaysThatNobodyCanConnect(t *testing.T) {
+	cluster := config.Flag{Name: "x", Path: "cluster.nats.urls", Value: "[127.0.0.1]"}
+	off := config.Flag{Name: "x", Path: "servers.streamer.enabled", Value: "false"}
+	for _, c := range []struct {
+		flags []config.Flag
+		says  string
+	}{
+		{nil, ""},
+		{[]config.Flag{{Name: "x", Path: "servers.streamer", Value: "{c2s: '', c2s_tls: '', http: '', https: ''}"}}, "has no address"},
+		{[]config.Flag{off}, "enabled is false"},
+		{[]config.Flag{off, cluster, {Name: "x", Path: "storage", Value: "{driver: postgres, dsn: 'postgres://x'}"}}, "A core"},
+	} {
+		s, err := read("", c.flags)
+		if err != nil {
+			t.Fatal(err)
+		}
+		doors, err := s.doors()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.closed(doors); !strings.Contains(got, c.says) || (got == "") != (c.says == "") {
+			t.Errorf("%v: %q, want %q", c.flags, got, c.says)
+		}
+	}
+}
+
+// What is wrong with a directory or a file is said once, and what to do.
+func TestRefusalsSayWhatToDo(t *testing.T) {
+	file := write(t, "f", "")
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"serve", "--data", ""}, "name a directory"},
+		{[]string{"serve", "--data", file}, "not a directory"},
+		{[]string{"serve", "--config", "/nofile"}, "open /nofile"},
+		{[]string{"account", "list", "--config", write(t, "p.yaml", "domain: x")}, "--data DIR instead of --config"},
+		{[]string{"backup"}, "parley backup FILE"},
+		{[]string{"serve", "--data", t.TempDir(), "--config", write(t, "pg.yaml", "storage: {driver: postgres, dsn: 'postgres://x@127.0.0.1:1/x'}")}, "no connection"},
+		{[]string{"serve", "--data", t.TempDir(), "--config", write(t, "pg.yaml", "storage: {driver: postgres, dsn: 'postgres://x@127.0.0.1:1/x'}")}, "storage.dsn is right; it is from "},
+	} {
+		_, _, err := parley(t, "", c.args...)
+		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Count(err.Error(), "configuration: ") > 1 {
+			t.Errorf("%v: %v", c.args, err)
+		}
+	}
 }
 
 func TestServeReloads(t *testing.T) {
@@ -85,6 +141,10 @@ func TestServeReloads(t *testing.T) {
 	out := must(t, "config", "show", "servers.streamer.c2s", "--data", s.data)
 	contains(t, out, "flag --c2s") // flags win over the file
 	contains(t, must(t, "config", "show", "servers.streamer.outbox", "--data", s.data), "2MiB", "counts after a restart; in force: 1MiB")
+	if err := os.WriteFile(file, []byte(strings.Replace(text, "outbox: 2MiB, ", "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, must(t, "config", "reload", "--data", s.data), "servers.streamer.outbox", "2MiB", "applied") // it never was otherwise
 	log := s.stop()
 	contains(t, log,
 		"key=log.level old=info new=debug outcome=applied",
@@ -115,6 +175,8 @@ func TestServeAnswersHTTP(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
+	_, metrics := get(t, "http://"+s.doors["http"]+"/metrics")
+	contains(t, metrics, `parley_connections_refused_total{reason="memory"} 0`, `parley_sessions_shed_total{which="away"} 0`) // alarms need a 0
 	must(t, "server", "stop", "parser", "--data", s.data)
 	if status, body := get(t, "http://"+s.doors["http"]+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "parser") {
 		t.Errorf("without the parser: %d %s", status, body)

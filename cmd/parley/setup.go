@@ -127,7 +127,11 @@ func read(file string, flags []config.Flag) (*setup, error) {
 		return config.Load(s.schema, file, config.Inputs{Environ: os.Environ(), Flags: flags})
 	}
 	if s.tree, err = s.reload(); err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
+		var found config.Findings
+		if errors.As(err, &found) {
+			err = fmt.Errorf("configuration: %w", err)
+		}
+		return nil, err
 	}
 	return s, s.tree.Decode("", &s.settings)
 }
@@ -145,7 +149,7 @@ func prepareData(dir string) error {
 	case err != nil:
 		return fmt.Errorf("data directory: %w", err)
 	case !st.IsDir():
-		return fmt.Errorf("data directory: %w", &fs.PathError{Op: "use", Path: dir, Err: fs.ErrInvalid})
+		return fmt.Errorf("data directory: %w", &fs.PathError{Op: "use", Path: dir, Err: syscall.ENOTDIR})
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,7 +124,7 @@ do yet say so.`,
 	f.StringSliceVar(&b.only, "only", nil, "rows by id; empty: all. With some only, --out is not written")
 	f.StringSliceVar(&b.skip, "skip", nil, "rows to leave out, by id")
 	f.StringSliceVar(&b.servers, "servers", []string{"parley", "floor", "ejabberd", "prosody"}, "servers to start")
-	f.Float64Var(&b.scale.by, "scale", 1, "share of the full size of each scenario")
+	f.Float64Var(&b.scale.by, "scale", 1, "share of the full size of each scenario; the sizes in the names of rows are the full ones")
 	f.IntVar(&b.fill, "fill", 500_000, "messages (two rows each) that Parley's archive holds before the row with SQLite")
 	f.DurationVar(&b.scale.Settle, "settle", time.Second, "between login and measuring")
 	b.scale.Parallel, b.scale.Patience = 16, time.Minute
@@ -131,6 +132,9 @@ do yet say so.`,
 }
 
 func (b *bench) all(ctx context.Context, w io.Writer) error {
+	if err := b.known(); err != nil {
+		return err
+	}
 	columns := append([]string{"id", "Scenario"}, b.servers...)
 	b.lines = [][]string{append(columns, "parley/floor", "Goal")}
 	for _, todo := range b.groups() {
@@ -146,6 +150,9 @@ func (b *bench) all(ctx context.Context, w io.Writer) error {
 	if err := table(w, b.lines); err != nil {
 		return err
 	}
+	if _, err := fmt.Fprintf(w, "\nparley/floor: Parley's figure divided by that of a server that only moves the same bytes. Goal: of Parley's figure; ≤ is at most.\n"); err != nil {
+		return err
+	}
 	if b.out != "" && len(b.only) == 0 {
 		if err := os.WriteFile(b.out, []byte(b.markdown()), 0o644); err != nil {
 			return err
@@ -153,6 +160,27 @@ func (b *bench) all(ctx context.Context, w io.Writer) error {
 	}
 	if len(b.bad) > 0 {
 		return fmt.Errorf("%w: %s", errFaults, strings.Join(b.bad, "; "))
+	}
+	return nil
+}
+
+// known refuses rows and a binary that are not there: an empty table looks like a
+// result.
+func (b *bench) known() error {
+	var ids []string
+	for _, r := range rows() {
+		ids = append(ids, r.id)
+	}
+	for _, id := range slices.Concat(b.only, b.skip) {
+		if !slices.Contains(ids, id) {
+			return fmt.Errorf("there is no row %q; rows are %s", id, strings.Join(ids, ", "))
+		}
+	}
+	if !slices.Contains(b.servers, "parley") {
+		return nil
+	}
+	if _, err := exec.LookPath(b.parley); err != nil {
+		return fmt.Errorf("%w: make build makes it, --parley names another, and --servers leaves it out", err)
 	}
 	return nil
 }

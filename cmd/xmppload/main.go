@@ -44,7 +44,8 @@ func root() *cobra.Command {
 		Short:         "Measures XMPP servers from outside",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Example: `  xmppload chat --server 127.0.0.1:5222 --domain localhost --pid 4711 --pairs 500 --messages 100000
+		Example: `  parley serve --config examples/interop.yaml   # lets clients register, and log in without TLS
+  xmppload chat --server 127.0.0.1:5222 --domain localhost --pid 4711 --pairs 500 --messages 100000
   xmppload login --vs parley=127.0.0.1:5222:4711 --vs floor=127.0.0.1:5322:4712 --runs 5
   xmppload floor --listen 127.0.0.1:5322`,
 	}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"parley/parser/jid"
@@ -146,7 +147,7 @@ func refused(err error) error {
 func address(text string) (jid.JID, error) {
 	j, err := jid.Parse(text)
 	if err != nil {
-		return j, admin.Fail(http.StatusUnprocessableEntity, "%q is no address: %v", text, err)
+		return j, admin.Fail(http.StatusUnprocessableEntity, "%q is no address, NAME@DOMAIN without blanks and \" & ' / : < > in NAME (%v)", text, err)
 	}
 	return j, nil
 }
@@ -157,13 +158,16 @@ func (c *component) simple(f func(context.Context, jid.JID) error) func(*http.Re
 		if err != nil {
 			return nil, err
 		}
-		return nil, named(j, f(r.Context(), j))
+		return nil, c.named(j, f(r.Context(), j))
 	}
 }
 
 // named says whom an error is about.
-func named(j jid.JID, err error) error {
-	if err != nil {
+func (c *component) named(j jid.JID, err error) error {
+	switch {
+	case errors.Is(err, accounts.ErrName):
+		return fmt.Errorf("%s: %w: NAME@DOMAIN, and the domains are %s", j, err, strings.Join(c.env.Domains, ", "))
+	case err != nil:
 		return fmt.Errorf("%s: %w", j, err)
 	}
 	return nil
@@ -179,7 +183,7 @@ func (c *component) create(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if err := c.keep.Create(r.Context(), j, in.Password); err != nil {
-		return nil, named(j, err)
+		return nil, c.named(j, err)
 	}
 	return c.describe(r.Context(), j)
 }
@@ -193,7 +197,7 @@ func (c *component) password(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, named(j, c.keep.SetPassword(r.Context(), j, in.Password))
+	return nil, c.named(j, c.keep.SetPassword(r.Context(), j, in.Password))
 }
 
 func (c *component) show(r *http.Request) (any, error) {
@@ -207,7 +211,7 @@ func (c *component) show(r *http.Request) (any, error) {
 func (c *component) describe(ctx context.Context, j jid.JID) (any, error) {
 	a, err := c.keep.Show(ctx, j)
 	if err != nil {
-		return nil, named(j, err)
+		return nil, c.named(j, err)
 	}
 	return wire(a), nil
 }

@@ -70,7 +70,7 @@ func (s *Server) routes() *http.ServeMux {
 		"GET /v1/keys":                               func(r *http.Request) (any, error) { return s.links.Control.Keys(r.Context()) },
 		"POST /v1/keys/{id}/retire":                  s.retireKey,
 		"/": func(r *http.Request) (any, error) {
-			return nil, Fail(http.StatusNotFound, "nothing at %s %s", r.Method, r.URL.Path)
+			return nil, Fail(http.StatusNotFound, "nothing at %s %s: the component that answers there is stopped, or this program and the server are of different releases; `parley component list` shows which run", r.Method, r.URL.Path)
 		},
 	} {
 		mux.Handle(pattern, a)

@@ -39,6 +39,15 @@ func NowSQL(d storage.Dialect) string {
 
 const columns = `node, incarnation, number, servers, version, draining, since`
 
+// Living returns the lives of a database that are not over, for a process that is
+// none of them.
+func Living(ctx context.Context, db storage.DB) ([]Member, error) {
+	if err := Migrate(ctx, db); err != nil {
+		return nil, err
+	}
+	return storage.All(ctx, db, scanMember, newStore(db).texts.live)
+}
+
 // Store is where lives are written down; each call is one step that nothing else
 // comes between.
 type Store interface {

@@ -96,6 +96,17 @@ func (p progress) encode() []byte {
 	return raw
 }
 
+// Lacking says which keys rows need that are not in a ring, and how many rows;
+// nil: none is lacking.
+func (r *Rotation) Lacking(ctx context.Context, ring *Ring) error {
+	b, err := readBook(ctx, r.db)
+	if err != nil {
+		return err
+	}
+	_, err = r.missing(ctx, b, ring)
+	return err
+}
+
 // missing says why the rows of a database cannot be read with a ring; nil: they
 // can. A key that turns out to be needed by no row is returned as idle.
 func (r *Rotation) missing(ctx context.Context, b book, ring *Ring) (idle []int64, err error) {

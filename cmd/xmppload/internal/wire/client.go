@@ -217,7 +217,7 @@ func (lg *Login) Register(ctx context.Context, n int, user, password string) err
 	}
 	el, err := s.answer("reg")
 	if err != nil && !bytes.Contains(el, []byte("<conflict")) {
-		return fmt.Errorf("registering %s: %w", user, err)
+		return fmt.Errorf("registering %s: %w (does the server allow registration in band, and before TLS? A Parley with examples/interop.yaml does; see --tls and --register)", user, err)
 	}
 	_ = s.write("</stream:stream>")
 	return nil
