@@ -17,6 +17,7 @@ type metrics struct {
 	panics       prometheus.Counter
 	refused      *prometheus.CounterVec
 	shed         *prometheus.CounterVec
+	drained      *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer, held func() float64) (*metrics, error) {
@@ -31,8 +32,9 @@ func newMetrics(r prometheus.Registerer, held func() float64) (*metrics, error) 
 		refused:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_connections_refused_total", Help: "Connections that were turned away, by what there was none of."}, []string{"reason"}),
 	}
 	m.shed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_sessions_shed_total", Help: "Sessions that were ended because memory was short: those away, those slow."}, []string{"which"})
+	m.drained = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_drained_sessions_total", Help: "Sessions of a node that drains: whose clients were told to go elsewhere, that were paused because their clients did not come, that ended."}, []string{"what"})
 	buffered := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_session_buffered_bytes", Help: "Bytes that sessions hold for their clients: not taken by the socket, not acknowledged."}, held)
-	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused, m.shed, buffered} {
+	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused, m.shed, m.drained, buffered} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("streamer metrics: %w", err)
 		}

@@ -164,8 +164,12 @@ func (b *book) Pause(ref sessions.Ref, sent *stream.Outbound) {
 	b.with(ref, func(r *record) { r.sent, r.paused = sent, true; r.edits++ })
 }
 
-// ended is the end of a session's entry in the house.
+// ended is the end of a session's entry in the house. One that goes on is written
+// down soon: its client may be at another node already.
 func (b *book) ended(e *sessions.Entry) {
+	if e.Paused && b.env.Notices != nil {
+		defer b.kick()
+	}
 	b.with(e.Ref, func(r *record) {
 		r.paused = r.paused || e.Buried // its front has gone: whoever comes may have it
 		if r.gone = !e.Paused && !e.Buried; !r.gone {
