@@ -107,7 +107,7 @@ func (b *book) Begin(l stream.Lasting) {
 }
 
 func (b *book) begin(l stream.Lasting) {
-	r := &record{ref: l.Ref, key: l.Key, id: idOf(l.Key), base: l.Base, span: l.Window, seq: l.Base, stored: l.Base, stale: true}
+	r := &record{ref: l.Ref, key: l.Key, id: idOf(l.Key), base: l.Base, span: l.Window, seq: l.Base, stored: l.Base, stale: true, paired: b.accompanied(l.Ref)}
 	b.add(r)
 	r.mu.Lock()
 	b.mark(r)

@@ -197,6 +197,27 @@ func TestWhatHasWaitedIsOverWhenAnotherDeviceIsThere(t *testing.T) {
 	})
 }
 
+// A session that has begun beside another one does not move, also when that one has
+// ended before anything was written down.
+func TestASessionThatHasBegunBesideAnotherOneDoesNotMove(t *testing.T) {
+	eachNode(t, func(d *desk, _ *nodes) {
+		if !d.Moves(d.t.Context(), d.ref) {
+			d.t.Error("alone, and does not move")
+		}
+		at, err := d.ref.JID.WithResource("b")
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		other := sessions.Ref{Node: "n", Conn: 2, JID: at}
+		d.env.Sessions.Bind(other, sessions.State{Kind: sessions.Client})
+		d.Begin(stream.Lasting{Ref: other, Key: stream.Key{2}, Window: time.Minute})
+		d.env.Sessions.Unbind(d.ref)
+		if d.Moves(d.t.Context(), other) {
+			d.t.Error("it moves")
+		}
+	})
+}
+
 // ahead is a clock that runs ahead.
 type ahead struct{ by time.Duration }
 
