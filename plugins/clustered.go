@@ -77,6 +77,7 @@ func (h *Host) enter(ctx context.Context, all []Plugin) error {
 		h.closeMesh()
 		return c.explain(err)
 	}
+	h.node.Answer(callDrain, h.ordered)
 	return nil
 }
 
@@ -144,20 +145,25 @@ func (h *Host) own() (err error) {
 	return err
 }
 
-// handOverWithin is how long a stop waits for work that is done for keys of this
-// node; what is not given away then is free when the node has left.
+// handOverWithin is how long a drain, or a stop, waits for work that is done for
+// keys of this node; what is not given away then goes when it is idle, and is free
+// when the node has left.
 const handOverWithin = 2 * time.Second
 
-// handOver gives other nodes what this one owns, before it stops.
-func (h *Host) handOver(ctx context.Context) {
+// handOver tells the other nodes that this one drains, and gives them what it
+// owns. The error is that they do not know; what is not given away goes later.
+func (h *Host) handOver(ctx context.Context) error {
 	if h.node == nil {
-		return
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, handOverWithin)
 	defer cancel()
-	if err := h.owners.Drain(ctx); err != nil {
+	err := h.owners.Drain(ctx)
+	if err != nil && h.node.Members().Self().Draining {
 		h.opt.Log.Warn("not everything that this node owns was given away", "err", err)
+		return nil
 	}
+	return err
 }
 
 // reachable are the Servers of this node. In a cluster a node has everything, or

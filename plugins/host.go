@@ -51,6 +51,8 @@ type Host struct {
 	overlay  overlayStore
 	keys     *atrest.Rotation
 	node     *cluster.Node // nil: alone
+	drainage drainage
+	since    time.Time
 	owners   *owner.Service
 	mesh     *embedded.Server // what carries its envelopes, when that is in this process
 	watch    sync.WaitGroup
@@ -87,7 +89,7 @@ type running struct {
 // New migrates the database and makes every Server and component that the
 // configuration asks for. Nothing runs yet.
 func New(ctx context.Context, o Options) (*Host, error) {
-	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), left: make(chan struct{}), overlay: overlayStore{db: o.DB}}
+	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), left: make(chan struct{}), overlay: overlayStore{db: o.DB}, since: o.Clock.Now()}
 	sorted, err := byRequirement(o.Plugins)
 	if err != nil {
 		return nil, err
@@ -268,13 +270,13 @@ func (h *Host) Start(ctx context.Context) error {
 // Fatal delivers the error of a Server that ended by itself.
 func (h *Host) Fatal() <-chan error { return h.fatal }
 
-// Stop drains: Servers end in the opposite order of their start, the streamer
-// first, so that what clients have sent is still handled; then components stop.
+// Stop drains: clients go to other nodes, if there are any; Servers end in the
+// opposite order of their start, the streamer first, so that what clients have
+// sent is still handled; then components stop.
 func (h *Host) Stop(ctx context.Context) error {
 	h.letGo()
 	h.keys.Stop()
-	var errs []error
-	h.handOver(ctx)
+	errs := []error{h.moveOut(ctx)}
 	for _, r := range slices.Backward(h.servers) {
 		errs = append(errs, r.halt(ctx))
 		// Whoever still sends to it must not wait for a stage that never comes

@@ -279,6 +279,14 @@ type Control interface {
 	StopServer(ctx context.Context, name string) error
 	StartPlugin(ctx context.Context, by, name string) (Applied, error)
 	StopPlugin(ctx context.Context, by, name string) (Applied, error)
+	// Cluster tells of the nodes as this one sees them.
+	Cluster() Cluster
+	// Drain lets a node send its clients to the others, pace of them a second. It
+	// returns when that has begun; Cluster tells how it goes on. Errors wrap
+	// ErrNode and ErrAlone.
+	Drain(ctx context.Context, node string, pace float64) error
+	// Undrain takes it back; who has gone has gone.
+	Undrain(ctx context.Context, node string) error
 	Config() []ConfigEntry
 	// ConfigVersion is the version of what is set at run time that counts here.
 	ConfigVersion() int64

@@ -52,11 +52,15 @@ func Accept(ctx context.Context, l net.Listener, clock plugins.Clock, log *slog.
 	}
 }
 
-// turnAway tells a client why there is no room for it, and waits a moment for
+func noRoom(text string) *stanza.StreamError {
+	return &stanza.StreamError{Condition: stanza.StreamResourceConstraint, Text: text}
+}
+
+// turnAway tells a client why it is not let in, and waits a moment for
 // it to have read that: closing at once would take back what it has not.
-func (s *Server) turnAway(t Transport, p Profile, text string) {
+func (s *Server) turnAway(t Transport, p Profile, why *stanza.StreamError) {
 	c := newConn(s, t, p)
-	c.abort(&stanza.StreamError{Condition: stanza.StreamResourceConstraint, Text: text})
+	c.abort(why)
 	t.SetReadDeadline(time.Now().Add(acceptBreath))
 	c.farewell = true
 	c.pump(context.Background())
@@ -71,6 +75,6 @@ func (s *Server) refuse(direct bool) func(net.Conn) {
 			_ = c.Close()
 			return
 		}
-		s.turnAway(NewTCP(c), clientProfile{}, "the server has no room for another connection")
+		s.turnAway(NewTCP(c), clientProfile{}, noRoom("the server has no room for another connection"))
 	}
 }

@@ -80,6 +80,7 @@ func (c *Conn) BindAs(ctx context.Context, at jid.JID, st sessions.State) (strin
 // established joins the stream to its session, a new one or one it resumes.
 func (c *Conn) established(s *Session) {
 	c.session = s
+	c.hasSession.Store(true)
 	c.tr.OnDrained(s.drained)
 	c.phase = Established
 	if s.ref.JID.IsFull() { // a component speaks for many, and is trusted

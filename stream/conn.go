@@ -72,11 +72,12 @@ type Conn struct {
 	farewell bool // what comes is ignored
 	ignored  int  // bytes
 
-	closeOnce sync.Once
-	closing   atomic.Bool   // shared: our end of the stream is closed
-	pausing   atomic.Bool   // shared: because the server stops; the session need not end with it
-	left      chan struct{} // shared: closed when the session gets nothing more from this connection
-	detached  bool
+	closeOnce  sync.Once
+	closing    atomic.Bool   // shared: our end of the stream is closed
+	pausing    atomic.Bool   // shared: because the server stops; the session need not end with it
+	hasSession atomic.Bool   // shared: it has a session
+	left       chan struct{} // shared: closed when the session gets nothing more from this connection
+	detached   bool
 }
 
 // streamLang is the language of our streams: of error texts, and what stanzas

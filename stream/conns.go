@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"parley/parser/stanza"
 )
 
 // connSet are the open connections; it bounds them in all and by address.
@@ -126,6 +124,12 @@ func (s *connSet) remove(c *Conn) {
 	s.gone.Done()
 }
 
+func (s *connSet) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
 func (s *connSet) all() []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +147,7 @@ func (s *connSet) shutdown(grace time.Duration) {
 	s.closed = true
 	s.mu.Unlock()
 	for _, c := range s.all() {
-		c.abort(&stanza.StreamError{Condition: stanza.StreamSystemShutdown})
+		c.abort(shutdown())
 	}
 	done, stop := context.WithTimeout(context.Background(), grace)
 	go func() { s.gone.Wait(); stop() }()

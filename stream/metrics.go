@@ -18,6 +18,7 @@ type metrics struct {
 	refused      *prometheus.CounterVec
 	shed         *prometheus.CounterVec
 	unreturned   prometheus.Counter
+	drained      *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer, held func() float64) (*metrics, error) {
@@ -33,13 +34,14 @@ func newMetrics(r prometheus.Registerer, held func() float64) (*metrics, error) 
 	}
 	m.shed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_sessions_shed_total", Help: "Sessions that were ended because memory was short: those away, those slow."}, []string{"which"})
 	m.unreturned = prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_stanzas_unreturned_total", Help: "Stanzas for sessions that have ended which were not handed back, because too many were: those that are stored wait, others are lost."})
+	m.drained = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_drained_sessions_total", Help: "Sessions of a node that drains: whose clients were told to go elsewhere, that were paused because their clients did not come, that ended."}, []string{"what"})
 	for vec, values := range map[*prometheus.CounterVec][]string{m.refused: {"connections", "memory", "descriptors"}, m.shed: {"away", "slow"}} {
 		for _, v := range values {
 			vec.WithLabelValues(v) // 0 before the first: an alarm on its increase needs that
 		}
 	}
 	buffered := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_session_buffered_bytes", Help: "Bytes that sessions hold for their clients: not taken by the socket, not acknowledged."}, held)
-	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused, m.shed, m.unreturned, buffered} {
+	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused, m.shed, m.unreturned, m.drained, buffered} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("streamer metrics: %w", err)
 		}

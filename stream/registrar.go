@@ -148,6 +148,10 @@ func (r *Registrar) Serve(ctx context.Context, t Transport, p Profile) {
 	r.server.Serve1(ctx, t, p)
 }
 
+// Draining reports whether nobody is let in, because clients are to go to other
+// nodes.
+func (r *Registrar) Draining() bool { return r.server.draining.Load() }
+
 // Close ends a bound stream of this node with a stream error.
 func (r *Registrar) Close(ref sessions.Ref, se *stanza.StreamError) {
 	if s, ok := r.server.session(ref); ok {

@@ -17,7 +17,8 @@ import (
 //	enabled            Begin: from now on Handled tells what a restart does not
 //	                   forget (Stored), and no h goes beyond that
 //	lost, resumed      Away, Sync
-//	the server stops   Pause, then Unbind with system-shutdown
+//	the server stops   Pause, then Unbind with system-shutdown; a node that drains
+//	                   does it to those whose clients do not come (drain.go)
 //	the server starts  Restore: what was left goes on without a connection, and
 //	                   waits for its client as any session does that lost its own
 //	ended              the Unbind says it
@@ -36,6 +37,8 @@ type Resumptions interface {
 	Sync(ctx context.Context, ref sessions.Ref, seq uint64) error
 	// Pause notes what the next process has to know. The Unbind follows.
 	Pause(sessions.Ref, *Outbound)
+	// Moves reports whether another node could go on with the session.
+	Moves(context.Context, sessions.Ref) bool
 	// Restore returns what earlier processes have left. Adopt follows for
 	// each of them.
 	Restore(context.Context) ([]Lasting, error)
@@ -263,7 +266,8 @@ func (s *Session) pause(k Resumptions) bool {
 	s.srv.sessions.remove(s.ref.Conn)
 	s.srv.resumes.remove(s.sm.key)
 	k.Pause(s.ref, out)
-	batch := []*channel.Envelope{{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load(), Reason: string(stanza.StreamSystemShutdown)}}
+	batch := s.detached() // what the client has taken need not come again elsewhere
+	batch = append(batch, &channel.Envelope{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load(), Reason: string(stanza.StreamSystemShutdown)})
 	for _, e := range back {
 		if e.Pending == 0 { // what is pending waits for this very session
 			batch = append(batch, e)

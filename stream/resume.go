@@ -260,6 +260,9 @@ func (s *Session) surrender(ctx context.Context) bool {
 		old.abort(&stanza.StreamError{Condition: stanza.StreamConflict}) // XEP-0198 §5
 		old.tr.Close(0)
 	}
+	if left != nil && left.closing.Load() { // its client has been told, and is elsewhere
+		left.tr.Close(0)
+	}
 	if left != nil && !waitFor(ctx, limit, left.left) {
 		s.tellHibernated(ctx)
 		return false

@@ -41,6 +41,7 @@ type Session struct {
 	unwritten []int64             // without stream management: rows the socket has not taken yet
 	room      chan struct{}       // closed when the outbox has drained or the connection has changed; nil: nobody waits
 	caughtUp  chan struct{}       // closed when everything received is durable; nil: nobody waits
+	leaving   bool                // a drain sees to it
 	away      time.Time           // since when it hibernates
 	pinged    time.Time           // when a silent client without stream management was asked; zero: it was not
 	notes     []func(Resumptions) // what waits for passNotes
@@ -463,15 +464,22 @@ func (s *Session) end(ctx context.Context) {
 	s.passNotes()
 	s.srv.sessions.remove(s.ref.Conn)
 	s.srv.resumes.forget(s)
-	var batch []*channel.Envelope
-	if rows := s.srv.acks.takeOf(s.ref); len(rows) > 0 { // on detach at the latest (design: Pending)
-		batch = append(batch, &channel.Envelope{Kind: channel.Acked, Session: s.ref, Rows: rows})
-	}
+	batch := s.detached()
 	batch = append(batch, &channel.Envelope{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load()})
 	batch = append(batch, back...)
 	if err := s.srv.send(ctx, batch...); err != nil {
 		s.srv.log.Error("session not unbound", "jid", s.ref.JID.String(), "err", err)
 	}
+}
+
+// detached tells which rows the client has taken: on detach at the latest (design:
+// Pending).
+func (s *Session) detached() []*channel.Envelope {
+	rows := s.srv.acks.takeOf(s.ref)
+	if len(rows) == 0 {
+		return nil
+	}
+	return []*channel.Envelope{{Kind: channel.Acked, Session: s.ref, Rows: rows}}
 }
 
 // leftovers are what the client was never known to have; s.mu is held.

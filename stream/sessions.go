@@ -38,6 +38,16 @@ func (t *sessionTable) remove(conn uint64) {
 	delete(s.byID, conn)
 }
 
+func (t *sessionTable) len() (n int) {
+	for i := range t {
+		s := &t[i]
+		s.mu.RLock()
+		n += len(s.byID)
+		s.mu.RUnlock()
+	}
+	return n
+}
+
 // each calls f for every session, with no lock held.
 func (t *sessionTable) each(f func(*Session)) {
 	var all []*Session

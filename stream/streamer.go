@@ -16,7 +16,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,7 +25,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"parley/parser/jid"
@@ -72,19 +70,21 @@ type Server struct {
 	paces     *paces
 	lastID    atomic.Uint64
 
-	resumes resumeTable
-	acks    acker
-	errands errands
-	returns returns
-	serving atomic.Pointer[serving]
-	metrics *metrics
-	shed    *shedder
+	resumes  resumeTable
+	acks     acker
+	errands  errands
+	returns  returns
+	serving  atomic.Pointer[serving]
+	draining atomic.Bool // nobody is let in
+	metrics  *metrics
+	shed     *shedder
 }
 
 // serving is one call of Serve.
 type serving struct {
 	ctx   context.Context
 	tasks sync.WaitGroup
+	doors openDoors
 	polls []*poller // empty: each connection has a goroutine of its own
 }
 
@@ -215,54 +215,6 @@ func keepAlive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4}
 }
 
-// listen opens every door, or none, and serves them until ctx is done.
-func (s *Server) listen(ctx context.Context, sv *serving) error {
-	var open []net.Listener
-	var doors []door
-	defer func() {
-		for i, l := range open {
-			_ = l.Close()
-			s.noteAddress(doors[i].name, nil)
-		}
-	}()
-	for _, d := range s.doors() {
-		if d.address == "" {
-			continue
-		}
-		l, err := (&net.ListenConfig{KeepAliveConfig: keepAlive()}).Listen(ctx, "tcp", d.address)
-		if err != nil {
-			return fmt.Errorf("%s: %w (%s: servers.streamer.%s or --%s)", d.name, err, remedy(err), d.key, d.name)
-		}
-		open, doors = append(open, l), append(doors, d)
-		s.noteAddress(d.name, l.Addr())
-	}
-	s.conns.begin()
-	for i, d := range doors {
-		s.log.Info("listening", "door", d.name, "address", open[i].Addr().String())
-		sv.tasks.Go(func() { d.serve(ctx, open[i]) })
-	}
-	s.mu.Lock()
-	opened := s.open
-	s.mu.Unlock()
-	close(opened)
-	<-ctx.Done()
-	s.mu.Lock()
-	s.open = make(chan struct{})
-	s.mu.Unlock()
-	return nil
-}
-
-// remedy is what to do about an address that cannot be listened on.
-func remedy(err error) string {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return "`ss -ltnp` shows who has it; stop that, or choose another address"
-	case errors.Is(err, fs.ErrPermission):
-		return "give the program CAP_NET_BIND_SERVICE, as examples/parley.service does, or choose a port above 1023"
-	}
-	return "choose an address of this machine"
-}
-
 // Doors waits until the server listens and returns where, by name (c2s,
 // c2s-tls, http, https): what was configured, or what the system chose for
 // port 0.
@@ -275,20 +227,6 @@ func (s *Server) Doors(ctx context.Context) (map[string]string, error) {
 		return s.Addresses(), nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	}
-}
-
-type door struct {
-	name, key, address string
-	serve              func(context.Context, net.Listener)
-}
-
-func (s *Server) doors() []door {
-	return []door{
-		{"c2s", "c2s", s.cfg.C2S, s.accept(false)},
-		{"c2s-tls", "c2s_tls", s.cfg.C2STLS, s.accept(true)},
-		{"http", "http", s.cfg.HTTP, s.serveHTTP(false)},
-		{"https", "https", s.cfg.HTTPS, s.serveHTTP(true)},
 	}
 }
 
@@ -336,9 +274,14 @@ func (s *Server) shake(ctx context.Context, t *tcp) error {
 // Serve1 runs one stream over the transport until it is bound or has ended; a
 // bound one goes on, and the Server waits for it when it stops.
 func (s *Server) Serve1(ctx context.Context, t Transport, p Profile) {
-	if s.shed.short.Load() {
+	switch {
+	case s.draining.Load():
+		s.metrics.refused.WithLabelValues("draining").Inc()
+		s.turnAway(t, p, shutdown())
+		return
+	case s.shed.short.Load():
 		s.metrics.refused.WithLabelValues("memory").Inc()
-		s.turnAway(t, p, "the server is short of memory")
+		s.turnAway(t, p, noRoom("the server is short of memory"))
 		return
 	}
 	c := newConn(s, t, p)

@@ -19,8 +19,12 @@ import (
 	"parley/stream"
 )
 
-// stopWithin bounds a graceful stop; the streamer's timeouts.drain is shorter.
-const stopWithin = time.Minute
+const (
+	// stopWithin bounds a graceful stop; the streamer's timeouts.drain is shorter.
+	stopWithin = time.Minute
+	// stopGrace is for what does not heed that.
+	stopGrace = 5 * time.Second
+)
 
 func serveCommand() *cobra.Command {
 	var p place
@@ -127,16 +131,21 @@ func reload(ctx context.Context, c plugins.Control, log *slog.Logger) {
 	log.Info("configuration reloaded", "changes", len(changes))
 }
 
-// halt stops the house: it drains for stopWithin, or until a second signal.
+// halt stops the house: it drains for stopWithin, or until a second signal. It does
+// not wait for what then still hangs.
 func (h *house) halt(ctx context.Context, log *slog.Logger, signals <-chan os.Signal) error {
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- h.stop(drain) }()
+	late := time.NewTimer(stopWithin + stopGrace)
+	defer late.Stop()
 	for {
 		select {
 		case err := <-done:
 			return err
+		case <-late.C:
+			return errors.New("the server did not stop in time: what was acknowledged is stored")
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
 				continue

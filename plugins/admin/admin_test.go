@@ -76,6 +76,11 @@ func (h *house) ConfigLog(_ context.Context, n int) ([]plugins.ConfigEvent, erro
 func (h *house) ConfigNodes(context.Context) ([]plugins.ConfigNode, error) {
 	return nil, h.note("nodes")
 }
+func (h *house) Cluster() plugins.Cluster { return plugins.Cluster{Node: "a", Alone: true, Held: true} }
+func (h *house) Drain(_ context.Context, node string, pace float64) error {
+	return h.note("drain %s %v", node, pace)
+}
+func (h *house) Undrain(_ context.Context, node string) error { return h.note("undrain %s", node) }
 func (h *house) Reload(context.Context) ([]plugins.ConfigChange, error) {
 	return nil, h.note("reload")
 }
@@ -132,6 +137,12 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/plugins/p/start", "", nil, 200, "start plugin p by juliet"},
 		{"POST", "/v1/config/reload", "", nil, 200, "reload"},
 		{"DELETE", "/v1/config/a.b", "", nil, 200, "unset a.b by juliet"},
+		{"GET", "/v1/nodes", "", nil, 200, ""},
+		{"POST", "/v1/nodes/a/drain", `{"pace":2.5}`, nil, 204, "drain a 2.5"},
+		{"POST", "/v1/nodes/a/drain", `{"pace":0}`, nil, 400, ""},
+		{"POST", "/v1/nodes/a/drain", `{"pace":1}`, fmt.Errorf("a: %w", plugins.ErrAlone), 409, "drain a 1"},
+		{"POST", "/v1/nodes/z/undrain", "", fmt.Errorf("%w: z", plugins.ErrNode), 404, "undrain z"},
+		{"POST", "/v1/nodes/a/undrain", "", nil, 204, "undrain a"},
 		{"DELETE", "/v1/config/a.b", "", plugins.ErrOvertaken, 409, "unset a.b by juliet"},
 		{"PATCH", "/v1/components/a/x", `{"set":{"k":"v"}}`, plugins.ErrOvertaken, 409, "reconfigure a x map[k:v] by juliet"},
 		{"GET", "/v1/config/log", "", nil, 200, "log 100"},

@@ -48,6 +48,8 @@ func statuses() []struct {
 		status int
 	}{
 		{plugins.ErrUnknown, http.StatusNotFound},
+		{plugins.ErrNode, http.StatusNotFound},
+		{plugins.ErrAlone, http.StatusConflict},
 		{plugins.ErrPhase, http.StatusConflict},
 		{plugins.ErrRequired, http.StatusConflict},
 		{plugins.ErrOvertaken, http.StatusConflict},

@@ -35,6 +35,11 @@ type Settings struct {
 	Set map[string]string `json:"set"`
 }
 
+// Drain is the body of POST /v1/nodes/{name}/drain.
+type Drain struct {
+	Pace float64 `json:"pace"` // sessions that go in a second
+}
+
 // answer is a handler of ours: a value to send (nil: 204), or an error.
 type answer func(*http.Request) (any, error)
 
@@ -67,8 +72,13 @@ func (s *Server) routes() *http.ServeMux {
 		"DELETE /v1/config/{path}":                   s.unset,
 		"GET /v1/config/log":                         s.configLog,
 		"GET /v1/config/nodes":                       func(r *http.Request) (any, error) { return list(s.links.Control.ConfigNodes(r.Context())) },
-		"GET /v1/keys":                               func(r *http.Request) (any, error) { return s.links.Control.Keys(r.Context()) },
-		"POST /v1/keys/{id}/retire":                  s.retireKey,
+		"GET /v1/nodes":                              func(*http.Request) (any, error) { return s.links.Control.Cluster(), nil },
+		"POST /v1/nodes/{name}/drain":                s.drain,
+		"POST /v1/nodes/{name}/undrain": func(r *http.Request) (any, error) {
+			return nil, s.links.Control.Undrain(r.Context(), r.PathValue("name"))
+		},
+		"GET /v1/keys":              func(r *http.Request) (any, error) { return s.links.Control.Keys(r.Context()) },
+		"POST /v1/keys/{id}/retire": s.retireKey,
 		"/": func(r *http.Request) (any, error) {
 			return nil, Fail(http.StatusNotFound, "nothing at %s %s: the component that answers there is stopped, or this program and the server are of different releases; `parley component list` shows which run", r.Method, r.URL.Path)
 		},
@@ -134,6 +144,17 @@ func (s *Server) configLog(r *http.Request) (any, error) {
 		}
 	}
 	return list(s.links.Control.ConfigLog(r.Context(), n))
+}
+
+func (s *Server) drain(r *http.Request) (any, error) {
+	var in Drain
+	if err := Read(r, &in); err != nil {
+		return nil, err
+	}
+	if in.Pace <= 0 {
+		return nil, Fail(http.StatusBadRequest, "pace is how many sessions go in a second, more than 0")
+	}
+	return nil, s.links.Control.Drain(r.Context(), r.PathValue("name"), in.Pace)
 }
 
 func (s *Server) retireKey(r *http.Request) (any, error) {

@@ -1,8 +1,8 @@
 // Package health tells machines how the house is, on the streamer's HTTP doors:
 //
 //	/healthz   200 while the process answers at all
-//	/readyz    200 when the database takes reads and writes and every Server
-//	           runs; else 503 with what is wrong, one line each
+//	/readyz    200 when the database takes reads and writes, every Server runs
+//	           and the node does not drain; else 503 with what is wrong, one line each
 //	/metrics   Prometheus, to the addresses that may have it
 //
 // The component in the streamer has the routes. Which Servers run only the
@@ -107,9 +107,10 @@ func (*watcher) Routes(*http.ServeMux) {}
 
 // routes is the component in the streamer.
 type routes struct {
-	env   plugins.Env
-	cfg   Config
-	house *house
+	env     plugins.Env
+	cfg     Config
+	house   *house
+	streams *stream.Registrar
 }
 
 var _ stream.Component = (*routes)(nil)
@@ -132,6 +133,7 @@ func (*routes) Stop(context.Context) error { return nil }
 
 // Register implements stream.Component.
 func (r *routes) Register(reg *stream.Registrar) {
+	r.streams = reg
 	reg.HTTP("GET /healthz", http.HandlerFunc(r.alive))
 	reg.HTTP("GET /readyz", http.HandlerFunc(r.ready))
 	reg.HTTP("GET /metrics", http.HandlerFunc(r.metrics))
@@ -159,6 +161,9 @@ func (r *routes) check(ctx context.Context) error {
 	}
 	for _, name := range r.house.stopped() {
 		errs = append(errs, fmt.Errorf("server %s does not run", name))
+	}
+	if r.streams != nil && r.streams.Draining() {
+		errs = append(errs, errors.New("this node drains: clients go to others"))
 	}
 	return errors.Join(errs...)
 }

@@ -14,6 +14,7 @@ import (
 	"parley/plugins/plugintest/script"
 	"parley/storage"
 	"parley/storage/storagetest"
+	"parley/stream"
 )
 
 // clustered is what the nodes of a house are configured with besides.
@@ -84,8 +85,18 @@ func NATS(t testing.TB) string {
 // HostOf returns the Host of one of several nodes.
 func (h *House) HostOf(i int) *plugins.Host { return h.node(i).host }
 
-// DoorOf returns the address of a door of one of several nodes.
-func (h *House) DoorOf(i int, name string) string { return h.node(i).doors[name] }
+// DoorOf returns the address of a door of one of several nodes; "": it is closed.
+func (h *House) DoorOf(i int, name string) string {
+	n := h.node(i)
+	if n.host == nil { // EndNode
+		return ""
+	}
+	srv, ok := n.host.Server(stream.Name)
+	if !ok {
+		return ""
+	}
+	return srv.(*stream.Server).Addresses()[name]
+}
 
 // EndNode ends one of several nodes, until BeginNode or the end of the house.
 func (h *House) EndNode(ctx context.Context, i int) error {
@@ -164,6 +175,22 @@ func (h *House) KillNode(i int) {
 	h.nodes = slices.Delete(h.nodes, i, i+1)
 	h.dead = append(h.dead, n)
 }
+
+// Wire is what a node of a Mortal house reaches others by.
+type Wire int
+
+// The wires of a node.
+const (
+	ToNATS Wire = iota
+	ToDatabase
+)
+
+// Cut lets nothing through a node's wire any more, until Mend: connections stay
+// open, and nothing is heard on them.
+func (h *House) Cut(i int, w Wire) { h.node(i).wires[w].Freeze() }
+
+// Mend takes Cut back.
+func (h *House) Mend(i int, w Wire) { h.node(i).wires[w].Thaw() }
 
 // clear takes away what is left of nodes that were killed.
 func (h *House) clear(ctx context.Context) {

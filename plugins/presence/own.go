@@ -95,7 +95,8 @@ func (c *component) unavailable(ctx context.Context, f *processor.Flow) error {
 	if !bound {
 		return nil
 	}
-	return c.farewell(ctx, now, before.State, f.Stanza, true)
+	_, err := c.farewell(ctx, now, before.State, f.Stanza, true)
+	return err
 }
 
 func withdraw(st *sessions.State) {
@@ -118,8 +119,8 @@ func (c *component) unbound(ctx context.Context, e *sessions.Entry) (processor.V
 	st := stanza.Make(stanza.Presence, stanza.TypeUnavailable, e.JID, jid.JID{}, "")
 	// The stream's end must not keep others from being told.
 	ctx = context.WithoutCancel(ctx)
-	err := c.farewell(ctx, &gone, e.State, st, false)
-	if e.Available {
+	told, err := c.farewell(ctx, &gone, e.State, st, false)
+	if told {
 		c.succeeded(ctx, e)
 	}
 	return processor.Continue, err
@@ -145,14 +146,19 @@ func (c *component) succeeded(ctx context.Context, e *sessions.Entry) {
 
 // farewell tells everybody that the session is not available any more:
 // subscribers, the account's other sessions, the session itself when it is
-// still there, and who got directed presence (RFC 6121 §4.5.2, §4.6.3).
-func (c *component) farewell(ctx context.Context, now *sessions.Entry, before sessions.State, st *stanza.Stanza, here bool) error {
+// still there, and who got directed presence (RFC 6121 §4.5.2, §4.6.3). told is
+// whether the subscribers are: not when it had not been available, or when they see
+// the one that has its address already.
+func (c *component) farewell(ctx context.Context, now *sessions.Entry, before sessions.State, st *stanza.Stanza, here bool) (told bool, err error) {
 	contacts, err := c.rosters.Contacts(ctx, now.JID.Bare())
 	if err != nil {
 		contacts = &roster.Snapshot{} // directed presence has to end all the same
 	}
-	if before.Available { // who is told may ask at once
-		c.fire(ctx, &Transition{Session: now, Before: before, Stanza: st})
+	if before.Available {
+		c.fire(ctx, &Transition{Session: now, Before: before, Stanza: st}) // first: who is told may ask at once
+		told = here || !c.replaced(now)
+	}
+	if told {
 		c.broadcast(ctx, now, st, contacts)
 		if here {
 			c.house.Route(ctx, readdressed(now, st, now.JID))
@@ -164,7 +170,15 @@ func (c *component) farewell(ctx context.Context, now *sessions.Entry, before se
 		}
 		c.house.Submit(ctx, rewritten(st, now.JID, to))
 	}
-	return err
+	return told, err
+}
+
+// replaced reports whether a session that ends here has a successor here that has
+// shown itself: a client that connects again at once may be faster than what has to
+// be done for the end of its stream before.
+func (c *component) replaced(old *sessions.Entry) bool {
+	now, ok := c.env.Sessions.Find(old.JID)
+	return ok && now.Ref != old.Ref && now.Node == old.Node && now.Available
 }
 
 // covered reports whether a broadcast of the account's presence reaches the

@@ -2,12 +2,14 @@ package presence_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
 	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/plugins/plugintest"
+	"parley/plugins/presence"
 	"parley/processor"
 	"parley/router/sessions"
 )
@@ -62,6 +64,61 @@ func TestReliability32SessionThatCameBackIsNotGone(t *testing.T) {
 	}
 	if said = hear(ctx, t, desk, "")[phone.JID.String()]; len(said) != 1 || said[0] != stanza.TypeUnavailable {
 		t.Errorf("the phone itself has ended: %q", said)
+	}
+}
+
+// slow keeps the first end of a session waiting, before its contacts are told.
+type slow struct {
+	once            sync.Once
+	begun, on, over chan struct{}
+}
+
+func (*slow) Start(context.Context) error { return nil }
+func (*slow) Stop(context.Context) error  { return nil }
+
+func (s *slow) Register(r *processor.Registrar) {
+	var last sync.Once
+	processor.On(r, presence.Became, processor.Last, func(_ context.Context, t *presence.Transition) (processor.Verdict, error) {
+		if !t.Session.Available {
+			s.once.Do(func() { close(s.begun); <-s.on })
+		}
+		return processor.Continue, nil
+	})
+	processor.On(r, processor.Unbound, processor.Last, func(context.Context, *sessions.Entry) (processor.Verdict, error) {
+		last.Do(func() { close(s.over) })
+		return processor.Continue, nil
+	})
+}
+
+// RFC 6121 §4.5.2: a client that closes its stream and connects again at once is
+// not told that it has gone itself, and neither is anybody else.
+func TestWhoComesBackAtOnceIsNotGone(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s := &slow{begun: make(chan struct{}), on: make(chan struct{}), over: make(chan struct{})}
+	late := plugins.Plugin{Name: "slow", Doc: "Takes its time.", Components: []plugins.Maker{{Server: processor.Name, New: func(plugins.Env, plugins.Config) (plugins.Component, error) { return s, nil }}}}
+	h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), late)})
+	come := func(resource string) *plugintest.Client {
+		t.Helper()
+		c, err := h.Login(ctx, "romeo", resource)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		hear(ctx, t, c, "<presence/>")
+		return c
+	}
+	desk, before := come("desk"), come("phone")
+	before.Close()
+	<-s.begun
+	phone := come("phone")
+	hear(ctx, t, desk, "")
+	close(s.on)
+	<-s.over
+	for _, c := range []*plugintest.Client{desk, phone} {
+		if said := hear(ctx, t, c, ""); len(said) > 0 {
+			t.Errorf("%s hears %q", c.JID, said)
+		}
 	}
 }
 

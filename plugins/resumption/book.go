@@ -109,7 +109,7 @@ func (b *book) Begin(l stream.Lasting) {
 }
 
 func (b *book) begin(l stream.Lasting) {
-	r := &record{ref: l.Ref, key: l.Key, id: idOf(l.Key), base: l.Base, span: l.Window, seq: l.Base, stored: l.Base, stale: true}
+	r := &record{ref: l.Ref, key: l.Key, id: idOf(l.Key), base: l.Base, span: l.Window, seq: l.Base, stored: l.Base, stale: true, paired: b.accompanied(l.Ref)}
 	b.add(r)
 	r.mu.Lock()
 	b.mark(r)
@@ -166,8 +166,12 @@ func (b *book) Pause(ref sessions.Ref, sent *stream.Outbound) {
 	b.with(ref, func(r *record) { r.sent, r.paused = sent, true; r.edits++ })
 }
 
-// ended is the end of a session's entry in the house.
+// ended is the end of a session's entry in the house. One that goes on is written
+// down soon: its client may be at another node already.
 func (b *book) ended(e *sessions.Entry) {
+	if e.Paused && b.env.Notices != nil {
+		defer b.kick()
+	}
 	b.with(e.Ref, func(r *record) {
 		r.paused = r.paused || e.Buried // its front has gone: whoever comes may have it
 		if r.gone = !e.Paused && !e.Buried; !r.gone {

@@ -81,6 +81,7 @@ const (
 	callTake    = "resumption.take"
 	callRestore = "resumption.restore"
 	callSync    = "resumption.sync"
+	callMoves   = "resumption.moves" // the answer is empty for no
 )
 
 // question is what a front asks.
@@ -130,16 +131,32 @@ func (b *book) answer() {
 		return encodeLasting(all)
 	})
 	b.env.OnAnswer(callSync, func(ctx context.Context, _ string, payload []byte) ([]byte, error) {
-		q, err := decodeQuestion(payload)
+		ref, seq, err := b.asked(payload)
 		if err != nil {
 			return nil, err
 		}
-		at, err := jid.Parse(q.JID)
-		if err != nil {
-			return nil, fmt.Errorf("session: %w", err)
-		}
-		return nil, b.Sync(ctx, sessions.Ref{Node: b.env.Node, Conn: q.Conn, JID: at}, q.Seq)
+		return nil, b.Sync(ctx, ref, seq)
 	})
+	b.env.OnAnswer(callMoves, func(ctx context.Context, _ string, payload []byte) ([]byte, error) {
+		ref, _, err := b.asked(payload)
+		if err != nil || !b.Moves(ctx, ref) {
+			return nil, err
+		}
+		return []byte("yes"), nil
+	})
+}
+
+// asked is the session that a front asks about.
+func (b *book) asked(payload []byte) (ref sessions.Ref, seq uint64, err error) {
+	q, err := decodeQuestion(payload)
+	if err != nil {
+		return ref, 0, err
+	}
+	at, err := jid.Parse(q.JID)
+	if err != nil {
+		return ref, 0, fmt.Errorf("session: %w", err)
+	}
+	return sessions.Ref{Node: b.env.Node, Conn: q.Conn, JID: at}, q.Seq, nil
 }
 
 func decodeQuestion(text []byte) (q question, err error) {
@@ -252,6 +269,13 @@ func (f *far) Sync(ctx context.Context, ref sessions.Ref, seq uint64) error {
 // Pause implements stream.Resumptions.
 func (f *far) Pause(ref sessions.Ref, sent *stream.Outbound) {
 	f.note(ref, note{Op: opPause, Sent: sent})
+}
+
+// Moves implements stream.Resumptions. One that nobody can say it of is paused: then
+// the next node finds out.
+func (f *far) Moves(ctx context.Context, ref sessions.Ref) bool {
+	answer, err := f.call(ctx, callMoves, question{Conn: ref.Conn, JID: ref.JID.String()})
+	return err != nil || len(answer) > 0
 }
 
 // Restore implements stream.Resumptions: what the front has left that had the

@@ -6,20 +6,23 @@ import (
 	"fmt"
 	"net"
 	"testing"
+	"time"
 
 	"parley/parser/stanza"
+	"parley/plugins"
 	"parley/plugins/plugintest"
 	"parley/storage"
 	"parley/storage/storagetest"
 )
 
-// halves is a house of two fronts and two cores.
+// halves is a house of two fronts and two cores, with little patience.
 func halves(t *testing.T) (*plugintest.House, context.Context) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	t.Cleanup(cancel)
 	c := storagetest.Postgres(t)
-	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Fronts: 2, Cores: 2, Mortal: true, Storage: func() storage.Config { return c }})
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Fronts: 2, Cores: 2, Mortal: true, Storage: func() storage.Config { return c },
+		Config: "servers: {streamer: {timeouts: {drain: 1s}}}"})
 	for _, user := range []string{"romeo", "juliet", "ann"} {
 		if err := h.Account(ctx, user, password); err != nil {
 			t.Fatal(err)
@@ -138,4 +141,71 @@ func TestReliability32ACoreIsKilled(t *testing.T) {
 		t.Fatalf("%s", el.Bytes(""))
 	}
 	back.say("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>", "iq")
+}
+
+// TestReliabilityAFrontDrains: its clients are told, and go on at the other front:
+// at once, or when their session has been left in the database. Those of an account
+// with several devices end, which their core knows. Nodes say how many of the
+// sessions are a front's.
+func TestReliabilityAFrontDrains(t *testing.T) {
+	h, ctx := halves(t)
+	soon, idSoon := at(ctx, t, h, 0, "romeo")
+	late, idLate := at(ctx, t, h, 0, "juliet")
+	for _, device := range []string{"a", "b"} {
+		conn, err := plugintest.Dial(ctx, h.DoorOf(0, "c2s"), h.Domain(), "ann", password, device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		(&client{Client: conn, t: t, ctx: ctx}).say("<enable xmlns='urn:xmpp:sm:3' resume='true'/>", "enabled")
+	}
+	other := h.HostOf(1).Control()
+	sessionsOf := func(node string) int {
+		for _, n := range other.Cluster().Nodes {
+			if n.Node == node {
+				return n.Sessions
+			}
+		}
+		return -1
+	}
+	for sessionsOf("node1") != 4 && wait(ctx, time.Millisecond) {
+	}
+	if err := other.Drain(ctx, "node1", 1000); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*client{soon, late} {
+		if e := c.await("error"); e.Child(stanza.NSStreams, "system-shutdown") == nil {
+			t.Errorf("told %s", e.Bytes(""))
+		}
+	}
+	_, el := again(ctx, t, h, 1, "romeo", idSoon, soon.in)
+	if el.Name.Local != "resumed" || el.Get("h") != "1" {
+		t.Errorf("at once: %s", el.Bytes(""))
+	}
+	for sessionsOf("node1") != 0 && wait(ctx, time.Millisecond) {
+	}
+	_, el = again(ctx, t, h, 1, "juliet", idLate, late.in)
+	if el.Name.Local != "resumed" || el.Get("h") != "1" {
+		t.Errorf("later: %s", el.Bytes(""))
+	}
+	for waiting := 1; waiting > 0; {
+		if err := h.DB().QueryRow(ctx, `SELECT COUNT(*) FROM resumption WHERE account = 'ann@localhost' AND span > 0`).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := sessionsOf("node2"); n != 2 {
+		t.Errorf("%d sessions at the other front", n)
+	}
+	if err := other.Drain(ctx, "node2", 1); !errors.Is(err, plugins.ErrAlone) {
+		t.Errorf("the last front is drained: %v", err)
+	}
+}
+
+// wait reports whether ctx was not done meanwhile.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

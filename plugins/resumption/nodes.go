@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,9 @@ import (
 // a dead one the row is taken as it is, and what that one still writes counts for
 // nothing (epoch). One that lives and does not answer keeps it; whether it lives
 // is known when its lease is over, so the client waits for that, too.
+//
+// A node that drains pauses those whose clients do not come. They wait in the
+// database, as after its stop, also while it lives.
 
 const (
 	topicSurrender = "resumption"
@@ -46,31 +50,16 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream
 	if b.env.Notices == nil {
 		return nil, nil
 	}
-	node, err := nodeOf(ctx, b.env.DB, k, account)
+	node, given, err := nodeOf(ctx, b.env.DB, k, account)
 	if err != nil {
 		return nil, err
 	}
+	var l *left
 	if node == b.env.Node {
-		return b.takeHere(ctx, k, account)
+		l, err = b.takeHere(ctx, k, account)
+	} else {
+		l, err = b.takeFrom(ctx, node, k, account)
 	}
-	l, err := b.takeFrom(ctx, node, k, account)
-	return b.taken(l, err)
-}
-
-// takeHere is Take for a session of one of this node's fronts, or of one that it
-// has lost.
-func (b *book) takeHere(ctx context.Context, k stream.Key, account jid.JID) (*stream.Lasting, error) {
-	r := b.heldBy(k)
-	if r != nil && r.ref.JID.Bare() == account {
-		limited, cancel := context.WithTimeout(ctx, surrenderLimit)
-		defer cancel()
-		b.release(limited, r)
-	}
-	return b.taken(takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), r != nil))
-}
-
-// taken remembers what was taken until it is adopted.
-func (b *book) taken(l *left, err error) (*stream.Lasting, error) {
 	if err != nil || l == nil {
 		return nil, err
 	}
@@ -79,8 +68,44 @@ func (b *book) taken(l *left, err error) (*stream.Lasting, error) {
 		b.drop(*l)
 		return nil, nil
 	}
+	if given { // it has waited: who has come meanwhile does not see it, and may have taken what was for it
+		l.State.Buried = true
+		l.Over = l.Over || slices.ContainsFunc(b.env.Sessions.Account(account), func(e *sessions.Entry) bool { return e.JID != l.Ref.JID })
+	}
+	b.free(ctx, l.Ref.JID, node)
 	b.keep(*l)
 	return &l.Lasting, nil
+}
+
+// takeHere is Take for a session of one of this node's fronts, or of one that it
+// has lost.
+func (b *book) takeHere(ctx context.Context, k stream.Key, account jid.JID) (*left, error) {
+	r := b.heldBy(k)
+	if r != nil && r.ref.JID.Bare() == account {
+		limited, cancel := context.WithTimeout(ctx, surrenderLimit)
+		defer cancel()
+		b.release(limited, r)
+	}
+	return takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), r != nil)
+}
+
+// freeLimit is how long an address may seem to be in use on a node that has let
+// it go.
+const freeLimit = time.Second
+
+// free waits until this node has seen that the address is not in use any more on
+// the one that had the session.
+func (b *book) free(ctx context.Context, at jid.JID, node string) {
+	old, ok := b.env.Sessions.Find(at)
+	if !ok || old.Node != node {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, freeLimit)
+	defer cancel()
+	select {
+	case <-b.env.Sessions.Gone(old.Ref):
+	case <-ctx.Done():
+	}
 }
 
 // takeFrom takes a session from the node that has it; node "": there is no row,
@@ -166,16 +191,29 @@ func (b *book) sweepOnce(ctx context.Context) error {
 	now := b.env.Clock.Now()
 	nodes, err := nodesOf(ctx, b.env.DB)
 	for _, node := range nodes {
-		if b.env.Notices.Alive(node) {
-			continue
+		if !b.env.Notices.Alive(node) {
+			err = errors.Join(err, seenDead(ctx, b.env.DB, node, now))
 		}
-		err = errors.Join(err, seenDead(ctx, b.env.DB, node, now), b.lapse(ctx, node, now))
+		err = errors.Join(err, b.lapse(ctx, node, now))
 	}
 	return errors.Join(err, deleteEnded(ctx, b.env.DB, now.Add(-endedFor)))
 }
 
-// lapse ends the sessions of a node that is gone which nobody comes for. Where
-// contacts have not been told, because it stopped in order, they are now.
+// Moves implements stream.Resumptions: what several sessions of an account have
+// taken nobody could say elsewhere.
+func (b *book) Moves(_ context.Context, ref sessions.Ref) bool {
+	r := b.find(ref)
+	if r == nil || b.env.Notices == nil {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.paired && !b.accompanied(ref)
+}
+
+// lapse ends the sessions that wait in the database, because their node is gone or
+// has paused them, and that nobody comes for. Where contacts have not been told,
+// because that was in order, they are now.
 func (b *book) lapse(ctx context.Context, node string, now time.Time) error {
 	for {
 		list, err := lapsedOf(ctx, b.env.DB, node, now, sweepBatch)

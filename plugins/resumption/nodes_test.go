@@ -132,6 +132,92 @@ func TestSessionsOfNodesThatNeverComeBackEnd(t *testing.T) {
 	}
 }
 
+// So do those that a node which lives has paused, because it drains, and no others
+// of it.
+func TestSessionsThatANodeHasPausedEnd(t *testing.T) {
+	eachNode(t, func(d *desk, others *nodes) {
+		c := &ahead{}
+		d.env.Clock = c
+		over := func() bool {
+			d.t.Helper()
+			if err := d.sweepOnce(d.t.Context()); err != nil {
+				d.t.Fatal(err)
+			}
+			return d.row().Over
+		}
+		d.set(`away = $1`, time.Now().UnixMicro())
+		c.by = 2 * time.Minute
+		if over() {
+			d.t.Error("its node sees to it")
+		}
+		d.set(`given = 1`)
+		c.by = 59 * time.Second
+		if over() {
+			d.t.Error("its client has a second left")
+		}
+		c.by = 2 * time.Minute
+		if !over() {
+			d.t.Error("it can still be resumed")
+		}
+	})
+}
+
+// What has waited in the database is shown to its contacts again when it is taken:
+// some may have come meanwhile. What comes from a node at once need not be.
+func TestWhatHasWaitedIsShownAgain(t *testing.T) {
+	for _, waited := range []bool{true, false} {
+		eachNode(t, func(d *desk, others *nodes) {
+			if waited {
+				d.set(`given = 1`)
+			}
+			others.ask = func(string) error { d.set(`given = 1`); return nil }
+			l, err := d.taker(others).Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare())
+			if err != nil || l == nil || l.State.Buried != waited {
+				d.t.Errorf("waited %v: %+v, %v", waited, l, err)
+			}
+		})
+	}
+}
+
+// It does not go on when the account has another session by then.
+func TestWhatHasWaitedIsOverWhenAnotherDeviceIsThere(t *testing.T) {
+	eachNode(t, func(d *desk, others *nodes) {
+		d.set(`given = 1`)
+		others.ask = func(string) error { return nil }
+		taker := d.taker(others)
+		at, err := d.ref.JID.WithResource("b")
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		taker.env.Sessions.Bind(sessions.Ref{Node: "m", Conn: 2, JID: at}, sessions.State{Kind: sessions.Client})
+		l, err := taker.Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare())
+		if err != nil || l == nil || !l.Over {
+			d.t.Errorf("%+v, %v", l, err)
+		}
+	})
+}
+
+// A session that has begun beside another one does not move, also when that one has
+// ended before anything was written down.
+func TestASessionThatHasBegunBesideAnotherOneDoesNotMove(t *testing.T) {
+	eachNode(t, func(d *desk, _ *nodes) {
+		if !d.Moves(d.t.Context(), d.ref) {
+			d.t.Error("alone, and does not move")
+		}
+		at, err := d.ref.JID.WithResource("b")
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		other := sessions.Ref{Node: "n", Conn: 2, JID: at}
+		d.env.Sessions.Bind(other, sessions.State{Kind: sessions.Client})
+		d.Begin(stream.Lasting{Ref: other, Key: stream.Key{2}, Window: time.Minute})
+		d.env.Sessions.Unbind(d.ref)
+		if d.Moves(d.t.Context(), other) {
+			d.t.Error("it moves")
+		}
+	})
+}
+
 // ahead is a clock that runs ahead.
 type ahead struct{ by time.Duration }
 

@@ -58,10 +58,10 @@ WHERE resumption.epoch = excluded.epoch`,
 		SQL:        `UPDATE resumption SET span = 0, h = $3, away = $4, alone = 0, acked = NULL, queue = NULL WHERE id = $1 AND epoch = $2`,
 		Idempotent: true,
 	}
-	// The end of one whose node is gone: unless somebody has taken it meanwhile.
+	// The end of one that waits here: unless somebody has taken it meanwhile.
 	lapseRow = storage.Stmt{
 		Name:       "resumption.lapsed",
-		SQL:        `UPDATE resumption SET span = 0, away = $3, alone = 0, acked = NULL, queue = NULL WHERE id = $1 AND epoch = $2 AND died > 0`,
+		SQL:        `UPDATE resumption SET span = 0, away = $3, alone = 0, acked = NULL, queue = NULL WHERE id = $1 AND epoch = $2 AND (died > 0 OR given = 1)`,
 		Idempotent: true,
 	}
 	deleteRow = storage.Stmt{
@@ -156,17 +156,19 @@ func takeAll(ctx context.Context, db storage.DB, node string, life uint64, alone
 	return list, nil
 }
 
-// nodeOf returns which node has the account's session of that key; "": none.
-func nodeOf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (node string, err error) {
+// nodeOf returns which node has the account's session of that key, "": none, and
+// whether it has let it go already.
+func nodeOf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (node string, given bool, err error) {
 	var key []byte
-	err = db.QueryRow(ctx, `SELECT node, key FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String()).Scan(&node, &key)
+	var let int64
+	err = db.QueryRow(ctx, `SELECT node, key, given FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String()).Scan(&node, &key, &let)
 	switch {
 	case errors.Is(err, storage.ErrNoRows) || err == nil && !bytes.Equal(key, k[:]):
-		return "", nil
+		return "", false, nil
 	case err != nil:
-		return "", fmt.Errorf("session: %w", err)
+		return "", false, fmt.Errorf("session: %w", err)
 	}
-	return node, nil
+	return node, let == 1, nil
 }
 
 // takeOne makes one row this node's, as takeAll does; of a node that is there
@@ -312,8 +314,8 @@ type lapsed struct {
 	last      *sessions.Entry // as it was; nil: the row is damaged
 }
 
-// lapsedOf returns sessions of a node that is gone which nobody has come for
-// within their window, at most that many.
+// lapsedOf returns sessions of a node that is gone, or that it has paused, which
+// nobody has come for within their window, at most that many.
 func lapsedOf(ctx context.Context, db storage.DB, node string, now time.Time, most int) ([]lapsed, error) {
 	all, err := storage.All(ctx, db, func(row storage.Row) (l lapsed, err error) {
 		var buried int64
@@ -327,7 +329,7 @@ func lapsedOf(ctx context.Context, db storage.DB, node string, now time.Time, mo
 		}
 		return l, nil
 	}, `SELECT id, epoch, buried, state FROM resumption
-WHERE node = $1 AND span > 0 AND died > 0 AND span + CASE WHEN away > 0 THEN away ELSE died END < $2 LIMIT $3`, node, now.UnixMicro(), most)
+WHERE node = $1 AND span > 0 AND (died > 0 OR given = 1 AND away > 0) AND span + CASE WHEN away > 0 THEN away ELSE died END < $2 LIMIT $3`, node, now.UnixMicro(), most)
 	if err != nil {
 		return nil, fmt.Errorf("sessions of %s: %w", node, err)
 	}

@@ -75,7 +75,7 @@ func (n *Node) CallCore(ctx context.Context, name string, payload []byte) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	return n.call(ctx, core, name, payload)
+	return n.Call(ctx, core, name, payload)
 }
 
 // Ask is Tell for what takes its time, and for one node alone, or with node ""
@@ -91,7 +91,7 @@ func (n *Node) Ask(ctx context.Context, node, topic, key string) error {
 	var asked sync.WaitGroup
 	for i, p := range peers {
 		asked.Go(func() {
-			if _, err := n.call(ctx, p, callNotice, payload); err != nil && !errors.Is(err, nats.ErrGone) {
+			if _, err := n.Call(ctx, p, callNotice, payload); err != nil && !errors.Is(err, nats.ErrGone) {
 				errs[i] = err
 			}
 		})
@@ -100,7 +100,9 @@ func (n *Node) Ask(ctx context.Context, node, topic, key string) error {
 	return errors.Join(errs...)
 }
 
-func (n *Node) call(ctx context.Context, node, name string, payload []byte) ([]byte, error) {
+// Call asks a node, which has to be there. The error wraps ErrNoAnswer when it has
+// answered with one.
+func (n *Node) Call(ctx context.Context, node, name string, payload []byte) ([]byte, error) {
 	d, c := &n.desk, &call{to: node, done: make(chan reply, 1)}
 	d.mu.Lock()
 	d.last++

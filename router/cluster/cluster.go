@@ -226,8 +226,13 @@ func (m *Members) Fenced() <-chan struct{} { return m.lease.lost }
 
 // Drain tells the others, at their next look, to give this node nothing new.
 // Errors wrap ErrFenced when this life is over.
-func (m *Members) Drain(ctx context.Context) error {
-	ours, err := m.store.Drain(ctx, m.self)
+func (m *Members) Drain(ctx context.Context) error { return m.drain(ctx, true) }
+
+// Undrain takes Drain back.
+func (m *Members) Undrain(ctx context.Context) error { return m.drain(ctx, false) }
+
+func (m *Members) drain(ctx context.Context, is bool) error {
+	ours, err := m.store.Drain(ctx, m.self, is)
 	if err != nil {
 		return fmt.Errorf("drain %s: %w", m.self.Node, err)
 	}
@@ -237,10 +242,12 @@ func (m *Members) Drain(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.draining = true
+	m.draining = is
 	all := slices.Clone(m.view.Load().all)
 	for i := range all {
-		all[i].Draining = all[i].Draining || all[i].Node == m.self.Node
+		if all[i].Node == m.self.Node {
+			all[i].Draining = is
+		}
 	}
 	m.view.Store(newView(all))
 	return nil

@@ -53,6 +53,16 @@ func TestDrain(t *testing.T) {
 		if !owns(a, "a") || !owns(a, "b") {
 			t.Error("nobody owns when all drain")
 		}
+		if err := a.Undrain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		a.look()
+		b.look()
+		for _, n := range []*node{a, b} {
+			if m, ok := n.Find("a"); !ok || m.Draining || !owns(n, "a") || owns(n, "b") {
+				t.Errorf("%s: after undrain %v", n.self.Node, m)
+			}
+		}
 		if err := b.Leave(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -217,6 +217,9 @@ func (n *Node) OnLeft(f func(Member)) {
 // acknowledge anything any more.
 func (n *Node) Fenced() <-chan struct{} { return n.members.Fenced() }
 
+// Lanes are the pipes to another node.
+func (n *Node) Lanes(node string) []nats.Lane { return n.bus.Lanes(node) }
+
 // Begin lets the node take part.
 func (n *Node) Begin(l Links) error {
 	n.links = l

@@ -117,7 +117,7 @@ func (m *Members) adopt(all []Member) {
 			continue
 		}
 		if a.Node == m.self.Node {
-			a.Draining = a.Draining || m.draining // a look that was under way while we began to
+			a.Draining = m.draining // the look may have been under way when that changed
 		}
 		live = append(live, a)
 		m.newest = max(m.newest, a.Incarnation)

@@ -57,8 +57,8 @@ type Store interface {
 	// Look writes down that lives are over whose leases have run out, but for
 	// me, renews me unless it is over, and returns those that are not.
 	Look(ctx context.Context, me Member, lease time.Duration) ([]Member, error)
-	// Drain notes that the life gets nothing new; false: it is over.
-	Drain(ctx context.Context, me Member) (bool, error)
+	// Drain notes whether the life gets nothing new; false: it is over.
+	Drain(ctx context.Context, me Member, is bool) (bool, error)
 	// End writes down that the life is over.
 	End(ctx context.Context, me Member) error
 }
@@ -216,8 +216,8 @@ func place(node string, all []known) (int, error) {
 }
 
 // Drain implements Store.
-func (s *store) Drain(ctx context.Context, me Member) (bool, error) {
-	n, err := s.db.Exec(ctx, `UPDATE cluster_node SET draining = true WHERE node = $1 AND incarnation = $2 AND NOT ended`, me.Node, int64(me.Incarnation))
+func (s *store) Drain(ctx context.Context, me Member, is bool) (bool, error) {
+	n, err := s.db.Exec(ctx, `UPDATE cluster_node SET draining = $3 WHERE node = $1 AND incarnation = $2 AND NOT ended`, me.Node, int64(me.Incarnation), is)
 	return n > 0, err
 }
 

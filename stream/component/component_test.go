@@ -228,10 +228,11 @@ func TestReconfigure(t *testing.T) {
 	away.until("<host-gone ")
 	irc.send("<iq type='get' id='p1' from='irc.localhost' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>")
 	irc.until("id='p1'")
+	before := h.Door("component")
 	set("address", "localhost:0")
 	srv, _ := h.Host().Server(stream.Name)
 	moved := srv.(*stream.Server).Addresses()["component"]
-	if moved == h.Door("component") {
+	if moved == before {
 		t.Errorf("still at %s", moved)
 	}
 	join(t, moved, "irc.localhost", "s3cret").until("<conflict ")

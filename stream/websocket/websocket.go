@@ -102,6 +102,9 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case isUpgrade(r) && !speaksXMPP(r): // RFC 7395 §3.1
 		l.refuse(w, r, "subprotocol", "Sec-WebSocket-Protocol: xmpp is missing", http.StatusBadRequest)
 		return
+	case l.streams.Draining(): // a proxy tries another node
+		l.refuse(w, r, "draining", "this node is about to stop", http.StatusServiceUnavailable)
+		return
 	}
 	hj := &hijacker{ResponseWriter: w}
 	ws, err := websocket.Accept(hj, r, &websocket.AcceptOptions{

@@ -190,6 +190,21 @@ func (c *Client) Reload(ctx context.Context) (out []plugins.ConfigChange, err er
 	return out, err
 }
 
+// Cluster tells of the nodes as the server sees them.
+func (c *Client) Cluster(ctx context.Context) (plugins.Cluster, error) {
+	return get[plugins.Cluster](ctx, c, "nodes")
+}
+
+// Drain lets a node begin to send its clients away, pace of them a second.
+func (c *Client) Drain(ctx context.Context, node string, pace float64) error {
+	return c.Do(ctx, http.MethodPost, Path("nodes", node, "drain"), admin.Drain{Pace: pace}, nil)
+}
+
+// Undrain takes it back.
+func (c *Client) Undrain(ctx context.Context, node string) error {
+	return c.post(ctx, "nodes", node, "undrain")
+}
+
 // Keys tells which keys the database is encrypted with.
 func (c *Client) Keys(ctx context.Context) (atrest.Status, error) {
 	return get[atrest.Status](ctx, c, "keys")

@@ -33,6 +33,7 @@ type book struct {
 	acks     int
 	refusals int
 	resumed  int                   // sessions, by who never leaves: only a fault has parted them
+	begun    map[string]int        // sessions that were not resumed, by device
 	got      map[string][]sighting // by device, in the order of arrival
 	archives map[string][]sighting // by account, in archive order
 	strange  []string              // what needs no audit to be wrong
@@ -41,7 +42,7 @@ type book struct {
 
 func newBook() *book {
 	return &book{
-		entries: map[string]*entry{}, counts: map[pair]int{},
+		entries: map[string]*entry{}, counts: map[pair]int{}, begun: map[string]int{},
 		got: map[string][]sighting{}, archives: map[string][]sighting{}, news: make(chan struct{}),
 	}
 }
@@ -125,6 +126,12 @@ func (b *book) archived(account string, s sighting) {
 		return
 	}
 	b.archives[account] = append(b.archives[account], s)
+}
+
+func (b *book) began(device string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.begun[device]++
 }
 
 func (b *book) resumptions() int {

@@ -18,6 +18,7 @@ import (
 type client struct {
 	user, resource string
 	book           *book
+	sees           func(*stanza.Element) // presence that comes; nil: nobody looks
 
 	conn     *plugintest.Client
 	elements chan *stanza.Element // of conn; closed when it ends
@@ -89,6 +90,7 @@ func (c *client) begin(ctx context.Context) error {
 		return err
 	}
 	c.previd, c.in, c.out = el.Get("id"), 0, 0
+	c.book.began(c.name())
 	// Presence is a stanza like any other: it is counted.
 	c.waiting = append([]outgoing{{raw: "<presence/>"}}, messages(append(c.unheard, c.waiting...))...)
 	c.unheard = nil
@@ -235,12 +237,17 @@ func (c *client) handle(el *stanza.Element) (message *stanza.Element, err error)
 		c.heard()
 		return nil, nil
 	case el.Name.Space == stanza.NSStream: // a stream error
-		c.previd = ""
+		if why := el.First(); why == nil || why.Name.Local != string(stanza.StreamSystemShutdown) {
+			c.previd = ""
+		}
 		return nil, fmt.Errorf("%w: %s", errGone, el.Bytes(""))
 	case el.Name.Space != stanza.NSClient:
 		return nil, nil
 	}
 	c.in++
+	if el.Name.Local == "presence" && c.sees != nil {
+		c.sees(el)
+	}
 	if el.Name.Local != "message" {
 		return nil, nil
 	}

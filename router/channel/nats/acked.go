@@ -1,6 +1,10 @@
 package nats
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // What the near end does with acknowledgements, and without them.
 
@@ -150,12 +154,36 @@ func (s *sender) leave(tell []answer, err error) []answer {
 	return tell
 }
 
-// load is what the metrics show.
-func (s *sender) load(now time.Time) (inFlight uint64, oldest time.Duration, retries, stalls uint64) {
+// Lane is the state of the near end of a pipe.
+type Lane struct {
+	Port     string
+	InFlight uint64        // payloads that the peer has not acknowledged: the part of the window that is in use
+	Bytes    int           // of their frames
+	Window   Window        // what it takes
+	Oldest   time.Duration // age of the oldest of them; 0: there is none
+	Retries  uint64        // payloads that were sent once more
+	Stalls   uint64        // times that the peer stopped acknowledging
+	Stalled  bool          // it does so now: nothing more is taken
+}
+
+func (s *sender) lane(now time.Time) Lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	l := Lane{Port: s.port, InFlight: s.last - s.freed, Bytes: s.bytes, Window: s.b.o.Window, Retries: s.retries, Stalls: s.stalls, Stalled: s.stalled}
 	if s.err == nil && s.acked < s.last {
-		oldest = now.Sub(s.ring[(s.acked+1)%uint64(len(s.ring))].at)
+		l.Oldest = now.Sub(s.ring[(s.acked+1)%uint64(len(s.ring))].at)
 	}
-	return s.last - s.freed, oldest, s.retries, s.stalls
+	return l
+}
+
+// Lanes are the near ends of the pipes to a node, by port.
+func (b *Bus) Lanes(node string) (lanes []Lane) {
+	now := time.Now()
+	for _, s := range b.senders(nil) {
+		if s.to.Node == node {
+			lanes = append(lanes, s.lane(now))
+		}
+	}
+	slices.SortFunc(lanes, func(x, y Lane) int { return cmp.Compare(x.Port, y.Port) })
+	return lanes
 }

@@ -81,6 +81,15 @@ func TestBackPressure(t *testing.T) {
 	if v := value(t, reg, "parley_lane_in_flight", south.Node, "p"); v != 3 {
 		t.Errorf("%v in flight", v)
 	}
+	if v := value(t, reg, "parley_lane_window", south.Node, "p"); v != 3 {
+		t.Errorf("%v may be in flight", v)
+	}
+	if v := value(t, reg, "parley_lane_in_flight_bytes", south.Node, "p"); v < 3 {
+		t.Errorf("%v bytes in flight", v)
+	}
+	if l := n.Lanes(south.Node); len(l) != 1 || l[0].Port != "p" || l[0].InFlight != 3 || l[0].Window.Frames != 3 || l[0].Oldest <= 0 || l[0].Stalled {
+		t.Errorf("lanes %+v", l)
+	}
 	if v := value(t, reg, "parley_lane_oldest_seconds", south.Node, "p"); v <= 0 {
 		t.Errorf("the oldest is %v s old", v)
 	}

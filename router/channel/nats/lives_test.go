@@ -26,8 +26,13 @@ func TestPeerLeaves(t *testing.T) {
 	expectErr(t, waiting, ErrGone)
 	expectErr(t, told, ErrGone)
 	expectErr(t, told, ErrGone)
-	if v := value(t, reg, "parley_lane_in_flight", south.Node, "p"); v != -1 {
-		t.Errorf("%v in flight to a peer that has left", v)
+	for _, s := range all() {
+		if v := value(t, reg, s.name, south.Node, "p"); v != -1 {
+			t.Errorf("%s of a peer that has left is %v", s.name, v)
+		}
+	}
+	if l := n.Lanes(south.Node); len(l) > 0 {
+		t.Errorf("lanes to a peer that has left: %+v", l)
 	}
 	n.Join(south)
 	if err := n.Send(t.Context(), south.Node, "p", nil, done); !errors.Is(err, ErrGone) {

@@ -187,11 +187,11 @@ func (d *desk) Look(ctx context.Context, me cluster.Member, lease time.Duration)
 }
 
 // Drain implements cluster.Store.
-func (d *desk) Drain(ctx context.Context, me cluster.Member) (ours bool, err error) {
+func (d *desk) Drain(ctx context.Context, me cluster.Member, is bool) (ours bool, err error) {
 	err = d.through(ctx, "drain", func() {
 		r := d.row(me.Node)
 		if ours = r.Incarnation == me.Incarnation && !r.ended; ours {
-			r.Draining = true
+			r.Draining = is
 		}
 	})
 	return ours, err
