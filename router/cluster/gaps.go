@@ -4,6 +4,8 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -17,9 +19,10 @@ import (
 // message over a gap is the sign for its recipients to look there first: it is
 // kept from them, and they find it behind what is older. There is a gap
 //
-//	at the sending node      from what the other one did not take, until that
-//	                         one has been told that it may have missed something;
-//	                         what it sends meanwhile says so (Envelope.Behind)
+//	at the sending node      from what the other one did not take, or the death of
+//	                         a third, until the other one has been told that it
+//	                         may have missed something; what it sends meanwhile
+//	                         says so (Envelope.Behind)
 //	at the receiving node    as long as the other one has not seen a session, or
 //	                         not everything that it has to be shown: what was
 //	                         routed there meanwhile may have been kept
@@ -110,7 +113,9 @@ func (g *gaps) from(node string, account jid.JID) bool {
 
 // stored reports whether the envelope brings a message that waits in the
 // database as well.
-func stored(e *channel.Envelope) bool { return e.Kind == channel.Deliver && e.Pending != 0 && !e.Replay }
+func stored(e *channel.Envelope) bool {
+	return e.Kind == channel.Deliver && e.Pending != 0 && !e.Replay
+}
 
 // lags notes that a node may have missed something: it is shown everything, and
 // told to look.
@@ -134,6 +139,46 @@ func (n *Node) over(d destination, part []*channel.Envelope) (goes, stays []*cha
 		goes = append(goes, e)
 	}
 	return goes, stays
+}
+
+// topicDead is what nodes tell each other about a life that is over; the key is
+// its number and its node.
+const topicDead = "dead"
+
+// survive lets what a dead node has stored, and perhaps told nobody, be looked
+// for. Its clients come here and go on: to a node that does not know of the death
+// yet, what they say next is over a gap.
+func (n *Node) survive(m Member) {
+	n.notice(TopicMissed, "")
+	if n.Front() || m.isFront() { // it stores nothing
+		return
+	}
+	payload := encodeNotice(topicDead, strconv.FormatUint(m.Incarnation, 10)+" "+m.Node)
+	for _, p := range n.others() {
+		if to, there := n.members.Find(p); !there || to.isFront() || p == m.Node {
+			continue
+		}
+		n.gaps.open(p)
+		at := n.gaps.to(p)
+		n.task(func() {
+			err := n.bus.Send(n.ctx, p, portNotices, payload, func(error) { n.gaps.close(p, at) })
+			if err != nil && !errors.Is(err, nats.ErrGone) {
+				n.lags(p)
+			}
+		})
+	}
+}
+
+// heardDead looks as well, unless this node has seen the death.
+func (n *Node) heardDead(key string) {
+	number, node, _ := strings.Cut(key, " ")
+	life, err := strconv.ParseUint(number, 10, 64)
+	n.mu.Lock()
+	seen := n.ended[node] >= life
+	n.mu.Unlock()
+	if err == nil && !seen {
+		n.notice(TopicMissed, "")
+	}
 }
 
 // errGap is why something stays that could be sent.

@@ -110,6 +110,34 @@ func TestRule58WhoHasNotSeenASession(t *testing.T) {
 	}
 }
 
+// TestRule58ADeathIsAGap: who has seen a node die says so to those that may not
+// have, before its clients go on here.
+func TestRule58ADeathIsAGap(t *testing.T) {
+	w := newWorld(t)
+	a, b, c := w.enter("a"), w.enter("b"), w.enter("c")
+	juliet := b.bind(1, "juliet@localhost/balcony")
+	told, hold := make(chan struct{}), make(chan struct{})
+	b.On(topicDead, func(string) {
+		close(told)
+		<-hold
+	})
+	heard, open := a.tellsMissed()
+	close(open)
+	c.stop()
+	hears(t, heard, "") // what c has told nobody may be for somebody here
+	select {
+	case <-told:
+	case <-time.After(soon):
+		t.Fatal("a does not tell b")
+	}
+	a.write(t, juliet)
+	if got := b.router.next(t); !got.Behind {
+		t.Error("b may not know of what c has stored")
+	}
+	close(hold)
+	a.closed(t)
+}
+
 // TestRule58WhatIsStoredStaysWithTheCore: a front has nowhere to look.
 func TestRule58WhatIsStoredStaysWithTheCore(t *testing.T) {
 	a := newWorld(t).enter("a")
@@ -125,6 +153,24 @@ func TestRule58WhatIsStoredStaysWithTheCore(t *testing.T) {
 	if len(goes) != 1 || goes[0] != passes || len(stays) != 1 || stays[0] != kept || passes.Behind {
 		t.Errorf("over a gap %d go and %d stay", len(goes), len(stays))
 	}
+}
+
+// Whoever has not seen a death looks for what the dead node has told nobody.
+func TestADeathThatIsHeardOf(t *testing.T) {
+	a := newWorld(t).enter("a")
+	heard, open := a.tellsMissed()
+	close(open)
+	a.mu.Lock()
+	a.ended["c"] = 7
+	a.mu.Unlock()
+	for _, key := range []string{"7 c", "6 c", "none", ""} {
+		a.heardDead(key)
+	}
+	if len(heard) > 0 {
+		t.Error("looks for what it knows, or for nothing")
+	}
+	a.heardDead("8 c")
+	hears(t, heard, "")
 }
 
 // A gap that opens once more while the first one is being closed stays.

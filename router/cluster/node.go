@@ -119,6 +119,7 @@ func Enter(ctx context.Context, o NodeOptions) (*Node, error) {
 		return nil, errors.Join(err, n.members.Leave(ctx))
 	}
 	n.On(topicEnded, n.heardEnded)
+	n.On(topicDead, n.heardDead)
 	if !n.Front() {
 		o.Registry.Mirror(o.Name, n.show)
 	}
@@ -266,6 +267,7 @@ func (n *Node) change(joined, left []Member) {
 func (n *Node) apply(c change) {
 	for _, m := range c.left {
 		n.log.Warn("node has left", "node", m.Node, "incarnation", m.Incarnation)
+		n.survive(m)
 		n.mu.Lock()
 		if n.lives[m.Node] == m.Incarnation {
 			delete(n.lives, m.Node)
@@ -291,7 +293,6 @@ func (n *Node) apply(c change) {
 		if m.isFront() && !n.Front() {
 			n.buryFront(m)
 		}
-		n.task(func() { n.notice(TopicMissed, "") }) // what it has stored last it may have told nobody
 	}
 	signal(n.graves.bell)
 	n.admit(c.joined)

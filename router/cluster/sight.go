@@ -365,8 +365,10 @@ func (n *Node) mark(p string, k channel.Kind, done func(error)) (sent bool) {
 // there.
 func (n *Node) shown(p string) {
 	at := n.gaps.to(p)
-	n.notice(TopicMissed, "")
-	err := n.bus.Send(n.ctx, p, portNotices, encodeNotice(TopicMissed, ""), func(error) { n.gaps.close(p, at) })
+	err := n.bus.Send(n.ctx, p, portNotices, encodeNotice(TopicMissed, ""), func(error) {
+		n.notice(TopicMissed, "")
+		n.gaps.close(p, at)
+	})
 	if err != nil && !errors.Is(err, nats.ErrGone) {
 		n.lags(p)
 	}
