@@ -195,8 +195,10 @@ func (h *Host) join(ctx context.Context) error {
 		}
 	})
 	if h.node.Front() {
-		if err := h.node.AwaitCore(ctx); err != nil {
-			return err
+		if err := h.node.AwaitCore(ctx); errors.Is(err, cluster.ErrFenced) {
+			return errFenced
+		} else if err != nil {
+			return fmt.Errorf("waiting for a core: %w", err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, meetWithin)

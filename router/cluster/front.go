@@ -414,17 +414,33 @@ func (n *Node) buryFront(m Member) {
 const coreWait = 10 * time.Second
 
 // AwaitCore returns when the front has a core, and what Attached was given for that
-// is done; it says in the log what it waits for.
+// is done; it says in the log what it waits for. The error wraps ErrFenced when the
+// node must not wait any more.
 func (n *Node) AwaitCore(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	over := make(chan struct{})
+	defer func() { cancel(nil); <-over }()
+	go func() {
+		defer close(over)
+		select {
+		case <-n.Fenced():
+			cancel(ErrFenced)
+		case <-ctx.Done():
+		}
+	}()
+	if n.front.core.Load() == nil {
+		n.log.Warn("waiting for a core: a node with parser, processor and router, the processor distributed")
+	}
 	for {
-		limited, cancel := context.WithTimeout(ctx, coreWait)
+		limited, done := context.WithTimeout(ctx, coreWait)
 		_, err := n.Core(limited)
-		cancel()
+		done()
 		if err == nil {
 			break
 		}
 		if ctx.Err() != nil || n.ctx.Err() != nil {
-			return err
+			return errors.Join(context.Cause(ctx), err)
 		}
 		n.log.Warn("waiting for a core", "err", err)
 	}
@@ -432,7 +448,7 @@ func (n *Node) AwaitCore(ctx context.Context) error {
 	case <-n.front.greeted:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	case <-n.ctx.Done():
 		return n.ctx.Err()
 	}
