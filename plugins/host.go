@@ -255,6 +255,7 @@ func (h *Host) Stop(ctx context.Context) error {
 	h.keys.Stop()
 	var errs []error
 	h.handOver(ctx)
+	h.leaveFronts(ctx)
 	for _, r := range slices.Backward(h.servers) {
 		errs = append(errs, r.halt(ctx))
 		// Whoever still sends to it must not wait for a stage that never comes

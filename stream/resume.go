@@ -181,7 +181,9 @@ func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element,
 	}
 	s, last, known := c.srv.resumes.find(previd, c.account)
 	if s == nil && !known {
-		c.srv.fetch(ctx, keyOf(previd), c.account)
+		if err := c.srv.fetch(ctx, keyOf(previd), c.account); err != nil {
+			return nil, err
+		}
 		s, last, known = c.srv.resumes.find(previd, c.account)
 	}
 	if s == nil {
@@ -190,12 +192,12 @@ func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element,
 	s.takeover.Lock() // of several streams each takes over from the one before; the last one keeps it
 	defer s.takeover.Unlock()
 	if !s.surrender(ctx) {
-		return notFound(s.sm.counted(s.durable.Load()), true), nil
+		return s.over()
 	}
 	s.mu.Lock()
 	if s.ended || s.broken {
 		s.mu.Unlock()
-		return notFound(s.sm.counted(s.durable.Load()), true), nil
+		return s.over()
 	}
 	rows, err := s.regain(h)
 	if err == nil {
@@ -218,6 +220,17 @@ func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element,
 	c.log.Info("resumed", "transport", c.tr.Name())
 	s.tellHibernated(ctx)
 	return answer, nil
+}
+
+// over answers who wants to resume a session that cannot be had here. One that has
+// lost its core can be had when there is another one: its client comes again.
+func (s *Session) over() (*stanza.Element, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.orphaned {
+		return nil, shutdown()
+	}
+	return notFound(s.sm.counted(s.durable.Load()), true), nil
 }
 
 func notFound(h uint32, known bool) *stanza.Element {
@@ -314,6 +327,6 @@ func (s *Session) tellHibernated(ctx context.Context) {
 	}
 	e := &channel.Envelope{Kind: channel.Change, Session: s.ref, State: &sessions.State{Hibernated: is}}
 	if err := s.srv.send(ctx, e); err != nil {
-		s.srv.log.Error("hibernation not told", "jid", s.ref.JID.String(), "err", err)
+		s.srv.unsent("hibernation not told", err, "jid", s.ref.JID.String())
 	}
 }

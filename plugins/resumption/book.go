@@ -167,7 +167,8 @@ func (b *book) Pause(ref sessions.Ref, sent *stream.Outbound) {
 // ended is the end of a session's entry in the house.
 func (b *book) ended(e *sessions.Entry) {
 	b.with(e.Ref, func(r *record) {
-		r.paused = r.paused || e.Buried // its front has gone: whoever comes may have it
+		// Its front has gone, or this node goes before it: whoever comes may have it.
+		r.paused = r.paused || e.Buried || e.Paused && !b.here(e.Ref)
 		if r.gone = !e.Paused && !e.Buried; !r.gone {
 			r.last = e
 			r.edits++

@@ -218,7 +218,7 @@ func (*far) Start(context.Context) error { return nil }
 func (*far) Stop(context.Context) error { return nil }
 
 func (f *far) note(ref sessions.Ref, n note) {
-	if err := f.streams.Note(context.Background(), ref, encodeNote(n)); err != nil {
+	if err := f.streams.Note(context.Background(), ref, encodeNote(n)); err != nil && !errors.Is(err, channel.ErrLost) { // its session is gone as well
 		f.env.Log.Warn("the core does not take what is to be kept of a session", "jid", ref.JID.String(), "note", string(n.Op), "err", err)
 	}
 }
