@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"parley/parser/stanza"
 	"parley/plugins/plugintest"
@@ -56,11 +57,13 @@ func chatty(ctx context.Context, c *client, sent chan<- int) (n int, why *stanza
 			}
 		}
 	}()
+	pace := time.NewTicker(5 * time.Millisecond)
+	defer pace.Stop()
 	for {
 		select {
 		case <-over:
 			return n, why
-		default:
+		case <-pace.C:
 		}
 		if c.Send(fmt.Sprintf("<message to='ann@localhost' type='chat' id='c%d'><body>%d</body></message><r xmlns='urn:xmpp:sm:3'/>", n+1, n+1)) == nil {
 			n++
@@ -115,7 +118,9 @@ func TestReliability32ACoreComesBackUnderItsName(t *testing.T) {
 			select {
 			case e = <-ended:
 			case <-ctx.Done():
-				t.Fatal("the stream does not end")
+				log.mu.Lock()
+				defer log.mu.Unlock()
+				t.Fatalf("the stream does not end:\n%s", log.all.String())
 			}
 			if e.why == nil || e.why.Child(stanza.NSStreams, "system-shutdown") == nil {
 				t.Errorf("told %v", e.why)

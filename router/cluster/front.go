@@ -325,6 +325,9 @@ func (n *Node) returns(ctx context.Context, from nats.Peer, payload []byte) erro
 	if len(batch) == 0 {
 		return nil
 	}
+	if n.front.leaving.Load() == from.Incarnation { // for sessions that have ended here, and wait at the core
+		return nil
+	}
 	if c := n.front.core.Load(); c == nil || peer(c.Member) != from { // nobody else has anything to say to these sockets
 		return refused(from, errForeign)
 	}
