@@ -136,6 +136,8 @@ type Env struct {
 type Halves interface {
 	// Front reports whether this process has no processor: a core has it.
 	Front() bool
+	// HasCore reports whether the front has a core.
+	HasCore() bool
 	// Attached lets f be called, on a goroutine of its own, whenever the front
 	// has got another core. It is for Contract and New.
 	Attached(f func())

@@ -1,8 +1,8 @@
 // Package health tells machines how the house is, on the streamer's HTTP doors:
 //
 //	/healthz   200 while the process answers at all
-//	/readyz    200 when the database takes reads and writes and every Server
-//	           runs; else 503 with what is wrong, one line each
+//	/readyz    200 when the database takes reads and writes, every Server
+//	           runs and a front has a core; else 503 with what is wrong, one line each
 //	/metrics   Prometheus, to the addresses that may have it
 //
 // The component in the streamer has the routes. Which Servers run only the
@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -150,17 +151,29 @@ func (r *routes) ready(w http.ResponseWriter, req *http.Request) {
 // check returns what is wrong; what the database says goes to the log alone,
 // for anybody may ask.
 func (r *routes) check(ctx context.Context) error {
+	probe := ctx
 	ctx, stop := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer stop()
 	var errs []error
 	if err := r.env.DB.Ping(ctx); err != nil {
-		r.env.Log.Warn("not ready: the database does not answer", "err", err)
+		r.env.Log.Log(ctx, levelOf(probe), "not ready: the database does not answer", "err", err)
 		errs = append(errs, errors.New("the database does not answer"))
 	}
 	for _, name := range r.house.stopped() {
 		errs = append(errs, fmt.Errorf("server %s does not run", name))
 	}
+	if h := r.env.Halves; h != nil && h.Front() && !h.HasCore() {
+		errs = append(errs, errors.New("no core is there"))
+	}
 	return errors.Join(errs...)
+}
+
+// levelOf: a probe that has given up says nothing about the database.
+func levelOf(probe context.Context) slog.Level {
+	if probe.Err() != nil {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 func (r *routes) metrics(w http.ResponseWriter, req *http.Request) {

@@ -114,6 +114,7 @@ func TestReliability32ACoreComesBackUnderItsName(t *testing.T) {
 			if err := h.BeginNode(ctx, 1); err != nil {
 				t.Fatal(err)
 			}
+			t.Cleanup(func() { _ = h.EndNode(context.Background(), 1) }) // as long as it has its wires
 			var e end
 			select {
 			case e = <-ended:

@@ -60,6 +60,9 @@ func (m Member) has(server string) bool {
 // Front reports whether the node's sessions are a core's.
 func (n *Node) Front() bool { return n.front != nil }
 
+// HasCore reports whether the front has a core.
+func (n *Node) HasCore() bool { return n.front != nil && n.front.core.Load() != nil }
+
 // Attached lets f be called, on a goroutine of its own, whenever the front has
 // got a core. It is for the time before Begin.
 func (n *Node) Attached(f func()) {
