@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"parley/parser/stanza"
 	"parley/router/channel"
 	"parley/router/channel/nats"
 	"parley/router/sessions"
@@ -281,7 +280,7 @@ func (n *Node) LeaveFronts(ctx context.Context) error {
 	var paused []*channel.Envelope
 	for _, e := range n.opt.Registry.On(n.opt.Name) {
 		if sessions.SlotOf(e.Conn) != n.Number() {
-			paused = append(paused, &channel.Envelope{Kind: channel.Unbind, Session: e.Ref, Reason: string(stanza.StreamSystemShutdown)})
+			paused = append(paused, &channel.Envelope{Kind: channel.Unbind, Session: e.Ref, Reason: "system-shutdown"})
 		}
 	}
 	if len(paused) == 0 {
