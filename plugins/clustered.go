@@ -166,6 +166,18 @@ func (h *Host) handOver(ctx context.Context) error {
 	return err
 }
 
+// leaveFronts lets the clients of this node's fronts go on elsewhere, before it stops.
+func (h *Host) leaveFronts(ctx context.Context) {
+	if h.node == nil || !h.node.Held() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverWithin)
+	defer cancel()
+	if err := h.node.LeaveFronts(ctx); err != nil {
+		h.opt.Log.Warn("not every front knows that this node stops: it finds out", "err", err)
+	}
+}
+
 // reachable are the Servers of this node. In a cluster a node has everything, or
 // is a front or a core, and what others have to reach is distributed.
 func (h *Host) reachable(all []Plugin) (names []string, err error) {
@@ -231,8 +243,10 @@ func (h *Host) join(ctx context.Context) error {
 		}
 	})
 	if h.node.Front() {
-		if err := h.node.AwaitCore(ctx); err != nil {
-			return err
+		if err := h.node.AwaitCore(ctx); errors.Is(err, cluster.ErrFenced) {
+			return errFenced
+		} else if err != nil {
+			return fmt.Errorf("waiting for a core: %w", err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, meetWithin)

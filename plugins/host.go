@@ -277,6 +277,7 @@ func (h *Host) Stop(ctx context.Context) error {
 	h.letGo()
 	h.keys.Stop()
 	errs := []error{h.moveOut(ctx)}
+	h.leaveFronts(ctx)
 	for _, r := range slices.Backward(h.servers) {
 		errs = append(errs, r.halt(ctx))
 		// Whoever still sends to it must not wait for a stage that never comes

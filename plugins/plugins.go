@@ -136,6 +136,8 @@ type Env struct {
 type Halves interface {
 	// Front reports whether this process has no processor: a core has it.
 	Front() bool
+	// HasCore reports whether the front has a core.
+	HasCore() bool
 	// Attached lets f be called, on a goroutine of its own, whenever the front
 	// has got another core. It is for Contract and New.
 	Attached(f func())
@@ -172,15 +174,18 @@ type Notices interface {
 	// had sessions, before anybody is told that they are. An error lets it be
 	// called again. It is for Contract and New.
 	OnDeath(f func(ctx context.Context, node string, life uint64) error)
-	// Buried returns when the node is not alive any more, and whom it concerns
-	// has been told of the ends of the account's sessions there.
-	Buried(ctx context.Context, node string, account jid.JID) error
+	// Buried returns when a life of the node, or with life 0 the one it has, is
+	// over, and whom it concerns has been told of the ends of the account's
+	// sessions there.
+	Buried(ctx context.Context, node string, life uint64, account jid.JID) error
 	// Life is the number of this process, larger than that of every earlier one.
 	Life() uint64
 	// Owns reports whether what one node has to do for the key is this one's.
 	Owns(key string) bool
 	// Alive reports whether a node counts as alive.
 	Alive(node string) bool
+	// LifeOf is the number of a node's process that counts as alive; 0: none does.
+	LifeOf(node string) uint64
 	// Held reports whether this node counts as alive: when it does not, another
 	// one may have begun anything in its place.
 	Held() bool

@@ -7,6 +7,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/router/channel"
 	"parley/router/sessions"
 )
 
@@ -70,6 +71,9 @@ func (c *Conn) BindAs(ctx context.Context, at jid.JID, st sessions.State) (strin
 	reason, err := sess.bind(ctx, st)
 	if err != nil || reason != "" {
 		sess.end(context.WithoutCancel(ctx)) // the house may have bound it after all, too late
+		if errors.Is(err, channel.ErrLost) { // many clients would wait for ever beside an error
+			c.fail(shutdown())
+		}
 		return reason, err
 	}
 	c.established(sess)
@@ -94,6 +98,9 @@ func asStanzaError(c *Conn, err error) *stanza.Error {
 	var se *stanza.Error
 	if errors.As(err, &se) {
 		return se
+	}
+	if errors.Is(err, channel.ErrLost) { // nobody reads it: the stream has ended
+		return stanza.NewError(stanza.RemoteServerTimeout, "")
 	}
 	c.log.Error("request failed", "err", err)
 	return stanza.NewError(stanza.InternalServerError, "")

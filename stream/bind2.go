@@ -97,7 +97,7 @@ func (c *Conn) endEarlier(ctx context.Context) {
 		}
 		far := &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Ref}, Reason: string(conflict.Condition)}
 		if err := c.srv.send(ctx, far); err != nil {
-			c.log.Error("earlier session not ended", "jid", e.JID.String(), "err", err)
+			c.srv.unsent("earlier session not ended", err, "jid", e.JID.String())
 		}
 	}
 }

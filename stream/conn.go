@@ -418,7 +418,10 @@ func (c *Conn) sendBatch(ctx context.Context) {
 	c.srv.metrics.received.Add(float64(len(batch)))
 	defer c.session.gather()()
 	// What panics outside of the guards of the stages costs this stream only.
-	if err := c.guard(func() error { return c.srv.send(context.WithoutCancel(ctx), batch...) }); err != nil {
+	switch err := c.guard(func() error { return c.srv.send(context.WithoutCancel(ctx), batch...) }); {
+	case errors.Is(err, channel.ErrLost): // the client sends them again when it has resumed
+		c.session.orphan()
+	case err != nil:
 		c.log.Error("pipeline does not take stanzas", "err", err)
 		c.fail(&stanza.StreamError{Condition: stanza.StreamInternalServerError})
 	}

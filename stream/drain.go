@@ -25,7 +25,6 @@ import (
 	"sync"
 	"time"
 
-	"parley/parser/stanza"
 	"parley/plugins"
 )
 
@@ -115,10 +114,6 @@ func (s *Server) dismissUnbound() {
 			c.abort(shutdown())
 		}
 	}
-}
-
-func shutdown() *stanza.StreamError {
-	return &stanza.StreamError{Condition: stanza.StreamSystemShutdown}
 }
 
 // next lets one session leave; false: there is none for now.

@@ -2,8 +2,11 @@ package stream
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 
 	"parley/parser/stanza"
+	"parley/router/channel"
 )
 
 // Orphaned ends every session at once: what has handled their stanzas, on another
@@ -20,8 +23,9 @@ func (s *Session) orphan() {
 		return
 	}
 	c := s.conn
-	s.ended, s.conn = true, nil
+	s.ended, s.orphaned, s.conn = true, true, nil
 	s.makeRoom()
+	s.wakeSettled()
 	_ = s.leftovers() // pending rows are the next one's
 	m := s.sm
 	s.mu.Unlock()
@@ -35,7 +39,21 @@ func (s *Session) orphan() {
 	default:
 	}
 	if c != nil {
-		c.abort(&stanza.StreamError{Condition: stanza.StreamSystemShutdown})
+		c.abort(shutdown())
 		c.tr.Close(0)
 	}
+}
+
+func shutdown() *stanza.StreamError {
+	return &stanza.StreamError{Condition: stanza.StreamSystemShutdown}
+}
+
+// unsent logs what the house has not taken. What was for a node that is gone the next
+// one knows, or nobody misses.
+func (s *Server) unsent(what string, err error, about ...any) {
+	level := slog.LevelError
+	if errors.Is(err, channel.ErrLost) {
+		level = slog.LevelDebug
+	}
+	s.log.Log(context.Background(), level, what, append(about, "err", err)...)
 }

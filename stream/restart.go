@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -108,27 +109,32 @@ func (s *Server) reviveOrEnd(ctx context.Context, k Resumptions, r Lasting, now 
 
 // fetch brings a session that another node has, or had, to this one. Of several
 // connections that want it at once one does, and the others find what came of it.
-func (s *Server) fetch(ctx context.Context, key Key, account jid.JID) {
+// The error, for the stream, says that nobody could be asked.
+func (s *Server) fetch(ctx context.Context, key Key, account jid.JID) error {
 	k := s.table.Load().resumptions
 	if k == nil {
-		return
+		return nil
 	}
 	done, ok := s.resumes.alone(ctx, key, s.cfg.Timeouts.Login)
 	if !ok {
-		return
+		return nil
 	}
 	defer done()
 	if s.resumes.knows(key) {
-		return
+		return nil
 	}
 	l, err := k.Take(ctx, key, account)
 	switch {
+	case errors.Is(err, channel.ErrLost):
+		s.log.Info("a session cannot be had before there is a core", "account", account.String(), "err", err)
+		return shutdown()
 	case err != nil:
 		s.log.Warn("a session of another node cannot be had", "account", account.String(), "err", err)
 	case l != nil:
 		l.State.BoundAt = s.env.Clock.Now() // newer than what others still know of it
 		s.reviveOrEnd(ctx, k, *l, s.env.Clock.Now())
 	}
+	return nil
 }
 
 // surrender gives a session to another node; it goes on there as after a
@@ -274,7 +280,7 @@ func (s *Session) pause(k Resumptions) bool {
 		}
 	}
 	if err := s.srv.send(context.Background(), batch...); err != nil {
-		s.srv.log.Error("session not paused", "jid", s.ref.JID.String(), "err", err)
+		s.srv.unsent("session not paused", err, "jid", s.ref.JID.String())
 	}
 	return true
 }

@@ -182,7 +182,9 @@ func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element,
 	}
 	s, last, known := c.srv.resumes.find(previd, c.account)
 	if s == nil && !known {
-		c.srv.fetch(ctx, keyOf(previd), c.account)
+		if err := c.srv.fetch(ctx, keyOf(previd), c.account); err != nil {
+			return nil, err
+		}
 		s, last, known = c.srv.resumes.find(previd, c.account)
 	}
 	if s == nil {
@@ -199,9 +201,8 @@ func (c *Conn) resume(ctx context.Context, el *stanza.Element) (*stanza.Element,
 	had := s.surrender(ctx)
 	s.mu.Lock()
 	if !had || s.ended || s.broken || s.owes() {
-		h := s.final()
 		s.mu.Unlock()
-		return notFound(h, true), nil
+		return s.over()
 	}
 	s.note(func(k Resumptions) { k.Away(s.ref, time.Time{}) })
 	s.conn, s.opening, s.resending = c, true, true
@@ -228,6 +229,17 @@ func (s *Session) credit(h uint32) (rows []int64, err error) {
 		err = s.acknowledged(h)
 	}
 	return rows, err
+}
+
+// over answers who wants to resume a session that cannot be had here. One that has
+// lost its core can be had when there is another one: its client comes again.
+func (s *Session) over() (*stanza.Element, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.orphaned {
+		return nil, shutdown()
+	}
+	return notFound(s.final(), true), nil
 }
 
 func notFound(h uint32, known bool) *stanza.Element {
@@ -341,6 +353,6 @@ func (s *Session) tellHibernated(ctx context.Context) {
 	}
 	e := &channel.Envelope{Kind: channel.Change, Session: s.ref, State: &sessions.State{Hibernated: is}}
 	if err := s.srv.send(ctx, e); err != nil {
-		s.srv.log.Error("hibernation not told", "jid", s.ref.JID.String(), "err", err)
+		s.srv.unsent("hibernation not told", err, "jid", s.ref.JID.String())
 	}
 }

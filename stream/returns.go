@@ -80,7 +80,7 @@ func (s *Server) bounce(ref sessions.Ref, d delivery) {
 func (s *Server) handBack(ctx context.Context) {
 	for batch := s.returns.take(); batch != nil; batch = s.returns.take() {
 		if err := s.send(ctx, batch...); err != nil {
-			s.log.Error("stanzas not handed back", "stanzas", len(batch), "first", batch[0].Session.JID.String(), "err", err)
+			s.unsent("stanzas not handed back", err, "stanzas", len(batch), "first", batch[0].Session.JID.String())
 		}
 	}
 }

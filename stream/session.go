@@ -31,6 +31,7 @@ type Session struct {
 	conn      *Conn       // nil: hibernated or ended
 	left      *Conn       // the one it had before it hibernated, as long as that may still read; nil: it does not
 	ended     bool        // has left the house
+	orphaned  bool        // ended, and goes on when its client resumes
 	broken    bool        // is about to end; takes nothing more
 	opening   bool        // the answer that gives the client its session is not out yet
 	resending bool        // what was not acknowledged goes out first when it opens
@@ -113,11 +114,18 @@ func (s *Session) handled(e *channel.Envelope) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.caughtUp != nil && s.durable.Load() >= s.received.Load() {
+	if s.durable.Load() >= s.received.Load() {
+		s.wakeSettled()
+	}
+	return s.ackOwed()
+}
+
+// wakeSettled wakes who waits for what was received to be durable; s.mu is held.
+func (s *Session) wakeSettled() {
+	if s.caughtUp != nil {
 		close(s.caughtUp)
 		s.caughtUp = nil
 	}
-	return s.ackOwed()
 }
 
 // raise reports whether n is more than what was counted.
@@ -468,7 +476,7 @@ func (s *Session) end(ctx context.Context) {
 	batch = append(batch, &channel.Envelope{Kind: channel.Unbind, Session: s.ref, Seq: s.received.Load()})
 	batch = append(batch, back...)
 	if err := s.srv.send(ctx, batch...); err != nil {
-		s.srv.log.Error("session not unbound", "jid", s.ref.JID.String(), "err", err)
+		s.srv.unsent("session not unbound", err, "jid", s.ref.JID.String())
 	}
 }
 

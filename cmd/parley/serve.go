@@ -76,14 +76,13 @@ func (s *setup) serve(ctx context.Context, terminal, logs io.Writer, demo bool, 
 			return err
 		}
 	}
-	h, err := s.open(ctx, log, level)
-	if err != nil {
+	h, err := s.begin(ctx, cancel, log, level, signals)
+	if h == nil {
 		return err
 	}
-	if err := h.host.Start(ctx); err != nil {
-		return errors.Join(err, h.halt(ctx, log, signals))
+	if err == nil {
+		err = s.opened(ctx, h)
 	}
-	err = s.opened(ctx, h)
 	if err == nil {
 		log.Info("started", "version", thisBuild().Version, "domains", s.settings.Domains, "data", s.settings.Data)
 		s.greet(ctx, terminal, h, demo)
@@ -91,9 +90,56 @@ func (s *setup) serve(ctx context.Context, terminal, logs io.Writer, demo bool, 
 		err = s.wait(ctx, h, log, signals)
 	}
 	notify("STOPPING=1")
+	if errors.Is(err, errAsked) {
+		err = nil
+	}
 	err = errors.Join(err, h.halt(ctx, log, signals))
 	log.Info("stopped")
 	return err
+}
+
+// errAsked ends a start that somebody does not want to wait for.
+var errAsked = errors.New("asked to stop")
+
+// begin opens the house and starts it. That may wait for long, for the lease of an
+// earlier life or for a core: a signal ends it by cancel. A house that is there has to
+// be stopped, also after an error, which is errAsked after a signal; nil: there is
+// none.
+func (s *setup) begin(ctx context.Context, cancel context.CancelFunc, log *slog.Logger, level *slog.LevelVar, signals <-chan os.Signal) (*house, error) {
+	var h *house
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		if h, err = s.open(ctx, log, level); err == nil {
+			err = h.host.Start(ctx)
+		}
+		done <- err
+	}()
+	asked := false
+	for {
+		select {
+		case err := <-done:
+			if !asked {
+				return h, err
+			}
+			log.Info("the start is given up", "err", err)
+			if h == nil {
+				return nil, nil
+			}
+			return h, errAsked
+		case sig := <-signals:
+			switch {
+			case sig == syscall.SIGHUP: // what is read is as new as can be
+			case asked:
+				log.Warn("stopping at once", "signal", sig.String())
+				return nil, errors.New("stopped at once, while it started")
+			default:
+				log.Info("stopping while it starts", "signal", sig.String())
+				asked = true
+				cancel()
+			}
+		}
+	}
 }
 
 // wait returns when it is time to stop; nil when somebody asked for it.

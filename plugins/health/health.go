@@ -1,8 +1,9 @@
 // Package health tells machines how the house is, on the streamer's HTTP doors:
 //
 //	/healthz   200 while the process answers at all
-//	/readyz    200 when the database takes reads and writes, every Server runs
-//	           and the node does not drain; else 503 with what is wrong, one line each
+//	/readyz    200 when the database takes reads and writes, every Server runs,
+//	           the node does not drain and a front has a core; else 503 with what
+//	           is wrong, one line each
 //	/metrics   Prometheus, to the addresses that may have it
 //
 // The component in the streamer has the routes. Which Servers run only the
@@ -14,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -152,11 +154,12 @@ func (r *routes) ready(w http.ResponseWriter, req *http.Request) {
 // check returns what is wrong; what the database says goes to the log alone,
 // for anybody may ask.
 func (r *routes) check(ctx context.Context) error {
+	probe := ctx
 	ctx, stop := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer stop()
 	var errs []error
 	if err := r.env.DB.Ping(ctx); err != nil {
-		r.env.Log.Warn("not ready: the database does not answer", "err", err)
+		r.env.Log.Log(ctx, levelOf(probe), "not ready: the database does not answer", "err", err)
 		errs = append(errs, errors.New("the database does not answer"))
 	}
 	for _, name := range r.house.stopped() {
@@ -165,7 +168,18 @@ func (r *routes) check(ctx context.Context) error {
 	if r.streams != nil && r.streams.Draining() {
 		errs = append(errs, errors.New("this node drains: clients go to others"))
 	}
+	if h := r.env.Halves; h != nil && h.Front() && !h.HasCore() {
+		errs = append(errs, errors.New("no core is there"))
+	}
 	return errors.Join(errs...)
+}
+
+// levelOf: a probe that has given up says nothing about the database.
+func levelOf(probe context.Context) slog.Level {
+	if probe.Err() != nil {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }
 
 func (r *routes) metrics(w http.ResponseWriter, req *http.Request) {

@@ -166,13 +166,21 @@ func (h *House) wire(i int) (meets string, wires []*storagetest.Proxy) {
 // is heard of it any more, and connections to it stay open. It does not come
 // back; those behind it move up.
 func (h *House) KillNode(i int) {
+	h.CrashNode(i)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.nodes = slices.Delete(h.nodes, i, i+1)
+}
+
+// CrashNode is KillNode for one that comes back with BeginNode, under its name.
+func (h *House) CrashNode(i int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := h.nodes[i]
 	for _, w := range n.wires {
 		w.Freeze()
 	}
-	h.nodes = slices.Delete(h.nodes, i, i+1)
+	h.nodes[i] = &node{}
 	h.dead = append(h.dead, n)
 }
 

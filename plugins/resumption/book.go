@@ -173,7 +173,8 @@ func (b *book) ended(e *sessions.Entry) {
 		defer b.kick()
 	}
 	b.with(e.Ref, func(r *record) {
-		r.paused = r.paused || e.Buried // its front has gone: whoever comes may have it
+		// Its front has gone, or this node goes before it: whoever comes may have it.
+		r.paused = r.paused || e.Buried || e.Paused && !b.here(e.Ref)
 		if r.gone = !e.Paused && !e.Buried; !r.gone {
 			r.last = e
 			r.edits++

@@ -11,5 +11,5 @@ func Sweep(ctx context.Context, contract any) error { return contract.(*book).sw
 
 // Gone returns when a node is not alive any more for this one.
 func Gone(ctx context.Context, contract any, node, account string) error {
-	return contract.(*book).env.Notices.Buried(ctx, node, jid.MustParse(account))
+	return contract.(*book).env.Notices.Buried(ctx, node, 0, jid.MustParse(account))
 }

@@ -240,7 +240,7 @@ func (*far) Start(context.Context) error { return nil }
 func (*far) Stop(context.Context) error { return nil }
 
 func (f *far) note(ref sessions.Ref, n note) {
-	if err := f.streams.Note(context.Background(), ref, encodeNote(n)); err != nil {
+	if err := f.streams.Note(context.Background(), ref, encodeNote(n)); err != nil && !errors.Is(err, channel.ErrLost) { // its session is gone as well
 		f.env.Log.Warn("the core does not take what is to be kept of a session", "jid", ref.JID.String(), "note", string(n.Op), "err", err)
 	}
 }
@@ -290,7 +290,9 @@ func (f *far) Restore(ctx context.Context) ([]stream.Lasting, error) {
 
 // Take implements stream.Resumptions.
 func (f *far) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream.Lasting, error) {
-	text, err := f.call(ctx, callTake, question{Key: k[:], Account: account.String()})
+	limited, cancel := context.WithTimeout(ctx, takeLimit+surrenderLimit)
+	defer cancel()
+	text, err := f.ask(limited, callTake, question{Key: k[:], Account: account.String()})
 	if err != nil {
 		return nil, err
 	}
@@ -307,15 +309,19 @@ func (f *far) Adopt(k stream.Key, ref sessions.Ref) { f.note(ref, note{Op: opAdo
 // End implements stream.Resumptions.
 func (f *far) End(ref sessions.Ref) { f.note(ref, note{Op: opEnd}) }
 
-// callLimit is how long a front waits for its core's answer.
+// callLimit is how long a front waits for its core's answer to what takes no time.
 const callLimit = 10 * time.Second
 
 func (f *far) call(ctx context.Context, name string, q question) ([]byte, error) {
+	limited, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	return f.ask(limited, name, q)
+}
+
+func (f *far) ask(ctx context.Context, name string, q question) ([]byte, error) {
 	text, err := json.Marshal(q)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	limited, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	return f.env.Halves.CallCore(limited, name, text)
+	return f.env.Halves.CallCore(ctx, name, text)
 }

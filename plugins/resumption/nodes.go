@@ -50,15 +50,15 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream
 	if b.env.Notices == nil {
 		return nil, nil
 	}
-	node, given, err := nodeOf(ctx, b.env.DB, k, account)
+	at, given, err := whereIs(ctx, b.env.DB, k, account)
 	if err != nil {
 		return nil, err
 	}
 	var l *left
-	if node == b.env.Node {
+	if at.node == b.env.Node {
 		l, err = b.takeHere(ctx, k, account)
 	} else {
-		l, err = b.takeFrom(ctx, node, k, account)
+		l, err = b.takeFrom(ctx, at, k, account)
 	}
 	if err != nil || l == nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream
 		l.State.Buried = true
 		l.Over = l.Over || slices.ContainsFunc(b.env.Sessions.Account(account), func(e *sessions.Entry) bool { return e.JID != l.Ref.JID })
 	}
-	b.free(ctx, l.Ref.JID, node)
+	b.free(ctx, l.Ref.JID, at.node)
 	b.keep(*l)
 	return &l.Lasting, nil
 }
@@ -82,9 +82,7 @@ func (b *book) Take(ctx context.Context, k stream.Key, account jid.JID) (*stream
 func (b *book) takeHere(ctx context.Context, k stream.Key, account jid.JID) (*left, error) {
 	r := b.heldBy(k)
 	if r != nil && r.ref.JID.Bare() == account {
-		limited, cancel := context.WithTimeout(ctx, surrenderLimit)
-		defer cancel()
-		b.release(limited, r)
+		b.release(ctx, r)
 	}
 	return takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), r != nil)
 }
@@ -110,38 +108,57 @@ func (b *book) free(ctx context.Context, at jid.JID, node string) {
 
 // takeFrom takes a session from the node that has it; node "": there is no row,
 // but the first one may not be written yet. nil: it cannot be had.
-func (b *book) takeFrom(ctx context.Context, node string, k stream.Key, account jid.JID) (*left, error) {
+func (b *book) takeFrom(ctx context.Context, at owner, k stream.Key, account jid.JID) (*left, error) {
 	within := takeLimit
-	if node == "" {
+	if at.node == "" {
 		within = surrenderLimit
 	}
 	limited, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for {
 		asked := error(nil)
-		lives := node == "" || b.env.Notices.Alive(node)
+		lives := b.lives(at)
 		if lives {
-			asked = b.env.Notices.Ask(limited, node, topicSurrender, hex.EncodeToString(k[:])+" "+account.String())
-			lives = node == "" || b.env.Notices.Alive(node)
+			asked = b.env.Notices.Ask(limited, at.node, topicSurrender, hex.EncodeToString(k[:])+" "+account.String())
+			lives = b.lives(at)
 		}
 		if !lives { // nobody may hear behind its client's presence that it has gone
-			asked = b.env.Notices.Buried(limited, node, account)
+			asked = b.env.Notices.Buried(limited, at.node, at.life, account)
 		}
 		if lives || asked == nil {
-			l, err := takeOne(ctx, b.env.DB, k, account, b.env.Node, b.life(), lives)
-			if err != nil || l != nil || asked == nil {
-				if l != nil && !lives && !l.given {
-					l.State.Buried = true // or all nodes died, and nobody has seen it there since
-				}
+			// The node's next life may have been faster: then that one has it.
+			l, err := takeOneIf(ctx, b.env.DB, k, account, owner{b.env.Node, b.life()}, func(l *left) bool {
+				return l.given || !lives && (l.at == at || at.life == 0)
+			})
+			if l != nil && !lives && !l.given {
+				l.State.Buried = true // or all nodes died, and nobody has seen it there since
+			}
+			if err != nil || l != nil || lives && asked == nil {
 				return l, err
 			}
+			before := at
+			if at, _, err = whereIs(ctx, b.env.DB, k, account); err != nil || at.node == "" {
+				return nil, err
+			}
+			if at != before && at.node != b.env.Node {
+				continue
+			}
 		}
-		if node != "" && wait(limited, askAgain) {
+		if at.node != "" && wait(limited, askAgain) {
 			continue
 		}
-		b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", node, "err", asked)
+		b.env.Log.Warn("a session is not taken from a node that does not answer", "account", account.String(), "node", at.node, "err", asked)
 		return nil, nil // it may go on with the session: the client begins anew
 	}
+}
+
+// lives reports whether who has a session is there; nobody is asked for when nobody
+// has it, and everybody then.
+func (b *book) lives(at owner) bool {
+	if at.node == "" || at.life == 0 {
+		return at.node == "" || b.env.Notices.Alive(at.node)
+	}
+	return b.env.Notices.LifeOf(at.node) == at.life
 }
 
 // wait reports whether ctx was not done meanwhile.
@@ -262,19 +279,36 @@ func (b *book) surrender(text string) {
 		return
 	}
 	copy(k[:], raw)
-	r := b.heldBy(k)
-	if r == nil || r.ref.JID.Bare() != account {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), surrenderLimit)
 	defer cancel()
-	b.release(ctx, r)
+	if r := b.awaitHeld(ctx, k); r != nil && r.ref.JID.Bare() == account {
+		b.release(context.Background(), r)
+	}
+}
+
+// awaitHeld is heldBy that waits for a session which is about to go on here.
+func (b *book) awaitHeld(ctx context.Context, k stream.Key) *record {
+	for {
+		b.mu.Lock()
+		_, coming := b.restored[k]
+		b.mu.Unlock()
+		if r := b.heldBy(k); r != nil || !coming || !wait(ctx, askAgain) {
+			return r
+		}
+	}
 }
 
 // release ends a session here, as far as it can go on elsewhere, and returns when
 // that is written down. It may be ending by itself. One that does not end keeps
-// its row, which does not say that it is given.
+// its row, which does not say that it is given. Whether a front is there that does
+// not answer is known when its lease is over: then the session ends with it.
 func (b *book) release(ctx context.Context, r *record) {
+	within := takeLimit
+	if b.here(r.ref) {
+		within = surrenderLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	front, house := b.front.Load(), b.house.Load()
 	switch {
 	case b.here(r.ref) && front != nil:

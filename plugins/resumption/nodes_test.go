@@ -16,6 +16,7 @@ import (
 // nodes are the others as a test wants them.
 type nodes struct {
 	alive  map[string]bool
+	lives  map[string]uint64
 	asks   int
 	ask    func(node string) error
 	buried func(ctx context.Context) error
@@ -26,8 +27,20 @@ func (n *nodes) On(string, func(string))                    {}
 func (n *nodes) Tell(context.Context, string, string) error { return nil }
 func (n *nodes) Owns(string) bool                           { return true }
 func (n *nodes) Alive(node string) bool                     { return n.alive[node] }
-func (n *nodes) Held() bool                                 { return true }
-func (n *nodes) Life() uint64                               { return 7 }
+
+// LifeOf: lives are what tests say, or number 7 as the row does.
+func (n *nodes) LifeOf(node string) uint64 {
+	switch life, said := n.lives[node]; {
+	case !n.alive[node]:
+		return 0
+	case said:
+		return life
+	}
+	return 7
+}
+
+func (n *nodes) Held() bool   { return true }
+func (n *nodes) Life() uint64 { return 7 }
 
 func (n *nodes) OnDeath(f func(context.Context, string, uint64) error) {
 	n.deaths = append(n.deaths, f)
@@ -38,7 +51,9 @@ func (n *nodes) Ask(_ context.Context, node, _, _ string) error {
 	return n.ask(node)
 }
 
-func (n *nodes) Buried(ctx context.Context, _ string, _ jid.JID) error { return n.buried(ctx) }
+func (n *nodes) Buried(ctx context.Context, _ string, _ uint64, _ jid.JID) error {
+	return n.buried(ctx)
+}
 
 // eachNode is eachDesk on the node n, which is not alone. The session's key is
 // 1, and its process was number 7.
@@ -277,5 +292,41 @@ func TestResumedFromANodeThatWasSilent(t *testing.T) {
 		if l, err := d.taker(others).Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare()); err != nil || l != nil {
 			d.t.Fatalf("%+v, %v", l, err)
 		}
+	})
+}
+
+// TestReliability32ResumedWhileTheNodeStartsAgain: its next life is there before who
+// resumes elsewhere has heard of the end of the one that had the session. Nobody
+// asks that one in vain: the session is the dead one's, or the new one gives it.
+func TestReliability32ResumedWhileTheNodeStartsAgain(t *testing.T) {
+	t.Run("not taken yet", func(t *testing.T) {
+		eachNode(t, func(d *desk, others *nodes) {
+			others.lives = map[string]uint64{}
+			others.ask = func(string) error { others.lives["n"] = 8; return nil } // it is gone, so nobody waits for it
+			others.buried = func(context.Context) error { return nil }
+			l, err := d.taker(others).Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare())
+			if err != nil || l == nil || l.Over || others.asks != 1 {
+				d.t.Fatalf("%+v, %v after %d", l, err, others.asks)
+			}
+		})
+	})
+	t.Run("taken", func(t *testing.T) {
+		eachNode(t, func(d *desk, others *nodes) {
+			others.lives = map[string]uint64{}
+			others.ask = func(string) error {
+				if others.asks == 1 {
+					others.lives["n"] = 8
+					d.set(`life = 8`)
+					return nil
+				}
+				d.set(`given = 1`)
+				return nil
+			}
+			others.buried = func(context.Context) error { return nil }
+			l, err := d.taker(others).Take(d.t.Context(), stream.Key{1}, d.ref.JID.Bare())
+			if err != nil || l == nil || l.Over || others.asks != 2 {
+				d.t.Fatalf("%+v, %v after %d", l, err, others.asks)
+			}
+		})
 	})
 }

@@ -104,7 +104,7 @@ func decodeQueue(b []byte) (rows []int64, err error) {
 }
 
 // selectLeft selects what scanLeft reads.
-const selectLeft = `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried, given, died FROM resumption`
+const selectLeft = `SELECT id, key, epoch, h, span, away, state, alone, acked, queue, buried, given, died, node, life FROM resumption`
 
 // takeRow makes a row another process's.
 const takeRow = `UPDATE resumption SET epoch = epoch + 1, acked = NULL, queue = NULL, buried = 0, given = 0, died = 0, node = $2, life = $3 WHERE id = $1`
@@ -114,6 +114,7 @@ type left struct {
 	stream.Lasting
 	id    int64
 	epoch int64
+	at    owner // who has, or had it
 	given bool  // its node lets another one have it
 	err   error // why it cannot go on
 }
@@ -156,32 +157,42 @@ func takeAll(ctx context.Context, db storage.DB, node string, life uint64, alone
 	return list, nil
 }
 
-// nodeOf returns which node has the account's session of that key, "": none, and
-// whether it has let it go already.
-func nodeOf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (node string, given bool, err error) {
+// owner is a process that has a session; life 0: it is not known which one of the
+// node's. The zero value is nobody.
+type owner struct {
+	node string
+	life uint64
+}
+
+// whereIs returns who has the account's session of that key, and whether that one
+// has let it go already.
+func whereIs(ctx context.Context, db storage.DB, k stream.Key, account jid.JID) (at owner, given bool, err error) {
 	var key []byte
-	var let int64
-	err = db.QueryRow(ctx, `SELECT node, key, given FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String()).Scan(&node, &key, &let)
+	var life, let int64
+	err = db.QueryRow(ctx, `SELECT node, life, key, given FROM resumption WHERE id = $1 AND account = $2`, idOf(k), account.String()).Scan(&at.node, &life, &key, &let)
 	switch {
 	case errors.Is(err, storage.ErrNoRows) || err == nil && !bytes.Equal(key, k[:]):
-		return "", false, nil
+		return owner{}, false, nil
 	case err != nil:
-		return "", false, fmt.Errorf("session: %w", err)
+		return owner{}, false, fmt.Errorf("session: %w", err)
 	}
-	return node, let == 1, nil
+	at.life = uint64(life)
+	return at, let == 1, nil
 }
 
 // takeOne makes one row this node's, as takeAll does; of a node that is there
 // (asked) only what that one has let go. nil: there is none, or none to be had.
-func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, node string, life uint64, asked bool) (l *left, err error) {
+func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, node string, life uint64, asked bool) (*left, error) {
+	return takeOneIf(ctx, db, k, account, owner{node, life}, func(l *left) bool { return l.given || !asked })
+}
+
+// takeOneIf is takeOne for a row that may be taken.
+func takeOneIf(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, to owner, may func(*left) bool) (l *left, err error) {
 	err = db.Tx(ctx, func(tx storage.Tx) error {
 		l = nil
 		list, err := storage.All(ctx, tx, scanLeft, selectLeft+` WHERE id = $1 AND account = $2`, idOf(k), account.String())
-		if err != nil || len(list) == 0 || list[0].Key != k {
+		if err != nil || len(list) == 0 || list[0].Key != k || !may(&list[0]) {
 			return err
-		}
-		if asked && !list[0].given {
-			return nil
 		}
 		l = &list[0]
 		// Somebody may be burying it at this moment, and telling its contacts: they
@@ -192,7 +203,7 @@ func takeOne(ctx context.Context, db storage.DB, k stream.Key, account jid.JID, 
 			return err
 		}
 		l.Over = l.Over || rows > 1
-		_, err = tx.Exec(ctx, takeRow, l.id, node, int64(life))
+		_, err = tx.Exec(ctx, takeRow, l.id, to.node, int64(to.life))
 		return err
 	})
 	if err != nil {
@@ -210,12 +221,13 @@ func toInt(yes bool) int64 {
 
 func scanLeft(row storage.Row) (l left, err error) {
 	var key, state, queue []byte
-	var h, span, away, alone, buried, given, died int64
+	var h, span, away, alone, buried, given, died, life int64
 	var acked *int64
-	if err := row.Scan(&l.id, &key, &l.epoch, &h, &span, &away, &state, &alone, &acked, &queue, &buried, &given, &died); err != nil {
+	if err := row.Scan(&l.id, &key, &l.epoch, &h, &span, &away, &state, &alone, &acked, &queue, &buried, &given, &died, &l.at.node, &life); err != nil {
 		return l, err
 	}
 	l.epoch++
+	l.at.life = uint64(life)
 	l.given = given == 1 || span == 0
 	if len(key) != len(l.Key) {
 		l.err = errDamaged

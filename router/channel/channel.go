@@ -13,6 +13,7 @@ package channel
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -158,3 +159,7 @@ type DataReceiver interface {
 
 // ErrClosed says that the channel is gone for good.
 var ErrClosed = errors.New("channel closed")
+
+// ErrLost says that the stage was another node's, which has gone, and nobody has
+// taken its place yet. It is an ErrClosed.
+var ErrLost = fmt.Errorf("the node that has the stage is gone: %w", ErrClosed)

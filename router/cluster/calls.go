@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"parley/router/channel"
 	"parley/router/channel/nats"
 )
 
@@ -68,14 +69,24 @@ func (n *Node) Answer(name string, f func(ctx context.Context, from string, payl
 	n.desk.answers[name] = f
 }
 
-// CallCore asks the front's core, and waits until there is one. The error wraps
-// ErrNoAnswer when that one has answered with one.
+// CallCore asks the front's core, and waits until there is one; when that one goes
+// without an answer, the next one is asked. The error wraps ErrNoAnswer when it has
+// answered with one, else channel.ErrLost.
 func (n *Node) CallCore(ctx context.Context, name string, payload []byte) ([]byte, error) {
-	core, err := n.Core(ctx)
-	if err != nil {
-		return nil, err
+	for {
+		core, err := n.awaitCore(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: %w", name, channel.ErrLost, err)
+		}
+		answer, err := n.Call(ctx, core.Node, name, payload)
+		switch {
+		case err == nil || errors.Is(err, ErrNoAnswer):
+			return answer, err
+		case errors.Is(err, nats.ErrGone) && n.outlive(ctx, core) == nil:
+			continue
+		}
+		return nil, fmt.Errorf("%w: %w", channel.ErrLost, err)
 	}
-	return n.Call(ctx, core, name, payload)
 }
 
 // Ask is Tell for what takes its time, and for one node alone, or with node ""

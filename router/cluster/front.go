@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,13 +27,21 @@ const Reachable = "fronts"
 
 // front is what a node knows that has no processor.
 type front struct {
-	mu       sync.Mutex             // held while a core is chosen
-	core     atomic.Pointer[Member] // nil: none
-	ready    atomic.Bool            // Begin was called: attached is complete
+	mu       sync.Mutex               // held while a core is chosen
+	core     atomic.Pointer[coreLife] // nil: none
+	ready    atomic.Bool              // Begin was called: attached is complete
+	leaving  atomic.Uint64            // the life of a core that has said that it ends
 	attached []func()
 	once     sync.Once
 	greeted  chan struct{} // closed when what is to be done about the first core is done
 	lost     func(context.Context)
+}
+
+// coreLife is a core while it is a front's.
+type coreLife struct {
+	Member
+	over  chan struct{} // closed when it is known to be gone, and its sessions have ended here
+	doubt sync.Once     // whether it is still there
 }
 
 // isFront reports whether the member leaves processing to others.
@@ -50,6 +59,9 @@ func (m Member) has(server string) bool {
 // Front reports whether the node's sessions are a core's.
 func (n *Node) Front() bool { return n.front != nil }
 
+// HasCore reports whether the front has a core.
+func (n *Node) HasCore() bool { return n.front != nil && n.front.core.Load() != nil }
+
 // Attached lets f be called, on a goroutine of its own, whenever the front has
 // got a core. It is for the time before Begin.
 func (n *Node) Attached(f func()) {
@@ -60,19 +72,27 @@ func (n *Node) Attached(f func()) {
 
 // Core waits until the front has one, and returns its name.
 func (n *Node) Core(ctx context.Context) (string, error) {
+	c, err := n.awaitCore(ctx)
+	if err != nil {
+		return "", err
+	}
+	return c.Node, nil
+}
+
+func (n *Node) awaitCore(ctx context.Context) (*coreLife, error) {
 	for {
 		n.mu.Lock()
 		changed := n.changed
 		n.mu.Unlock()
 		if c := n.front.core.Load(); c != nil {
-			return c.Node, nil
+			return c, nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return "", fmt.Errorf("no core is there (a node with parser, processor and router, the processor distributed): %w", ctx.Err())
+			return nil, fmt.Errorf("no core is there (a node with parser, processor and router, the processor distributed): %w", ctx.Err())
 		case <-n.ctx.Done():
-			return "", n.ctx.Err()
+			return nil, n.ctx.Err()
 		}
 	}
 }
@@ -96,11 +116,11 @@ func (n *Node) attach() {
 	if f.core.Load() != nil {
 		return
 	}
-	m, ok := n.members.Owner(n.opt.Name, Reachable)
+	m, ok := n.nextCore()
 	n.mu.Lock()
 	known := ok && n.lives[m.Node] == m.Incarnation
 	if known {
-		f.core.Store(&m)
+		f.core.Store(&coreLife{Member: m, over: make(chan struct{})})
 		n.stir()
 	}
 	n.mu.Unlock()
@@ -121,6 +141,16 @@ func (n *Node) attach() {
 	})
 }
 
+// nextCore is the core that the front's name gives it, among those that have not said
+// that they end.
+func (n *Node) nextCore() (Member, bool) {
+	if !n.Held() {
+		return Member{}, false
+	}
+	stay := slices.DeleteFunc(slices.Clone(n.members.Live()), func(m Member) bool { return m.Incarnation == n.front.leaving.Load() })
+	return newView(stay).owner(n.opt.Name, Reachable)
+}
+
 // orphan is told that a node has left: if it was the core, its sessions are
 // over before there is another one.
 func (n *Node) orphan(m Member) {
@@ -131,14 +161,22 @@ func (n *Node) orphan(m Member) {
 	for _, e := range n.opt.Registry.On(m.Node) {
 		n.opt.Registry.Unbind(e.Ref)
 	}
-	if c := f.core.Load(); c == nil || c.Node != m.Node || c.Incarnation != m.Incarnation {
+	n.part(peer(m))
+}
+
+// part takes a core that ends, or has, from the front: what it has of sessions ends
+// here.
+func (n *Node) part(from nats.Peer) {
+	f := n.front
+	c := f.core.Load()
+	if c == nil || peer(c.Member) != from || !f.core.CompareAndSwap(c, nil) {
 		return
 	}
-	f.core.Store(nil)
+	defer close(c.over)
 	for _, e := range n.opt.Registry.On(n.opt.Name) {
 		n.opt.Registry.Unbind(e.Ref)
 	}
-	n.log.Warn("the core is gone: its sessions end here, and go on when their clients resume", "core", m.Node)
+	n.log.Warn("the core is gone: its sessions end here, and go on when their clients resume", "core", c.Node)
 	if f.lost != nil {
 		f.lost(n.ctx)
 	}
@@ -154,17 +192,18 @@ type toCore struct {
 func (n *Node) ToCore(server string) channel.MessageChannel { return toCore{n, server} }
 
 // Send implements channel.MessageChannel. A core that is slow, or out of reach,
-// makes it wait; with one that is gone all sessions are.
+// makes it wait; with one that is gone all sessions are, and the error wraps
+// channel.ErrLost. Who sends must not wait for more: it may be in the way of that.
 func (c toCore) Send(ctx context.Context, batch []*channel.Envelope) error {
 	core := c.node.front.core.Load()
 	if core == nil {
-		return fmt.Errorf("no core: %w", channel.ErrClosed)
+		return fmt.Errorf("no core: %w", channel.ErrLost)
 	}
 	rename(batch, c.node.opt.Name, core.Node)
 	return c.send(ctx, core, batch)
 }
 
-func (c toCore) send(ctx context.Context, core *Member, batch []*channel.Envelope) error {
+func (c toCore) send(ctx context.Context, core *coreLife, batch []*channel.Envelope) error {
 	payload := c.node.encode(nil, batch)
 	of := make([]sessions.Ref, 0, len(batch)) // the batch is not the caller's for longer than this
 	for _, e := range batch {
@@ -175,7 +214,7 @@ func (c toCore) send(ctx context.Context, core *Member, batch []*channel.Envelop
 	for {
 		err := c.node.bus.Send(ctx, core.Node, c.port, payload, func(err error) {
 			if errors.Is(err, nats.ErrRefused) {
-				c.node.notTaken(core, of)
+				c.node.notTaken(&core.Member, of)
 			}
 		})
 		switch {
@@ -190,10 +229,64 @@ func (c toCore) send(ctx context.Context, core *Member, batch []*channel.Envelop
 		case errors.Is(err, nats.ErrStalled) && c.node.front.core.Load() == core: // it has waited already
 			continue
 		case errors.Is(err, nats.ErrGone):
-			return fmt.Errorf("core %s: %w", core.Node, channel.ErrClosed)
+			c.node.look(core)
+			return fmt.Errorf("core %s: %w", core.Node, channel.ErrLost)
 		}
 		return fmt.Errorf("core %s: %w", core.Node, err)
 	}
+}
+
+// look asks the database at once whether the core is still there: the network has
+// heard of its next life.
+func (n *Node) look(core *coreLife) { core.doubt.Do(n.members.kick) }
+
+// outlive returns when the front knows that the core is gone.
+func (n *Node) outlive(ctx context.Context, core *coreLife) error {
+	n.look(core)
+	select {
+	case <-core.over:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.ctx.Done():
+		return n.ctx.Err()
+	}
+}
+
+// topicLeaving is how a core tells its fronts that it ends; they know then before
+// they see it.
+const topicLeaving = "leaving"
+
+// parted is what a core tells with it.
+func (n *Node) parted(from nats.Peer) {
+	if !n.Front() {
+		return
+	}
+	n.front.leaving.Store(from.Incarnation)
+	n.part(from)
+	n.task(n.attach)
+}
+
+// LeaveFronts lets the clients of this node's fronts go on elsewhere, before it ends:
+// the fronts disconnect them and take nothing from it any more, then their sessions
+// are paused as those of a streamer that stops. The error names a front that does
+// not answer.
+func (n *Node) LeaveFronts(ctx context.Context) error {
+	at := n.fronts.bySlot.Load()
+	if n.Front() || at == nil {
+		return nil
+	}
+	told := n.tell(ctx, slices.Collect(maps.Values(*at)), topicLeaving, "")
+	var paused []*channel.Envelope
+	for _, e := range n.opt.Registry.On(n.opt.Name) {
+		if sessions.SlotOf(e.Conn) != n.Number() {
+			paused = append(paused, &channel.Envelope{Kind: channel.Unbind, Session: e.Ref, Reason: "system-shutdown"})
+		}
+	}
+	if len(paused) == 0 {
+		return told
+	}
+	return errors.Join(told, n.links.Processor.Send(ctx, paused))
 }
 
 // notTaken ends the sessions whose stanzas their core cannot read, being of another
@@ -234,7 +327,10 @@ func (n *Node) returns(ctx context.Context, from nats.Peer, payload []byte) erro
 	if len(batch) == 0 {
 		return nil
 	}
-	if c := n.front.core.Load(); c == nil || peer(*c) != from { // nobody else has anything to say to these sockets
+	if n.front.leaving.Load() == from.Incarnation { // for sessions that have ended here, and wait at the core
+		return nil
+	}
+	if c := n.front.core.Load(); c == nil || peer(c.Member) != from { // nobody else has anything to say to these sockets
 		return refused(from, errForeign)
 	}
 	rename(batch, from.Node, n.opt.Name)
@@ -414,17 +510,33 @@ func (n *Node) buryFront(m Member) {
 const coreWait = 10 * time.Second
 
 // AwaitCore returns when the front has a core, and what Attached was given for that
-// is done; it says in the log what it waits for.
+// is done; it says in the log what it waits for. The error wraps ErrFenced when the
+// node must not wait any more.
 func (n *Node) AwaitCore(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	over := make(chan struct{})
+	defer func() { cancel(nil); <-over }()
+	go func() {
+		defer close(over)
+		select {
+		case <-n.Fenced():
+			cancel(ErrFenced)
+		case <-ctx.Done():
+		}
+	}()
+	if n.front.core.Load() == nil {
+		n.log.Warn("waiting for a core: a node with parser, processor and router, the processor distributed")
+	}
 	for {
-		limited, cancel := context.WithTimeout(ctx, coreWait)
+		limited, done := context.WithTimeout(ctx, coreWait)
 		_, err := n.Core(limited)
-		cancel()
+		done()
 		if err == nil {
 			break
 		}
 		if ctx.Err() != nil || n.ctx.Err() != nil {
-			return err
+			return errors.Join(context.Cause(ctx), err)
 		}
 		n.log.Warn("waiting for a core", "err", err)
 	}
@@ -432,7 +544,7 @@ func (n *Node) AwaitCore(ctx context.Context) error {
 	case <-n.front.greeted:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	case <-n.ctx.Done():
 		return n.ctx.Err()
 	}

@@ -159,12 +159,15 @@ func (n *Node) OnDeath(f func(ctx context.Context, node string, life uint64) err
 // Life is the number of this life of the node.
 func (n *Node) Life() uint64 { return n.members.Self().Incarnation }
 
-// Buried returns when the node's life, as far as it was alive, is over, and whom
-// it concerns has been told of the ends of the account's sessions there.
-func (n *Node) Buried(ctx context.Context, node string, account jid.JID) error {
-	n.mu.Lock()
-	first := n.lives[node]
-	n.mu.Unlock()
+// Buried returns when a life of the node, with life 0 the one it has, is over, and
+// whom it concerns has been told of the ends of the account's sessions there.
+func (n *Node) Buried(ctx context.Context, node string, life uint64, account jid.JID) error {
+	first := life
+	if first == 0 {
+		n.mu.Lock()
+		first = n.lives[node]
+		n.mu.Unlock()
+	}
 	for {
 		n.mu.Lock()
 		now, changed := n.lives[node], n.changed

@@ -98,7 +98,7 @@ func TestReliability32TheTellerHasTold(t *testing.T) {
 	b.stop()
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
-	if err := a.Buried(ctx, "b", jid.MustParse("u0@localhost")); err != nil {
+	if err := a.Buried(ctx, "b", 0, jid.MustParse("u0@localhost")); err != nil {
 		t.Fatal(err)
 	}
 	a.quiet()

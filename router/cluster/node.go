@@ -191,6 +191,12 @@ func (n *Node) Owns(key string) bool {
 	return !ok || m.Node == n.opt.Name
 }
 
+// LifeOf is the number of a node's life that counts as alive; 0: none does.
+func (n *Node) LifeOf(node string) uint64 {
+	m, _ := n.members.Find(node)
+	return m.Incarnation
+}
+
 // Alive reports whether a node counts as alive.
 func (n *Node) Alive(node string) bool {
 	_, alive := n.members.Find(node)

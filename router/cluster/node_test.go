@@ -306,7 +306,7 @@ func TestReliability32SessionsOfADeadNodeEndOnce(t *testing.T) {
 		}
 	}
 	for _, m := range []*member{a, b} {
-		if err := m.Buried(ctx, "c", jid.MustParse("u0@localhost")); err != nil {
+		if err := m.Buried(ctx, "c", 0, jid.MustParse("u0@localhost")); err != nil {
 			t.Fatal(err)
 		}
 		for _, e := range m.registry.On("c") {

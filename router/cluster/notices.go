@@ -42,7 +42,11 @@ func (n *Node) On(topic string, f func(key string)) {
 // returns when they have. A node that does not answer in time is reported: it
 // may use what it remembers until it is dead or hears of it.
 func (n *Node) Tell(ctx context.Context, topic, key string) error {
-	peers := n.others()
+	return n.tell(ctx, n.others(), topic, key)
+}
+
+// tell is Tell for some nodes.
+func (n *Node) tell(ctx context.Context, peers []string, topic, key string) error {
 	if len(peers) == 0 {
 		return nil
 	}
@@ -97,6 +101,10 @@ func (n *Node) noticed(_ context.Context, from nats.Peer, payload []byte) error 
 	topic, key, ok := decodeNotice(string(payload))
 	if !ok {
 		return refused(from, channel.ErrWire)
+	}
+	if topic == topicLeaving { // it is about who says it
+		n.parted(from)
+		return nil
 	}
 	n.notice(topic, key)
 	return nil

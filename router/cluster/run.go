@@ -20,6 +20,7 @@ func (m *Members) run(ctx context.Context) {
 	for {
 		select {
 		case <-m.wake:
+			halt() // it may have been woken for another reason
 		case <-m.lease.lost:
 			return
 		case <-ctx.Done():
