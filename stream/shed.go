@@ -26,6 +26,7 @@ const (
 	endAwayAt = 0.85
 	endSlowAt = 0.90
 	shedLeast = 16 << 10 // bytes that a session must hold, or its client not have read, for its end to help
+	shedOwed  = 1 << 20  // bytes that a client has not acknowledged, though the network has taken them: it does not read
 	shedAgain = time.Second
 )
 
@@ -117,12 +118,12 @@ type holder struct {
 }
 
 // fullest returns the sessions that hold most, without a connection and with a
-// client that does not read: one that does may owe acknowledgements.
+// client that does not read: one that does may owe acknowledgements, of a little.
 func (s *Server) fullest() (away, slow []holder) {
 	s.sessions.each(func(sess *Session) {
 		n, unread, connected := sess.buffered()
 		switch {
-		case connected && unread >= shedLeast:
+		case connected && (unread >= shedLeast || n >= shedOwed):
 			slow = append(slow, holder{sess, n})
 		case !connected && n >= shedLeast:
 			away = append(away, holder{sess, n})
