@@ -2,6 +2,7 @@ package resumption_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -144,6 +145,45 @@ func TestContactsSeeWhoDoesNotComeBackGo(t *testing.T) {
 	}
 	sweep()
 	if how := ann.presence("romeo@localhost/a"); how != "unavailable" {
+		t.Errorf("seen as %q", how)
+	}
+}
+
+// Who logs in when one node has started again sees who goes on with a session of
+// before on another, which starts later.
+func TestWhoComesBetweenStartsSeesWhoResumes(t *testing.T) {
+	c := storagetest.Postgres(t)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Nodes: 2, Storage: func() storage.Config { return c }})
+	ann, _ := here(ctx, t, h, 0, "ann")
+	romeo, id := here(ctx, t, h, 1, "romeo")
+	befriend(ann, romeo, "ann@localhost", "romeo@localhost")
+	for i := range 2 {
+		if err := h.EndNode(ctx, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.BeginNode(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := plugintest.Dial(ctx, h.DoorOf(0, "c2s"), h.Domain(), "ann", password, "new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann = &client{Client: conn, t: t, ctx: ctx}
+	ann.say("<presence/>", "presence")
+	if err := h.BeginNode(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	if conn, err = plugintest.Connect(ctx, h.DoorOf(1, "c2s"), h.Domain(), "romeo", password); err != nil {
+		t.Fatal(err)
+	}
+	back := &client{Client: conn, t: t, ctx: ctx}
+	if el := back.say(fmt.Sprintf("<resume xmlns='urn:xmpp:sm:3' previd='%s' h='%d'/>", id, romeo.in), "resumed"); el.Get("previd") != id {
+		t.Fatal(el.Bytes(""))
+	}
+	if how := ann.presence("romeo@localhost/a"); how != "" {
 		t.Errorf("seen as %q", how)
 	}
 }
