@@ -19,6 +19,7 @@ package presence
 
 import (
 	"context"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -92,6 +93,7 @@ type component struct {
 	cfg      Config
 	rosters  *roster.Rosters
 	directed *Directed
+	began    time.Time
 	house    *processor.Registrar
 	sent     *prometheus.CounterVec
 }
@@ -99,7 +101,7 @@ type component struct {
 var _ processor.Component = (*component)(nil)
 
 func newComponent(env plugins.Env, c plugins.Config) (plugins.Component, error) {
-	p := &component{env: env, cfg: *defaults()}
+	p := &component{env: env, cfg: *defaults(), began: env.Clock.Now()}
 	if err := c.Decode(&p.cfg); err != nil {
 		return nil, err
 	}
@@ -125,6 +127,7 @@ func (c *component) Register(r *processor.Registrar) {
 	c.house = r
 	processor.On(r, processor.Outgoing, processor.Normal, c.outgoing)
 	processor.On(r, processor.Incoming, processor.Normal, c.incoming)
+	processor.On(r, processor.Bound, processor.Normal, c.restored)
 	processor.On(r, processor.Unbound, processor.Normal, c.unbound)
 	processor.On(r, processor.Resumed, processor.Normal, c.resumed)
 	processor.On(r, processor.AccountRemoved, processor.Normal, c.accountRemoved)

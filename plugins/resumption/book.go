@@ -307,9 +307,6 @@ func (b *book) Restore(ctx context.Context) ([]stream.Lasting, error) {
 			b.drop(l)
 			continue
 		}
-		if b.env.Notices != nil { // who has come to another node meanwhile does not see it
-			l.State.Buried = true
-		}
 		b.keep(l)
 		list = append(list, l.Lasting)
 	}

@@ -66,7 +66,7 @@ type State struct {
 	CapsHash   string    // and the algorithm of its hash
 	Hibernated bool      // the socket is gone, the session may still be resumed (XEP-0198 §5)
 	Paused     bool      // the process ends before the session does (Unbound), or has begun after it (Bound, Resumed)
-	Buried     bool      // Paused: contacts may not see it: they were told that it has gone, with its node, or have come since
+	Buried     bool      // Paused: its contacts have been told that it has gone, with its node
 	Replaying  bool      // pending messages are on their way; live ones wait in the archive
 	Device     string    // SASL2 user-agent id, when the client gave one (XEP-0388 §2.3)
 	Remote     string    // the peer's network address, for operators

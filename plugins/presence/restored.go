@@ -1,0 +1,32 @@
+package presence
+
+import (
+	"context"
+
+	"parley/processor"
+	"parley/router/channel"
+	"parley/router/sessions"
+)
+
+// restored shows a session of before the start to contacts that have come to other
+// nodes meanwhile: they were not told of it there, nor are they by its client, which
+// has sent its presence long ago. Those who were there before may be shown it again.
+func (c *component) restored(ctx context.Context, s *sessions.Entry) (processor.Verdict, error) {
+	if c.env.Notices == nil || !s.Paused || !s.Available || !s.BoundAt.Before(c.began) {
+		return processor.Continue, nil // what is taken from another node counts from now
+	}
+	contacts, err := c.rosters.Contacts(ctx, s.JID.Bare())
+	if err != nil {
+		return processor.Continue, err
+	}
+	came := func(to *sessions.Entry) bool { return to.Available && !to.Paused && to.Node != c.env.Node }
+	var out []*channel.Envelope
+	for _, contact := range c.audience(ctx, s.JID, contacts.Subscribers()...) {
+		for _, to := range c.sessionsOf(contact, came) {
+			out = append(out, c.shownTo(s, to)...)
+		}
+	}
+	c.sent.WithLabelValues("restored").Add(float64(len(out)))
+	c.house.Route(ctx, out...)
+	return processor.Continue, nil
+}
