@@ -172,7 +172,7 @@ func TestBackupOfPostgresNamesItsOwnTool(t *testing.T) {
 	}
 	// What it says about the folders is right, too.
 	if _, missing := exec.LookPath("tar"); missing != nil {
-		t.Skip(missing)
+		t.Skipf("the printed command cannot be tried: %v", missing)
 	}
 	_, rest, _ := strings.Cut(err.Error(), "\n  tar ")
 	command, _, _ := strings.Cut(rest, "\n")

@@ -337,16 +337,13 @@ func (r *resent) key(o *owner, st *stanza.Stanza) (k resentKey, ok bool) {
 	return k, true
 }
 
-// about are the namespaces of what is not said, but how, when and by which way: it
-// may be another one when a client says the same again, and we take some of it out.
-var about = map[string]bool{
-	stanza.NSDelay:      true,
-	"jabber:x:delay":    true, // XEP-0091
-	stanza.NSStanzaID:   true,
-	stanza.NSHints:      true,
-	stanza.NSChatStates: true,
-	stanza.NSCarbons:    true,
+// said reports whether a child belongs to what a message says, and not to how, when
+// and by which way: that may be another one when a client says the same again, and
+// we take some of it out.
+func said(n stanza.Name) bool {
+	switch n.Space {
+	case stanza.NSDelay, "jabber:x:delay", stanza.NSStanzaID, stanza.NSHints, stanza.NSChatStates, stanza.NSCarbons: // jabber:x:delay: XEP-0091
+		return false
+	}
+	return !kinds.IsWrapper(n)
 }
-
-// said reports whether a child belongs to what a message says.
-func said(n stanza.Name) bool { return !about[n.Space] && !kinds.IsWrapper(n) }
