@@ -108,15 +108,7 @@ func TestFault5FloodBeforeItOpens(t *testing.T) {
 		reopen(c.session)
 		n := h.cfg.Resumption.Unacked + 1
 		flood(h, c.session, n, false)
-		h.errands.wait()
-		if !p.closed {
-			t.Fatal("still connected")
-		}
-		<-over
-		_, p2 := resume(t, h, id, 0)
-		if got := strings.Count(p2.read(), "<message"); got != n {
-			t.Fatalf("%d of %d sent when it comes back", got, n)
-		}
+		comesBack(t, h, p, over, id, n)
 	})
 	t.Run("not resumable", func(t *testing.T) {
 		h := newHouse(t, nil)

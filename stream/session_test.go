@@ -209,6 +209,12 @@ func TestFault5SlowReaderDetached(t *testing.T) {
 	for i := range n {
 		h.message(c.session, fmt.Sprint(i))
 	}
+	comesBack(t, h, p, over, id, n)
+}
+
+// comesBack checks that a client was disconnected, and gets n messages when it resumes.
+func comesBack(t *testing.T, h *house, p *pipe, over <-chan struct{}, id string, n int) {
+	t.Helper()
 	h.errands.wait()
 	if !p.closed {
 		t.Fatal("still connected")
@@ -216,7 +222,7 @@ func TestFault5SlowReaderDetached(t *testing.T) {
 	<-over
 	_, p2 := resume(t, h, id, 0)
 	if got := strings.Count(p2.read(), "<message"); got != n {
-		t.Fatalf("%d of %d sent again", got, n)
+		t.Fatalf("%d of %d sent when it comes back", got, n)
 	}
 }
 
