@@ -137,7 +137,12 @@ func nodeUndrain() *cobra.Command {
 			if err := c.Undrain(cmd.Context(), node); err != nil {
 				return err
 			}
-			return r.showNode(cmd, c, node)
+			if r.json {
+				return r.showNode(cmd, c, node)
+			}
+			// The node that is asked sees it with its next look at the members.
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: takes clients again\n", node)
+			return err
 		})
 }
 

@@ -81,7 +81,7 @@ servers:
 	if _, _, err := parley(t, "", "node", "drain", "--data", two.data); err == nil || !strings.Contains(err.Error(), "no other node") {
 		t.Errorf("the last node: %v", err)
 	}
-	contains(t, must(t, "node", "undrain", "node1", "--data", two.data), "node1: ")
+	contains(t, must(t, "node", "undrain", "node1", "--data", two.data), "node1: takes clients again")
 	var n plugins.NodeStatus
 	out = must(t, "node", "drain", "node1", "--wait", "--json", "--data", two.data)
 	if err := json.Unmarshal([]byte(out), &n); err != nil || !n.Draining || n.Sessions != 0 {
