@@ -17,7 +17,8 @@ import (
 // next one waits until it is done.
 type Owned struct {
 	// Key says whose work the stanza is; false: not this component's. It looks
-	// at nothing but the stanza, so that all nodes say the same.
+	// at nothing but the stanza, so that all nodes say the same. "": any node does
+	// it, and Handle gets no hold: what is addressed to the service of the rooms.
 	Key func(*stanza.Stanza) (key string, ok bool)
 	// Handle does the work where the key is owned; what it writes it commits
 	// itself, with hold.Guard in every set. It may run for several stanzas of one
@@ -47,16 +48,13 @@ func (t *table) ownedBy(st *stanza.Stanza) (o *Owned, key string) {
 // own lets the owner of the key do the work.
 func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) error {
 	r.commitBefore(ctx, f)
+	if key == "" {
+		return f.served(ctx, o, nil)
+	}
 	edits := f.Edits()
 	answer, err := r.server.env.Owners.Do(ctx, owner.Work{
 		Key: key, Topic: topicOwned,
-		Here: func(ctx context.Context, hold *owner.Hold) error {
-			result, err := o.Handle(ctx, f.Stanza, hold)
-			if reply := f.Stanza.Reply(result); err == nil && reply != nil {
-				f.reply(reply)
-			}
-			return err
-		},
+		Here: func(ctx context.Context, hold *owner.Hold) error { return f.served(ctx, o, hold) },
 		Payload: func() []byte {
 			return channel.Encode(nil, &channel.Envelope{Kind: channel.Arrive, Raw: edits.Render(nil, f.Raw), Stanza: f.Stanza})
 		},
@@ -76,6 +74,15 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) error {
 	}
 	f.reply(e.Stanza)
 	return nil
+}
+
+// served lets o do the work here.
+func (f *Flow) served(ctx context.Context, o *Owned, hold *owner.Hold) error {
+	result, err := o.Handle(ctx, f.Stanza, hold)
+	if reply := f.Stanza.Reply(result); err == nil && reply != nil {
+		f.reply(reply)
+	}
+	return err
 }
 
 // ownedError is what the sender of a stanza hears of work that could not be done

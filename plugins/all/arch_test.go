@@ -18,6 +18,7 @@ type layer struct {
 var layers = []layer{
 	{"parley/parser/jid", nil},
 	{"parley/parser/stanza", []string{"parley/parser/jid"}},
+	{"parley/parser/stanza/...", []string{"parley/parser/jid"}},
 	{"parley/storage/...", nil},
 	{"parley/stream/sasl", []string{"parley/parser/jid"}},
 	{"parley/plugins/config", nil},
@@ -39,8 +40,9 @@ var layers = []layer{
 // stageMay is what every stage may import; never another stage, never a feature.
 var stageMay = []string{"parley/parser/jid", "parley/parser/stanza", "parley/storage/...", "parley/plugins", "parley/router/channel", "parley/router/cluster/owner", "parley/router/sessions"}
 
-// vocabulary are leaves that say what a stanza is; every feature may speak it.
-var vocabulary = []string{"parley/plugins/message/kinds"}
+// vocabulary are leaves that say what a stanza is, or read what is in many of
+// them; every feature may speak it.
+var vocabulary = []string{"parley/plugins/message/kinds", "parley/parser/stanza/form", "parley/parser/stanza/rsm"}
 
 // free may import everything: the lists, the tests' tools and the programs.
 var free = []string{"parley/plugins/all", "parley/plugins/plugintest/...", "parley/cmd/..."}
