@@ -24,7 +24,7 @@ import (
 )
 
 // The feature of these tests: what is sent to an address of fan.localhost goes, from
-// the sender's name there, to everybody whom its <fan/> names.
+// the sender there, to everybody whom its <fan/> names.
 
 const nsFan = "urn:parley:test:fan"
 
@@ -51,7 +51,7 @@ func (f *fans) Register(r *processor.Registrar) {
 
 func (f *fans) handle(ctx context.Context, st *stanza.Stanza, _ *owner.Hold) (*stanza.Element, error) {
 	if st.Type == stanza.TypeError { // whom something did not reach
-		poster := jid.MustParse(st.To.Resource() + "@localhost/orchard")
+		poster := jid.MustParse(st.To.Resource())
 		f.house.Emit(ctx, stanza.Make(stanza.Message, stanza.TypeHeadline, st.To.Bare(), poster, st.ID, stanza.El(nsFan, "lost").With("jid", st.From.String())))
 		return nil, nil
 	}
@@ -61,7 +61,7 @@ func (f *fans) handle(ctx context.Context, st *stanza.Stanza, _ *owner.Hold) (*s
 		to = append(to, jid.MustParse(s))
 	}
 	out := *st
-	out.From, _ = st.To.WithResource(st.From.Local())
+	out.From, _ = st.To.WithResource(st.From.String())
 	if what.Get("each") == "" {
 		f.house.Fan(ctx, &out, to)
 		return nil, nil
@@ -150,7 +150,7 @@ func TestFanKeepsItsPlace(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%s waits for number %d: %v", to[i], n, err)
 				}
-				if el.Get("id") != fmt.Sprint(n) || el.Get("to") != to[i] || el.Get("from") != "room@fan.localhost/user0" {
+				if el.Get("id") != fmt.Sprint(n) || el.Get("to") != to[i] || el.Get("from") != "room@fan.localhost/"+to[0] {
 					t.Fatalf("%s got %s, want number %d", to[i], el.Bytes(""), n)
 				}
 			}
