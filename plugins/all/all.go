@@ -18,6 +18,7 @@ import (
 	"parley/plugins/hostmeta"
 	"parley/plugins/lastactivity"
 	"parley/plugins/message"
+	"parley/plugins/muc"
 	"parley/plugins/ping"
 	"parley/plugins/presence"
 	"parley/plugins/private"
@@ -57,6 +58,7 @@ func Plugins() []plugins.Plugin {
 		hostmeta.Plugin,
 		lastactivity.Plugin,
 		message.Plugin,
+		muc.Plugin,
 		ping.Plugin,
 		presence.Plugin,
 		private.Plugin,
