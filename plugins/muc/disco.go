@@ -50,6 +50,7 @@ func (r *room) description(asker jid.JID) (*Description, error) {
 	f.AddIdentity(disco.Identity{Category: "conference", Type: "text", Name: name})
 	f.AddFeature(always...)
 	f.AddFeature(r.cfg.features()...)
+	f.AddFeature(r.s.kept.RoomFeatures()...)
 	if r.cfg.Registration != RegisterClosed {
 		f.AddFeature(nsIQReg)
 	}

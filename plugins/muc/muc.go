@@ -32,6 +32,7 @@ import (
 	"parley/parser/stanza"
 	"parley/parser/stanza/form"
 	"parley/plugins"
+	"parley/plugins/archive"
 	"parley/plugins/blocking"
 	"parley/plugins/config"
 	"parley/plugins/disco"
@@ -57,7 +58,7 @@ var migrations embed.FS
 var Plugin = plugins.Plugin{
 	Name:     Name,
 	Doc:      "Chat rooms.",
-	Requires: []string{blocking.Name, "disco"},
+	Requires: []string{archive.Name, blocking.Name, "disco"},
 	Components: []plugins.Maker{
 		{Server: processor.Name, Defaults: defaults(), New: newService},
 		{Server: router.Name, Name: "muc-returns", New: newReturns},
@@ -161,7 +162,7 @@ type service struct {
 	lists  blocks
 	reg    *processor.Registrar
 	rooms  *memory
-	ids    *ids
+	kept   *archive.Archive
 	people *pseudonyms
 	admins map[jid.JID]bool
 	m      *metrics
@@ -205,7 +206,7 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
-	if s.ids, err = newIDs(ctx, env); err != nil {
+	if s.kept, err = plugins.Need[*archive.Archive](env, archive.Name); err != nil {
 		return nil, err
 	}
 	if s.people, err = newPseudonyms(ctx, env.DB); err != nil {
@@ -256,7 +257,7 @@ func (s *service) key(st *stanza.Stanza) (string, bool) {
 	if _, ours := s.hosts[st.To.Domain()]; !ours {
 		return "", false
 	}
-	if st.To.Local() == "" {
+	if st.To.Local() == "" || st.To.IsBare() && isQuery(st) {
 		return "", true
 	}
 	return st.To.Bare().String(), true
