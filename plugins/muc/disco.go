@@ -129,7 +129,7 @@ func (s *service) items(_ context.Context, r *room, q *request) (*stanza.Element
 		return out, nil
 	}
 	for _, o := range r.nicks {
-		if o == x.occupant || r.sees(x.role, o.role) {
+		if o == x.occupant || r.sees(x.role, o.role, o.hushed) {
 			out.Add(stanza.El(stanza.NSDiscoItem, "item").With("jid", o.at.String()))
 		}
 	}

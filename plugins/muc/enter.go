@@ -105,6 +105,9 @@ func (r *room) admit(o *op, e *entry) error {
 		role = old.role
 	}
 	x := r.seat(e.nick, e.st.From, role, e.shown, now.UnixMicro())
+	if most := r.s.cfg.Large; old == nil && most > 0 && len(r.nicks) > most {
+		x.hushed = true
+	}
 	r.saveSession(o, x)
 	r.s.m.entries.Inc()
 	r.showOthers(o, x, told{})
@@ -126,7 +129,7 @@ func (r *room) admit(o *op, e *entry) error {
 func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) {
 	address := r.knows(x.role)
 	for _, other := range r.nicks {
-		if other != x.occupant && r.sees(x.role, other.role) {
+		if other != x.occupant && r.sees(x.role, other.role, other.hushed) {
 			o.send(r.seen(other, address), x.jid)
 		}
 	}

@@ -120,7 +120,7 @@ type Config struct {
 	Rooms int           `yaml:"rooms_in_memory" min:"10" doc:"Rooms that a node has in memory. Those that nobody uses go first."`
 	Idle  time.Duration `yaml:"idle" min:"1s" doc:"How long a room stays in memory that nobody uses."`
 	Grace time.Duration `yaml:"grace" min:"1s" doc:"How long an occupant keeps its place when its session is gone without a word, so that it may come back: its node has died, or the server was restarted."`
-	Large int           `yaml:"large_room" min:"0" doc:"From so many occupants on, presence of those without a role above participant is shown only to themselves and to moderators. 0: never."`
+	Large int           `yaml:"large_room" min:"0" doc:"Who enters a room that has so many occupants already is shown to moderators alone, and sees moderators and those who were there before it was so large; what it writes reaches everybody. 0: every room shows everybody to everybody, whose cost grows with the square of their number."`
 }
 
 // Defaults are what a room is that nobody has configured.

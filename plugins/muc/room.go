@@ -78,6 +78,7 @@ type occupant struct {
 	at       jid.JID // in the room
 	bare     jid.JID
 	role     Role
+	hushed   bool       // its presence is the moderators' to see: the room was large when it came
 	id       string     // XEP-0421
 	sessions []*session // who has shown itself last is last
 	shown    [2]*stanza.Stanza
