@@ -86,7 +86,9 @@ func TestRule67GhostsLeave(t *testing.T) {
 	// Another server's user, who cannot be reached: what the room sends comes back.
 	w.submit(ctx, fmt.Sprintf("<presence from='ghost@elsewhere.example/a' to='%s/ghost'><x xmlns='http://jabber.org/protocol/muc'/></presence>", room))
 	w.submit(ctx, fmt.Sprintf("<message from='ghost@elsewhere.example/a' to='%s' type='groupchat'><body>boo</body></message>", room))
-	el := ann.await(ctx, t, "its end", func(el *stanza.Element) bool { return el.Get("from") == room+"/ghost" && el.Get("type") == "unavailable" })
+	el := ann.await(ctx, t, "its end", func(el *stanza.Element) bool {
+		return el.Get("from") == room+"/ghost" && el.Get("type") == "unavailable"
+	})
 	codes := ""
 	for c := range el.Child("http://jabber.org/protocol/muc#user", "x").Elements() {
 		codes += c.Get("code")
