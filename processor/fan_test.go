@@ -79,8 +79,9 @@ func (f *fans) handle(ctx context.Context, st *stanza.Stanza, _ *owner.Hold) (*s
 		return nil, nil
 	}
 	for i := range steps { // everybody's in turn with everybody's own
-		out.ID = fmt.Sprint(2 * i)
-		f.house.Fan(ctx, &out, to)
+		next := out
+		next.ID = fmt.Sprint(2 * i)
+		f.house.Fan(ctx, &next, to)
 		for _, j := range to {
 			f.house.Emit(ctx, stanza.Make(stanza.Message, stanza.TypeHeadline, out.From, j, fmt.Sprint(2*i+1)))
 		}
