@@ -16,6 +16,7 @@ import (
 	"parley/plugins/entitytime"
 	"parley/plugins/health"
 	"parley/plugins/hostmeta"
+	"parley/plugins/inbox"
 	"parley/plugins/lastactivity"
 	"parley/plugins/message"
 	"parley/plugins/ping"
@@ -55,6 +56,7 @@ func Plugins() []plugins.Plugin {
 		entitytime.Plugin,
 		health.Plugin,
 		hostmeta.Plugin,
+		inbox.Plugin,
 		lastactivity.Plugin,
 		message.Plugin,
 		ping.Plugin,
