@@ -11,6 +11,10 @@ import (
 	"parley/storage"
 )
 
+// Unanswered is what Owned.Handle returns for a request that is answered by somebody
+// else: it was handed on.
+var Unanswered = errors.New("the answer comes by itself")
+
 // Owned is work on stanzas that one node at a time does for each key: what is
 // addressed to a room. A stanza that comes to any node goes to the owner of its
 // key, which is made when there is none (router/cluster/owner), and the sender's
@@ -79,6 +83,9 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) error {
 // served lets o do the work here.
 func (f *Flow) served(ctx context.Context, o *Owned, hold *owner.Hold) error {
 	result, err := o.Handle(ctx, f.Stanza, hold)
+	if errors.Is(err, Unanswered) {
+		return nil
+	}
 	if reply := f.Stanza.Reply(result); err == nil && reply != nil {
 		f.reply(reply)
 	}
@@ -112,6 +119,9 @@ func (s *Server) owned(ctx context.Context, hold *owner.Hold, payload []byte) ([
 		err = stanza.NewError(stanza.ServiceUnavailable, "")
 	} else {
 		err = s.protect(func() (err error) { result, err = o.Handle(ctx, e.Stanza, hold); return err })
+	}
+	if errors.Is(err, Unanswered) {
+		return nil, nil
 	}
 	reply := e.Stanza.Reply(result)
 	if err != nil {

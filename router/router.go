@@ -74,7 +74,12 @@ type Registrar struct {
 	copiers  []Copier
 	gateways []Gateway
 	absences []Absence
+	returns  []func(domain string) bool
 }
+
+// Returns lets stanzas for domains that f knows go to the processor, which has what
+// serves them: what their rooms have sent and nobody could take.
+func (r *Registrar) Returns(f func(domain string) bool) { r.returns = append(r.returns, f) }
 
 // Absent lets f answer for domains of external components that are away,
 // before anybody looks for them elsewhere.
@@ -253,6 +258,9 @@ func (b *bundle) foreign(ctx context.Context, e *channel.Envelope) {
 		b.deliver(e, c)
 		return
 	}
+	if b.returns(e) {
+		return
+	}
 	for _, p := range b.parts {
 		for _, away := range p.absences {
 			if why := away(e.Stanza.To.Domain()); why != nil {
@@ -270,6 +278,20 @@ func (b *bundle) foreign(ctx context.Context, e *channel.Envelope) {
 		}
 	}
 	b.fail(ctx, e, stanza.RemoteServerNotFound) // RFC 6120 §10.4.3
+}
+
+// returns reports whether the stanza is for a domain that the processor serves.
+func (b *bundle) returns(e *channel.Envelope) bool {
+	for _, p := range b.parts {
+		if !slices.ContainsFunc(p.returns, func(f func(string) bool) bool { return f(e.Stanza.To.Domain()) }) {
+			continue
+		}
+		if e.Hops < channel.MaxHops {
+			b.back = append(b.back, &channel.Envelope{Kind: channel.Arrive, Raw: e.Raw, Stanza: e.Stanza, Hops: e.Hops})
+		}
+		return true
+	}
+	return false
 }
 
 // account is RFC 6121 §8.5.
@@ -377,7 +399,7 @@ func (b *bundle) deliver(e *channel.Envelope, to ...*sessions.Entry) {
 	if len(to) == 0 {
 		return
 	}
-	e.Kind, e.Class, e.Solicited = channel.Deliver, classOf(e.Stanza), e.Solicited || e.Replay
+	e.Kind, e.Class, e.Solicited = channel.Deliver, channel.ClassOf(e.Stanza), e.Solicited || e.Replay
 	var only []sessions.Ref
 	for _, x := range to {
 		if e.Pending != 0 && x.Available && x.Priority < 0 {
@@ -427,32 +449,4 @@ func subscription(typ string) bool {
 		return true
 	}
 	return false
-}
-
-// classOf tells how urgent the stanza is to a client that nobody looks at
-// (XEP-0352 §5.1).
-func classOf(st *stanza.Stanza) channel.Class {
-	switch {
-	case st.Kind == stanza.Presence && (st.Type == "" || st.Type == "unavailable"):
-		return channel.Presence
-	case st.Kind == stanza.Message && chatStateOnly(st):
-		return channel.ChatState
-	}
-	return channel.Urgent
-}
-
-func chatStateOnly(st *stanza.Stanza) bool {
-	state := false
-	for _, c := range st.Children {
-		switch c.Name.Space {
-		case stanza.NSChatStates:
-			state = true
-		case stanza.NSHints:
-		default:
-			if c.Name.Local != "thread" {
-				return false
-			}
-		}
-	}
-	return state
 }

@@ -19,6 +19,7 @@ import (
 	"parley/plugins/inbox"
 	"parley/plugins/lastactivity"
 	"parley/plugins/message"
+	"parley/plugins/muc"
 	"parley/plugins/ping"
 	"parley/plugins/presence"
 	"parley/plugins/private"
@@ -59,6 +60,7 @@ func Plugins() []plugins.Plugin {
 		inbox.Plugin,
 		lastactivity.Plugin,
 		message.Plugin,
+		muc.Plugin,
 		ping.Plugin,
 		presence.Plugin,
 		private.Plugin,

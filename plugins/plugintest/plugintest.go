@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -358,8 +359,17 @@ func (n *node) dial(ctx context.Context, kind script.DialKind) (net.Conn, error)
 	return d.DialContext(ctx, "tcp", n.doors["c2s"])
 }
 
+// services are where plugins of these names have theirs, below the domain.
+var services = map[string]string{"muc": "conference"}
+
 // Service implements script.Target.
-func (h *House) Service(string) string { return "" }
+func (h *House) Service(name string) string {
+	at, known := services[name]
+	if !known || !slices.ContainsFunc(h.opt.Plugins, func(p plugins.Plugin) bool { return p.Name == name }) {
+		return ""
+	}
+	return at + "." + h.Domain()
+}
 
 // Restart implements script.Target.
 func (h *House) Restart(ctx context.Context) error {

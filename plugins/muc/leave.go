@@ -1,0 +1,111 @@
+package muc
+
+import (
+	"context"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+)
+
+// leave is unavailable presence (XEP-0045 §7.14). Of who is not in the room it says
+// nothing (§17.3). Nobody waits for it: it may come from what the room itself has
+// sent.
+func (r *room) leave(ctx context.Context, st *stanza.Stanza) error {
+	return r.do(ctx, false, func(o *op) error {
+		x := r.sessions[st.From]
+		if x == nil || st.To.IsFull() && st.To.Resource() != x.nick {
+			return nil
+		}
+		r.out(o, x, st, told{})
+		return nil
+	})
+}
+
+// out takes a session out of the room, for whatever reason t gives. said is the
+// presence it leaves with; nil: none.
+func (r *room) out(o *op, x *session, said *stanza.Stanza, t told) {
+	was := x.occupant.face() == x
+	r.goodbye(o, x, said, t)
+	last := r.remove(x)
+	o.rows.Add(&dropOccupant, r.jid.String(), x.jid.String())
+	if !last {
+		if was { // the others see what is left of it
+			r.show(o, x.occupant.face(), told{})
+		}
+		return
+	}
+	if r.state == locked || r.emptied() {
+		r.destroy(o, destruction{})
+	}
+}
+
+// outAll takes an occupant out with all its sessions.
+func (r *room) outAll(o *op, who *occupant, t told) {
+	for len(who.sessions) > 0 && r.nicks[who.nick] == who {
+		r.out(o, who.sessions[0], nil, t)
+	}
+}
+
+// emptied reports whether the room is temporary and has been left by everybody
+// (XEP-0045 §7.14).
+func (r *room) emptied() bool {
+	return r.state != vacant && !r.cfg.Persistent && len(r.sessions) == 0
+}
+
+// goodbye sends a session's farewell: to itself, and when it is the occupant's last
+// one to the others.
+func (r *room) goodbye(o *op, x *session, said *stanza.Stanza, t told) {
+	self := t
+	self.statuses = append([]string{statusSelf}, t.statuses...)
+	o.sendSure(r.farewell(x, said, x.jid, self), x.jid)
+	if len(x.sessions) > 1 {
+		return
+	}
+	knowing, others := r.split(x.occupant, x.role)
+	if len(knowing) > 0 {
+		o.send(r.farewell(x, said, x.jid, t), knowing...)
+	}
+	if len(others) > 0 {
+		o.send(r.farewell(x, said, jid.JID{}, t), others...)
+	}
+}
+
+// ghostly are the errors that say that somebody is not there any more (rule 67,
+// XEP-0045 §18.1.2).
+var ghostly = map[stanza.Condition]bool{
+	stanza.Gone: true, stanza.ItemNotFound: true, stanza.RecipientUnavailable: true,
+	stanza.Redirect: true, stanza.RemoteServerNotFound: true, stanza.RemoteServerTimeout: true,
+}
+
+// bounced takes an error that has come back from an occupant, and reports whether it
+// says that it is gone. A session of ours that is not there may be about to come
+// back: it keeps its place for a while.
+func (r *room) bounced(ctx context.Context, st *stanza.Stanza) (ghost bool) {
+	e := st.Err()
+	here := r.s.env.Local(st.From.Domain())
+	_, bound := r.s.env.Sessions.Find(st.From)
+	switch {
+	case e == nil, here && bound:
+		return false
+	case here:
+		_ = r.do(ctx, false, func(*op) error { // it only marks
+			if x := r.sessions[st.From]; x != nil && x.absent.IsZero() {
+				x.absent = r.s.env.Clock.Now()
+			}
+			return nil
+		})
+		return true
+	case !ghostly[e.Condition]:
+		return false
+	}
+	_ = r.do(ctx, false, func(o *op) error {
+		for at, x := range r.sessions {
+			if at == st.From || st.From.IsBare() && x.bare == st.From {
+				r.s.m.ghosts.Inc()
+				r.out(o, x, nil, told{statuses: []string{statusKicked, statusTechnicalProblems}})
+			}
+		}
+		return nil
+	})
+	return true
+}

@@ -1,0 +1,97 @@
+package muc
+
+import (
+	"context"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+)
+
+// posting is a message that looks for its place.
+type posting struct {
+	x       *session
+	st      *stanza.Stanza // as it came
+	out     *stanza.Stanza // as it goes out; set by whoever changes it
+	cut     func(stanza.Child) bool
+	add     []*stanza.Element
+	subject bool
+}
+
+// post is a message to everybody (XEP-0045 §7.4). When it returns nil the message
+// is committed and on its way (D1).
+func (r *room) post(ctx context.Context, st *stanza.Stanza) error {
+	return r.do(ctx, true, func(o *op) error {
+		x, err := r.occupantOf(st.From)
+		if err != nil {
+			return err
+		}
+		p := &posting{x: x, st: st, subject: changesSubject(st), cut: func(c stanza.Child) bool { return r.forged(st, c) }}
+		if err := r.mayPost(p); err != nil {
+			return err
+		}
+		return r.accept(o, p)
+	})
+}
+
+// mayPost returns why an occupant may not send a message; nil: it may.
+func (r *room) mayPost(p *posting) error {
+	x := p.x
+	switch {
+	case p.subject && !r.maySetSubject(x.occupant):
+		return stanza.NewError(stanza.Forbidden, "you cannot change the subject")
+	case p.subject && len(p.st.Raw) > int(r.s.cfg.MaxSubject):
+		return r.s.limit("subject", stanza.PolicyViolation, "the subject is too long")
+	case !p.subject && x.role < Participant: // XEP-0045 §7.4
+		return stanza.NewError(stanza.Forbidden, "visitors have no voice in this room")
+	}
+	for _, check := range r.s.checks {
+		if err := check(r, p); err != nil {
+			return err
+		}
+	}
+	if !x.messages.take(r.s.env.Clock.Now()) {
+		return r.s.tooFast("messages")
+	}
+	return nil
+}
+
+// accept gives the message its place. Subject changes count as messages: they are
+// in the archive (rule 63).
+func (r *room) accept(o *op, p *posting) error {
+	id := r.next()
+	sid := r.s.ids.mask.Encode(id)
+	add := append([]*stanza.Element{occupantID(p.x.id), stanza.El(stanza.NSStanzaID, "stanza-id").With("by", r.jid.String()).With("id", sid)}, p.add...)
+	src := *p.st
+	if src.ID == "" { // XEP-0045 §7.4: so that all have the same
+		src.ID = sid
+	}
+	out, err := copied(&src, p.x.at, stanza.TypeGroupchat, p.cut, add...)
+	if err != nil {
+		return err
+	}
+	now := r.s.env.Clock.Now()
+	if p.subject {
+		o.rows.Add(&putSubject, r.jid.String(), out.Raw, now.UnixMicro())
+		r.topic = subjectOf(out)
+	}
+	crowd := r.everybody()
+	o.post = &Post{
+		Room: r.jid, ID: id, StanzaID: sid, From: p.x.at, Author: p.x.bare, Role: p.x.role, Standing: r.affiliationOf(p.x.bare),
+		Stanza: out, Subject: p.subject, Config: r.cfg, Members: r.affiliates(), present: crowd.bare, rows: &o.rows,
+	}
+	o.send(out, crowd.all...)
+	o.done = func() {
+		r.s.m.messages.Inc()
+		if p.subject {
+			r.subject = subject{out, now}
+			return
+		}
+		r.recent.add(out, now)
+	}
+	return nil
+}
+
+// systemMessage is what the room itself says to everybody, and does not keep.
+func (r *room) systemMessage(o *op, children ...*stanza.Element) {
+	o.send(stanza.Make(stanza.Message, stanza.TypeGroupchat, r.jid, jid.JID{}, "", children...), r.everybody().all...)
+}

@@ -1,0 +1,253 @@
+package muc
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/processor"
+	"parley/router/cluster/owner"
+	"parley/router/sessions"
+)
+
+// Who has left without a word. A session of ours that ends says so itself, to every
+// room that it has shown itself to (plugins/presence); what remains are those whose
+// node has died, and those of before a restart. The room's owner looks who is still
+// there, and lets those go that have not come back for a while (XEP-0045 §18.1.2).
+
+const (
+	// looksMost and looksLeast are how often rooms look who is there: four times in the
+	// time that somebody may be away.
+	looksMost, looksLeast = time.Second, 10 * time.Second
+	// seatPage is how many seats are read at a time.
+	seatPage = 500
+	// maxReturned is how many sessions are remembered that began before the process.
+	maxReturned = 100_000
+)
+
+type tidy struct {
+	tasks  sync.WaitGroup
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	returned map[jid.JID]struct{} // sessions whose rooms presence does not know
+}
+
+func (t *tidy) start(ctx context.Context, s *service) {
+	ctx, t.cancel = context.WithCancel(ctx)
+	t.tasks.Go(func() { t.run(ctx, s) })
+}
+
+func (t *tidy) stop() {
+	if t.cancel != nil {
+		t.cancel()
+	}
+	t.tasks.Wait()
+}
+
+// run looks until ctx is done. The first time, everywhere: what was killed has left
+// occupants in rooms that nobody has in memory.
+func (t *tidy) run(ctx context.Context, s *service) {
+	wake := make(chan struct{}, 1)
+	everywhere := true
+	for {
+		halt := s.env.Clock.AfterFunc(min(max(s.cfg.Grace/4, looksMost), looksLeast), func() {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
+		})
+		select {
+		case <-ctx.Done():
+			halt()
+			return
+		case <-wake:
+		}
+		if everywhere {
+			if err := s.wakeAll(ctx); err != nil {
+				s.env.Log.Warn("who has left rooms meanwhile is looked for again later", "err", err)
+			} else {
+				everywhere = false
+			}
+		}
+		s.rooms.each(func(r *room) {
+			if err := r.look(ctx); err != nil && ctx.Err() == nil {
+				s.env.Log.Warn("who has left a room is looked for again later", "room", r.jid.String(), "err", err)
+			}
+		})
+		s.rooms.sweep(s.env.Clock.Now().Add(-s.cfg.Idle))
+	}
+}
+
+// wakeAll lets every room look that has an occupant whose session is not here.
+func (s *service) wakeAll(ctx context.Context) error {
+	room, session, last := "", "", jid.JID{}
+	for {
+		page, err := s.store.seated(ctx, room, session, seatPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, p := range page {
+			room, session = p.room.String(), p.name
+			at, err := jid.Parse(p.name)
+			if err != nil || p.room == last || !s.env.Local(at.Domain()) || !s.env.Owns(room) {
+				continue
+			}
+			if _, bound := s.env.Sessions.Find(at); !bound {
+				last = p.room
+				s.send(ctx, p.room, errand{what: "look"})
+			}
+		}
+	}
+}
+
+// topic is what rooms are told under by other nodes.
+const topic = "muc"
+
+// errand is something that a room has to do that no stanza asks for.
+type errand struct {
+	what string // a key of errands
+	arg  string
+}
+
+// errands are done where the room is owned.
+var errands = map[string]func(ctx context.Context, r *room, arg string) error{
+	"look":   func(ctx context.Context, r *room, _ string) error { return r.look(ctx) },
+	"forget": func(ctx context.Context, r *room, arg string) error { return r.forget(ctx, arg) },
+}
+
+// send lets the room's owner do it.
+func (s *service) send(ctx context.Context, room jid.JID, e errand) {
+	_, err := s.env.Owners.Do(ctx, owner.Work{
+		Key: room.String(), Topic: topic,
+		Here:    func(ctx context.Context, hold *owner.Hold) error { return s.run(ctx, hold, e) },
+		Payload: func() []byte { return []byte(e.what + " " + e.arg) },
+	})
+	if err != nil && ctx.Err() == nil {
+		s.env.Log.Warn("a room is not told", "room", room.String(), "what", e.what, "err", err)
+	}
+}
+
+// sent does what another node has sent; it is an owner.Handler.
+func (s *service) sent(ctx context.Context, hold *owner.Hold, payload []byte) ([]byte, error) {
+	what, arg, _ := strings.Cut(string(payload), " ")
+	return nil, s.run(ctx, hold, errand{what, arg})
+}
+
+func (s *service) run(ctx context.Context, hold *owner.Hold, e errand) error {
+	f, ok := errands[e.what]
+	if !ok {
+		return nil
+	}
+	for range tries {
+		r, done, err := s.rooms.get(ctx, hold)
+		if err != nil {
+			return err
+		}
+		err = f(ctx, r, e.arg)
+		done()
+		if !errors.Is(err, errAgain) {
+			return err
+		}
+	}
+	return nil
+}
+
+// look lets those go that have been away for too long.
+func (r *room) look(ctx context.Context) error {
+	return r.do(ctx, false, func(o *op) error {
+		now := r.s.env.Clock.Now()
+		r.s.absences(r, now)
+		var gone []*session
+		for _, x := range r.sessions {
+			if !x.absent.IsZero() && now.Sub(x.absent) >= r.s.cfg.Grace {
+				gone = append(gone, x)
+			}
+		}
+		for _, x := range gone {
+			r.s.m.ghosts.Inc()
+			r.out(o, x, nil, told{})
+		}
+		return nil
+	})
+}
+
+// absences notes whose session is not known to be bound, and since when; r.mu is
+// held, or nobody else has the room.
+func (s *service) absences(r *room, now time.Time) {
+	for at, x := range r.sessions {
+		if !s.env.Local(at.Domain()) {
+			continue
+		}
+		_, bound := s.env.Sessions.Find(at)
+		switch {
+		case bound:
+			x.absent = time.Time{}
+		case x.absent.IsZero():
+			x.absent = now
+		}
+	}
+}
+
+// came notes sessions that were there before this process was, or on another node:
+// their directed presence is not known here.
+func (s *service) came(_ context.Context, e *sessions.Entry) (processor.Verdict, error) {
+	if e.Paused {
+		s.tidy.mu.Lock()
+		defer s.tidy.mu.Unlock()
+		if s.tidy.returned == nil {
+			s.tidy.returned = map[jid.JID]struct{}{}
+		}
+		if len(s.tidy.returned) < maxReturned { // else look finds them
+			s.tidy.returned[e.JID] = struct{}{}
+		}
+	}
+	return processor.Continue, nil
+}
+
+// ended lets the rooms know of a session's end when nobody else does.
+func (s *service) ended(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
+	if e.Kind != sessions.Client || e.Paused {
+		return processor.Continue, nil
+	}
+	s.tidy.mu.Lock()
+	_, returned := s.tidy.returned[e.JID]
+	delete(s.tidy.returned, e.JID)
+	s.tidy.mu.Unlock()
+	gone := e.Buried || e.Node != s.env.Node // it may come back
+	if !returned && !gone {
+		return processor.Continue, nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	seats, err := s.store.seats(ctx, e.JID)
+	if err != nil {
+		return processor.Continue, err
+	}
+	for _, p := range seats {
+		if gone {
+			s.send(ctx, p.room, errand{what: "look"})
+			continue
+		}
+		at, err := p.room.WithResource(p.name)
+		if err == nil {
+			s.reg.Submit(ctx, stanza.Make(stanza.Presence, stanza.TypeUnavailable, e.JID, at, ""))
+		}
+	}
+	return processor.Continue, nil
+}
+
+// accountRemoved takes an account's name off the rooms' lists.
+func (s *service) accountRemoved(ctx context.Context, account jid.JID) (processor.Verdict, error) {
+	rooms, err := s.store.standings(ctx, account)
+	if err != nil {
+		return processor.Continue, err
+	}
+	for _, at := range rooms {
+		s.send(ctx, at, errand{"forget", account.String()})
+	}
+	return processor.Continue, nil
+}
