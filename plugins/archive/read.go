@@ -33,7 +33,10 @@ func (a *Archive) Read(ctx context.Context, bare jid.JID, r Range) (found []Mess
 	if err != nil || o == nil {
 		return nil, 0, false, err
 	}
-	q := &query{with: r.With, backward: r.Backward}
+	q := &query{backward: r.Backward}
+	if !r.With.IsZero() {
+		q.with = contactParty(r.With)
+	}
 	found, last, n, err := a.rows(ctx, o, q, span{r.After, r.Before}, r.Limit)
 	return found, last, n == r.Limit, err
 }
@@ -93,7 +96,7 @@ func (a *Archive) Ends(ctx context.Context, bare jid.JID, n int) (first, nth int
 
 // Settled is an id up to which every row that there will ever be is there: one is
 // committed a while after its id was given.
-func (a *Archive) Settled() int64 { return idAt(a.env.Clock.Now().Add(-commitLimit)) - 1 }
+func (a *Archive) Settled() int64 { return a.settledID() }
 
 // EncodeID is an id as clients see it (XEP-0359 §3).
 func (a *Archive) EncodeID(id int64) string { return a.mask.Encode(id) }

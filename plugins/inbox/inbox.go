@@ -14,6 +14,8 @@
 //	         committed before it is counted but not kept
 //	read     a mark per conversation (mark.go), for what the archive does not tell
 //	         itself: markers are messages in it
+//	rooms    who belongs to a room has it in its inbox, in it or not (rooms.go): the
+//	         count is over the room's own archive (tail.go), mentions are rows
 //	waits    a message that no device takes is told to whoever wakes devices, once
 //	         it is durable (waiting.go), with what the account wants to hear of
 //	         (notify.go)
@@ -27,11 +29,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/maypok86/otter/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"parley/parser/jid"
 	"parley/plugins"
 	"parley/plugins/archive"
+	"parley/plugins/muc"
 	"parley/processor"
 	"parley/storage"
 	"parley/storage/cache"
@@ -44,13 +48,16 @@ var migrations embed.FS
 const (
 	Name = "inbox"
 	NS   = "urn:xmpp:inbox:1"
+	// NSMentions is the namespace of <mentions count=''/>, beside an entry: how many
+	// of the unread messages of a room name the account. XEP-0430 has no word for it.
+	NSMentions = "parley:inbox:0"
 )
 
 // Plugin provides the component and the contract *Inbox.
 var Plugin = plugins.Plugin{
 	Name:       Name,
 	Doc:        "A list of conversations with what is unread and what was said last, for devices that come back.",
-	Requires:   []string{archive.Name},
+	Requires:   []string{archive.Name, muc.Name},
 	Components: []plugins.Maker{{Server: processor.Name, Defaults: defaults(), New: newPart}},
 	Migrations: migrations,
 	Contract:   newInbox,
@@ -75,6 +82,7 @@ type Inbox struct {
 	env      plugins.Env
 	archive  *archive.Archive
 	settings *cache.Cache[jid.JID, map[jid.JID]Notify] // of a conversation's address, by account
+	tails    *tails
 }
 
 // cachedSettings is how many conversations' settings are kept in memory.
@@ -93,8 +101,19 @@ func newInbox(env plugins.Env) (any, error) {
 	}
 	o := plugins.CachedAccounts[map[jid.JID]Notify](env, topicNotify, settingsTTL)
 	o.Size = cachedSettings
-	c, err := cache.New(o)
-	return &Inbox{env: env, archive: a, settings: c}, err
+	b := &Inbox{env: env, archive: a}
+	if b.settings, err = cache.New(o); err != nil {
+		return nil, err
+	}
+	if b.tails, err = newTails(a); err != nil {
+		return nil, err
+	}
+	env.OnForget(topicRooms, func(key string) {
+		if room, err := jid.Parse(key); err == nil {
+			b.tails.drop(room)
+		}
+	})
+	return b, nil
 }
 
 // part works in the processor.
@@ -103,6 +122,7 @@ type part struct {
 	cfg     Config
 	reg     *processor.Registrar
 	metrics *metrics
+	known   *otter.Cache[jid.JID, *muc.Member] // of a room, the first of those whose rows are there: another list, another first
 }
 
 var _ processor.Component = (*part)(nil)
@@ -115,6 +135,9 @@ func newPart(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	var err error
 	if p.Inbox, err = plugins.Need[*Inbox](env, Name); err != nil {
 		return nil, err
+	}
+	if p.known, err = otter.New(&otter.Options[jid.JID, *muc.Member]{MaximumSize: cachedRooms}); err != nil {
+		return nil, fmt.Errorf("inbox: %w", err)
 	}
 	p.metrics, err = newMetrics(env.Metrics)
 	return p, err
@@ -135,6 +158,10 @@ func (p *part) Register(r *processor.Registrar) {
 	processor.On(r, processor.AccountRemoved, processor.Normal, func(ctx context.Context, account jid.JID) (processor.Verdict, error) {
 		return processor.Continue, p.forget(ctx, account)
 	})
+	processor.On(r, muc.Posting, processor.Late, p.posting)
+	processor.On(r, muc.Posted, processor.Normal, p.posted)
+	processor.On(r, muc.Affiliated, processor.Normal, p.affiliated)
+	processor.On(r, muc.Destroyed, processor.Normal, p.destroyed)
 	if p.archive.Keeps() {
 		r.AccountFeature(NS) // XEP-0430 §2.1
 		r.IQ(NS, "inbox", processor.Self|processor.Account, p.query)

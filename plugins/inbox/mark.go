@@ -20,14 +20,22 @@ var putMark = storage.Stmt{
 }
 
 // Read tells that an account's devices have shown everything of a conversation up
-// to the message with that stanza-id, which the account's archive has given
-// (XEP-0490 §3.1). One that is not there is ignored (XEP-0490 §4.1).
+// to the message with that stanza-id, which the account's archive has given, or the
+// room's (XEP-0490 §3.1). One that is not there is ignored (XEP-0490 §4.1).
 func (b *Inbox) Read(ctx context.Context, account, conversation jid.JID, stanzaID string) error {
 	id, ok := b.archive.DecodeID(stanzaID)
 	if !ok {
 		return nil
 	}
-	some, err := b.archive.Get(ctx, account, []int64{id})
+	room, err := b.belongs(ctx, account, conversation)
+	if err != nil {
+		return err
+	}
+	in := account
+	if room {
+		in = conversation
+	}
+	some, err := b.archive.Get(ctx, in, []int64{id})
 	if err != nil || len(some) == 0 {
 		return err
 	}
@@ -39,11 +47,17 @@ func (b *Inbox) Read(ctx context.Context, account, conversation jid.JID, stanzaI
 
 func (b *Inbox) mark(ctx context.Context, account, conversation jid.JID, id int64) error {
 	var w storage.WriteSet
-	w.Add(&putMark, account.String(), conversation.String(), id)
+	marks(w.Add, account, conversation, id)
 	if err := b.env.DB.Commit(ctx, &w); err != nil {
 		return fmt.Errorf("read mark: %w", err)
 	}
 	return nil
+}
+
+// marks adds what makes a conversation read up to an id.
+func marks(add func(*storage.Stmt, ...any), account, conversation jid.JID, id int64) {
+	add(&putMark, account.String(), conversation.String(), id)
+	add(&dropMentions, account.String(), conversation.String(), id)
 }
 
 // outgoing marks what a marker says that is in no archive, because its sender

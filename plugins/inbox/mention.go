@@ -72,6 +72,9 @@ func uriOf(uri string) (jid.JID, bool) {
 	return at, err == nil
 }
 
+// nobody reports a message that can name nobody.
+func (m *mentions) nobody() bool { return len(m.named) == 0 && m.body == "" }
+
 // name reports whether the message names an account; occupant is its address in
 // the room, zero when it has none, and nick its name there.
 func (m *mentions) name(account, occupant jid.JID, nick string) bool {

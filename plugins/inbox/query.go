@@ -82,11 +82,12 @@ func (p *part) answer(ctx context.Context, q *processor.IQ) (*stanza.Element, er
 
 // entry is a conversation as it is shown.
 type entry struct {
-	peer    jid.JID
-	archive jid.JID // whose ids they are
-	last    int64
-	said    int64
-	unread  int
+	peer     jid.JID
+	archive  jid.JID // whose ids they are
+	last     int64
+	said     int64
+	unread   int
+	mentions int // among them
 }
 
 // list is the whole inbox, in order of last activity, the newest first.
@@ -98,9 +99,14 @@ func (p *part) list(ctx context.Context, account jid.JID) ([]entry, error) {
 	list := make([]entry, 0, len(b.chats))
 	for _, c := range b.chats {
 		if c.said != 0 {
-			list = append(list, entry{c.peer, account, c.last, c.said, c.unread})
+			list = append(list, entry{peer: c.peer, archive: account, last: c.last, said: c.said, unread: c.unread})
 		}
 	}
+	rooms, err := p.rooms(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, rooms...)
 	slices.SortFunc(list, newestFirst)
 	return list[:min(len(list), p.cfg.Chats)], nil
 }
@@ -241,7 +247,11 @@ func (p *part) said(ctx context.Context, page []entry, want request) (map[int64]
 // answer that follows, so that it arrives before it.
 func (p *part) entry(q *processor.IQ, e entry, said *stanza.Element) *channel.Envelope {
 	el := stanza.El(NS, "entry").With("jid", e.peer.String()).With("unread", strconv.Itoa(e.unread)).With("id", p.archive.EncodeID(e.last))
-	st := stanza.Make(stanza.Message, "", q.Owner, q.From, "", el, said)
+	var mentions *stanza.Element
+	if e.mentions > 0 {
+		mentions = stanza.El(NSMentions, "mentions").With("count", strconv.Itoa(e.mentions))
+	}
+	st := stanza.Make(stanza.Message, "", q.Owner, q.From, "", el, said, mentions)
 	to := &stanza.Stanza{Kind: stanza.Message, From: q.To, To: q.From}
 	return &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: to, Replay: true, Solicited: true, Private: true}
 }

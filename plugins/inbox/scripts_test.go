@@ -7,10 +7,12 @@ import (
 	"parley/plugins"
 	"parley/plugins/accounts"
 	"parley/plugins/archive"
+	"parley/plugins/blocking"
 	"parley/plugins/carbons"
 	"parley/plugins/disco"
 	"parley/plugins/inbox"
 	"parley/plugins/message"
+	"parley/plugins/muc"
 	"parley/plugins/ping"
 	"parley/plugins/plugintest"
 	"parley/plugins/presence"
@@ -25,7 +27,7 @@ import (
 func house() []plugins.Plugin {
 	return []plugins.Plugin{
 		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, disco.Plugin,
-		roster.Plugin, presence.Plugin, message.Plugin, archive.Plugin, carbons.Plugin, inbox.Plugin,
+		roster.Plugin, presence.Plugin, message.Plugin, archive.Plugin, carbons.Plugin, blocking.Plugin, muc.Plugin, inbox.Plugin,
 	}
 }
 

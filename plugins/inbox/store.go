@@ -28,6 +28,8 @@ var sqlForget = [...]string{
 	`DELETE FROM inbox_account WHERE owner = $1`,
 	`DELETE FROM inbox_chat WHERE owner = $1`,
 	`DELETE FROM inbox_mark WHERE owner = $1`,
+	`DELETE FROM inbox_room WHERE owner = $1`,
+	`DELETE FROM inbox_mention WHERE owner = $1`,
 	`DELETE FROM inbox_notify WHERE owner = $1`,
 }
 
