@@ -108,9 +108,9 @@ func (a *Archive) DecodeID(s string) (int64, bool) { return a.mask.Decode(s) }
 // stores only what waits.
 func (a *Archive) Keeps() bool { return a.open.Load() > 0 }
 
-// Result shows a message as a query does (XEP-0313 §4.2).
-func (a *Archive) Result(queryID string, m Message) *stanza.Element {
-	return a.resultOf(queryID, row{m.ID, m.Stanza.Raw})
+// Result shows a message, in jabber:client, as a query does (XEP-0313 §4.2).
+func (a *Archive) Result(queryID string, id int64, message []byte) *stanza.Element {
+	return a.resultOf(queryID, row{id, message})
 }
 
 func (a *Archive) resultOf(queryID string, r row) *stanza.Element {

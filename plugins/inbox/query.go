@@ -10,6 +10,7 @@ import (
 	"parley/parser/stanza"
 	"parley/parser/stanza/form"
 	"parley/parser/stanza/rsm"
+	"parley/plugins/message/kinds"
 	"parley/processor"
 	"parley/router/channel"
 )
@@ -237,10 +238,23 @@ func (p *part) said(ctx context.Context, page []entry, want request) (map[int64]
 			return nil, err
 		}
 		for _, m := range messages {
-			found[m.ID] = p.archive.Result(want.id, m)
+			found[m.ID] = p.archive.Result(want.id, m.ID, withoutAddresses(m.Stanza))
 		}
 	}
 	return found, nil
+}
+
+// withoutAddresses is a message without what a room's archive says of its sender:
+// whether the account may still see that is asked where it may ask (XEP-0313
+// §6.1.2).
+func withoutAddresses(st *stanza.Stanza) []byte {
+	e := st.StampForwarded()
+	for _, c := range st.Children {
+		if st.Type == stanza.TypeGroupchat && c.Name.Space == kinds.NSMUCUser {
+			e.Cut = append(e.Cut, c.Span)
+		}
+	}
+	return e.Render(nil, st.Raw)
 }
 
 // entry is one conversation of a page (XEP-0430 §3.1). It takes the road of the

@@ -170,7 +170,11 @@ func (p *part) affiliated(ctx context.Context, e *muc.Affiliating) (processor.Ve
 	var w storage.WriteSet
 	switch {
 	case e.Is >= muc.IsMember:
-		w.Add(&putMember, e.JID.String(), e.Room.String(), storage.FirstID(p.env.Clock.Now()))
+		kept, err := p.archive.Room(ctx, e.Room)
+		if err != nil {
+			return processor.Continue, err
+		}
+		w.Add(&putMember, e.JID.String(), e.Room.String(), kept.Next()) // ids may be ahead of the clock
 	case e.Was >= muc.IsMember:
 		w.Add(&dropMember, e.JID.String(), e.Room.String())
 	}

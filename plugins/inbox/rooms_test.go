@@ -4,96 +4,22 @@ import (
 	"context"
 	"errors"
 	"strings"
-	gosync "sync"
 	"testing"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
-	"parley/plugins"
-	"parley/plugins/archive"
 	"parley/plugins/inbox"
-	"parley/plugins/muc"
 	"parley/plugins/plugintest"
 	"parley/plugins/plugintest/script"
-	"parley/processor"
 	"parley/storage"
 	"parley/storage/storagetest"
 )
 
-// keeper lets rooms have their archive.
-type keeper struct {
-	mu      gosync.Mutex
-	ids     []int64
-	settled map[int64]func(bool)
-}
-
-func keeperPlugin(at *keeper) plugins.Plugin {
-	return plugins.Plugin{Name: "roomkeeper", Requires: []string{archive.Name, muc.Name}, Components: []plugins.Maker{{
-		Server: processor.Name, New: func(env plugins.Env, _ plugins.Config) (plugins.Component, error) {
-			a, err := plugins.Need[*archive.Archive](env, archive.Name)
-			at.mu.Lock()
-			defer at.mu.Unlock()
-			if at.settled == nil {
-				at.settled = map[int64]func(bool){}
-			}
-			return &keeping{at, a, env.DB}, err
-		},
-	}}}
-}
-
-type keeping struct {
-	*keeper
-	archive *archive.Archive
-	db      storage.DB
-}
-
-func (*keeping) Start(context.Context) error { return nil }
-func (*keeping) Stop(context.Context) error  { return nil }
-
-func (k *keeping) Register(r *processor.Registrar) {
-	processor.On(r, muc.Posting, processor.Normal, func(ctx context.Context, e *muc.Post) (processor.Verdict, error) {
-		room, err := k.archive.Room(ctx, e.Room)
-		if err != nil {
-			return processor.Stop, err
-		}
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.ids = append(k.ids, e.ID)
-		k.settled[e.ID] = room.Keep(e.ID, e.Stanza, e.Store)
-		return processor.Continue, nil
-	})
-	processor.On(r, muc.Posted, processor.Normal, func(_ context.Context, e *muc.Post) (processor.Verdict, error) {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if done := k.settled[e.ID]; done != nil {
-			done(true)
-		}
-		return processor.Continue, nil
-	})
-	processor.On(r, muc.Destroyed, processor.Normal, func(ctx context.Context, e *muc.Destruction) (processor.Verdict, error) {
-		room, err := k.archive.Room(ctx, e.Room)
-		if err != nil {
-			return processor.Stop, err
-		}
-		var w storage.WriteSet
-		settled := room.Forget(w.Add)
-		err = k.db.Commit(ctx, &w)
-		settled(ctx, err == nil)
-		return processor.Continue, err
-	})
-}
-
-func TestRoomScripts(t *testing.T) {
-	storagetest.EachConfig(t, func(t *testing.T, c storage.Config) {
-		plugintest.Run(t, plugintest.Options{Plugins: append(house(), keeperPlugin(new(keeper))), Storage: func() storage.Config { return c }}, "testdata/rooms/*.txtar")
-	})
-}
-
 // Rooms and members on different nodes.
-func TestRoomScriptsOnNodes(t *testing.T) {
+func TestScriptsOnNodes(t *testing.T) {
 	c := storagetest.Postgres(t)
-	h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), keeperPlugin(new(keeper))), Nodes: 3, Storage: func() storage.Config { return c }})
-	script.Test(t, &script.Runner{Target: plugintest.Spread{House: h}}, "testdata/rooms/*.txtar")
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Nodes: 3, Storage: func() storage.Config { return c }})
+	script.Test(t, &script.Runner{Target: plugintest.Spread{House: h}}, "testdata/*.txtar")
 }
 
 // enter makes a room of romeo's and lets him in.
@@ -111,10 +37,11 @@ func join(ctx context.Context, t *testing.T, owner *plugintest.Client, room, who
 	until(ctx, t, owner, withID("join"))
 }
 
-func say(ctx context.Context, t *testing.T, c *plugintest.Client, room, id, inner string) {
+// say returns the stanza-id of what the room says then.
+func say(ctx context.Context, t *testing.T, c *plugintest.Client, room, id, inner string) string {
 	t.Helper()
 	send(t, c, "<message to='"+room+"' type='groupchat' id='"+id+"'>"+inner+"</message>")
-	until(ctx, t, c, withID(id))
+	return until(ctx, t, c, withID(id)).Child(stanza.NSStanzaID, "stanza-id").Get("id")
 }
 
 // Markers of rooms name the room's own ids, and so does what devices tell each other
@@ -123,17 +50,15 @@ func TestMarksOfRooms(t *testing.T) {
 	storagetest.EachConfig(t, func(t *testing.T, c storage.Config) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
-		k := new(keeper)
-		h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), keeperPlugin(k)), Storage: func() storage.Config { return c }})
+		h := plugintest.Start(t, plugintest.Options{Plugins: house(), Storage: func() storage.Config { return c }})
 		const room = "garden@conference.localhost"
 		romeo, juliet := login(ctx, t, h, "romeo", "a"), login(ctx, t, h, "juliet", "b")
 		enter(ctx, t, romeo, room, "")
 		join(ctx, t, romeo, room, "juliet@localhost", "Jule")
+		var ids []string
 		for i := range 4 {
-			say(ctx, t, romeo, room, "m"+string(rune('0'+i)), "<body>Jule!</body>")
+			ids = append(ids, say(ctx, t, romeo, room, "m"+string(rune('0'+i)), "<body>Jule!</body>"))
 		}
-		a, _ := h.Host().Contract(archive.Name)
-		id := func(i int) string { return a.(*archive.Archive).EncodeID(k.ids[i]) }
 		check := func(want int) {
 			t.Helper()
 			if got := unread(ctx, t, juliet)[room]; got != want {
@@ -142,13 +67,13 @@ func TestMarksOfRooms(t *testing.T) {
 		}
 		check(4)
 		b, me, at := contract(t, h), jid.MustParse("juliet@localhost"), jid.MustParse(room)
-		if err := errors.Join(b.Read(ctx, me, at, id(1)), b.Read(ctx, me, at, id(0)), b.Read(ctx, me, at, "nothing")); err != nil {
+		if err := errors.Join(b.Read(ctx, me, at, ids[1]), b.Read(ctx, me, at, ids[0]), b.Read(ctx, me, at, "nothing")); err != nil {
 			t.Fatal(err)
 		}
 		check(2)
 		send(t, juliet, "<presence to='"+room+"/Jule'><x xmlns='http://jabber.org/protocol/muc'/></presence>")
 		until(ctx, t, juliet, func(el *stanza.Element) bool { return el.Child(stanza.NSClient, "subject") != nil })
-		say(ctx, t, juliet, room, "d1", "<displayed xmlns='urn:xmpp:chat-markers:0' id='"+id(2)+"'/>")
+		say(ctx, t, juliet, room, "d1", "<displayed xmlns='urn:xmpp:chat-markers:0' id='"+ids[2]+"'/>")
 		check(1)
 		var mentions int
 		if err := h.DB().QueryRow(ctx, `SELECT COUNT(*) FROM inbox_mention`).Scan(&mentions); err != nil || mentions != 1 {
@@ -164,7 +89,7 @@ func TestWaitingInRooms(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		listener := &told{}
-		h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), keeperPlugin(new(keeper)), listener.plugin()), Storage: func() storage.Config { return c }})
+		h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), listener.plugin()), Storage: func() storage.Config { return c }})
 		const open, closed = "open@conference.localhost", "closed@conference.localhost"
 		romeo, juliet := login(ctx, t, h, "romeo", "a"), login(ctx, t, h, "juliet", "b")
 		if err := h.Account(ctx, "nurse", plugintest.Password); err != nil {
