@@ -169,7 +169,7 @@ func TestCountsAgreeWithTheArchive(t *testing.T) {
 }
 
 // What is not in the archive, or with somebody else, marks nothing as read
-// (XEP-0490 §4.1).
+// (XEP-0490 §5.1).
 func TestReadIgnoresWhatIsNotThere(t *testing.T) {
 	storagetest.EachConfig(t, func(t *testing.T, c storage.Config) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)

@@ -12,7 +12,7 @@ import (
 	"parley/storage"
 )
 
-// putMark moves a mark forward, never back (XEP-0490 §4.1, XEP-0333 §5).
+// putMark moves a mark forward, never back (XEP-0490 §5.1, XEP-0333 §5).
 var putMark = storage.Stmt{
 	Name:       "inbox.mark",
 	SQL:        `INSERT INTO inbox_mark (owner, peer, id) VALUES ($1, $2, $3) ON CONFLICT (owner, peer) DO UPDATE SET id = excluded.id WHERE inbox_mark.id < excluded.id`,
@@ -21,7 +21,7 @@ var putMark = storage.Stmt{
 
 // Read tells that an account's devices have shown everything of a conversation up
 // to the message with that stanza-id, which the account's archive has given, or the
-// room's (XEP-0490 §3.1). One that is not there is ignored (XEP-0490 §4.1).
+// room's (XEP-0490 §4.2). One that is not there is ignored (XEP-0490 §5.1).
 func (b *Inbox) Read(ctx context.Context, account, conversation jid.JID, stanzaID string) error {
 	id, ok := b.archive.DecodeID(stanzaID)
 	if !ok {

@@ -45,7 +45,7 @@ func say(ctx context.Context, t *testing.T, c *plugintest.Client, room, id, inne
 }
 
 // Markers of rooms name the room's own ids, and so does what devices tell each other
-// (XEP-0333 §4.3, XEP-0490 §3.1).
+// (XEP-0333 §4.3, XEP-0490 §4.2).
 func TestMarksOfRooms(t *testing.T) {
 	storagetest.EachConfig(t, func(t *testing.T, c storage.Config) {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
