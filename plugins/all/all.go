@@ -20,6 +20,7 @@ import (
 	"parley/plugins/lastactivity"
 	"parley/plugins/message"
 	"parley/plugins/muc"
+	"parley/plugins/mucsub"
 	"parley/plugins/ping"
 	"parley/plugins/presence"
 	"parley/plugins/private"
@@ -61,6 +62,7 @@ func Plugins() []plugins.Plugin {
 		lastactivity.Plugin,
 		message.Plugin,
 		muc.Plugin,
+		mucsub.Plugin,
 		ping.Plugin,
 		presence.Plugin,
 		private.Plugin,

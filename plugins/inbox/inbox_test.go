@@ -168,6 +168,37 @@ func TestCountsAgreeWithTheArchive(t *testing.T) {
 	})
 }
 
+// A message costs the inbox no row, whoever has one: not before it is asked for, and
+// not after.
+func TestMessagesWriteNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	h := plugintest.Start(t, plugintest.Options{Plugins: house()})
+	romeo, juliet := login(ctx, t, h, "romeo", "a"), login(ctx, t, h, "juliet", "b")
+	rows := func() (all int) {
+		t.Helper()
+		for _, table := range strings.Fields("inbox_account inbox_chat inbox_mark inbox_room inbox_mention inbox_notify") {
+			var n int
+			if err := h.DB().QueryRow(ctx, `SELECT COUNT(*) FROM `+table).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			all += n
+		}
+		return all
+	}
+	for range 2 {
+		before := rows()
+		for range 20 {
+			send(t, romeo, "<message to='juliet@localhost' type='chat'><body>b</body></message>")
+		}
+		sync(ctx, t, romeo)
+		if after := rows(); after != before {
+			t.Errorf("%d rows became %d", before, after)
+		}
+		unread(ctx, t, juliet)
+	}
+}
+
 // What is not in the archive, or with somebody else, marks nothing as read
 // (XEP-0490 §5.1).
 func TestReadIgnoresWhatIsNotThere(t *testing.T) {
