@@ -16,9 +16,11 @@ import (
 	"parley/plugins/entitytime"
 	"parley/plugins/health"
 	"parley/plugins/hostmeta"
+	"parley/plugins/inbox"
 	"parley/plugins/lastactivity"
 	"parley/plugins/message"
 	"parley/plugins/muc"
+	"parley/plugins/mucsub"
 	"parley/plugins/ping"
 	"parley/plugins/presence"
 	"parley/plugins/private"
@@ -56,9 +58,11 @@ func Plugins() []plugins.Plugin {
 		entitytime.Plugin,
 		health.Plugin,
 		hostmeta.Plugin,
+		inbox.Plugin,
 		lastactivity.Plugin,
 		message.Plugin,
 		muc.Plugin,
+		mucsub.Plugin,
 		ping.Plugin,
 		presence.Plugin,
 		private.Plugin,

@@ -131,11 +131,7 @@ func (p *part) answer(ctx context.Context, q *ask) (*stanza.Element, error) {
 // result is one message of a page (§4.2): the stored bytes between fixed ones.
 // It takes the road of the answer that follows, so that it arrives before it.
 func (p *part) result(q *ask, want *query, r row) *channel.Envelope {
-	result := stanza.El(NS, "result").WithOpt("queryid", want.queryID).With("id", p.mask.Encode(r.id)).
-		Add(stanza.El(stanza.NSForward, "forwarded").
-			Add(stanza.El(stanza.NSDelay, "delay").With("stamp", timeOf(r.id).Format(stampLayout))).
-			AddRaw(r.raw))
-	st := stanza.Make(stanza.Message, "", q.of, q.From, "", result)
+	st := stanza.Make(stanza.Message, "", q.of, q.From, "", p.resultOf(want.queryID, r))
 	to := &stanza.Stanza{Kind: stanza.Message, From: q.To, To: q.From}
 	return &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: to, Replay: true, Solicited: true, Private: true}
 }

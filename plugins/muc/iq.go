@@ -55,7 +55,7 @@ func (r *room) onRequest(ctx context.Context, st *stanza.Stanza) (*stanza.Elemen
 	}
 	h := r.s.iqs[q.query.Name]
 	if h == nil {
-		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
+		return r.others(ctx, q)
 	}
 	return h(ctx, r, q)
 }

@@ -33,7 +33,7 @@ func (s *service) atService(ctx context.Context, st *stanza.Stanza) (*stanza.Ele
 	case stanza.Name{Space: nsPing, Local: "ping"}:
 		return nil, nil
 	}
-	return nil, stanza.NewError(stanza.ServiceUnavailable, "")
+	return s.others(ctx, &Question{Stanza: st, Query: q})
 }
 
 // always are the features of the service and of each room.

@@ -139,6 +139,13 @@ func (k Kind) Lasting() bool {
 	return (k.Type == stanza.TypeNormal || k.Type == stanza.TypeChat) && k.Has(kept) && !k.Has(NoStore)
 }
 
+// Says reports whether people read the message: words, a file, an invitation.
+// What changes an earlier one, or goes with it, is none (XEP-0430 §2: an instant
+// message, not an ancillary one).
+func (k Kind) Says() bool {
+	return k.Type != stanza.TypeError && k.Type != stanza.TypeHeadline && k.Has(Body|Encrypted|File|Invite) && !k.Has(Edit|Reaction|Wrapped)
+}
+
 // Fleeting reports whether nobody misses the message when it gets lost: what
 // is worth neither storing nor an error to its sender (XEP-0085 §5.6).
 func (k Kind) Fleeting() bool {

@@ -1,0 +1,38 @@
+package inbox_test
+
+import (
+	"testing"
+
+	"parley/parser"
+	"parley/plugins"
+	"parley/plugins/accounts"
+	"parley/plugins/archive"
+	"parley/plugins/blocking"
+	"parley/plugins/carbons"
+	"parley/plugins/disco"
+	"parley/plugins/inbox"
+	"parley/plugins/message"
+	"parley/plugins/muc"
+	"parley/plugins/ping"
+	"parley/plugins/plugintest"
+	"parley/plugins/presence"
+	"parley/plugins/roster"
+	"parley/processor"
+	"parley/router"
+	"parley/storage"
+	"parley/storage/storagetest"
+	"parley/stream"
+)
+
+func house() []plugins.Plugin {
+	return []plugins.Plugin{
+		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, disco.Plugin,
+		roster.Plugin, presence.Plugin, message.Plugin, archive.Plugin, carbons.Plugin, blocking.Plugin, muc.Plugin, inbox.Plugin,
+	}
+}
+
+func TestScripts(t *testing.T) {
+	storagetest.EachConfig(t, func(t *testing.T, c storage.Config) {
+		plugintest.Run(t, plugintest.Options{Plugins: house(), Storage: func() storage.Config { return c }}, "testdata/*.txtar")
+	})
+}

@@ -1,0 +1,105 @@
+package mucsub_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"parley/parser"
+	"parley/parser/stanza"
+	"parley/plugins"
+	"parley/plugins/accounts"
+	"parley/plugins/archive"
+	"parley/plugins/blocking"
+	"parley/plugins/carbons"
+	"parley/plugins/disco"
+	"parley/plugins/message"
+	"parley/plugins/muc"
+	"parley/plugins/mucsub"
+	"parley/plugins/ping"
+	"parley/plugins/plugintest"
+	"parley/plugins/plugintest/script"
+	"parley/plugins/presence"
+	"parley/plugins/roster"
+	"parley/processor"
+	"parley/router"
+	"parley/storage"
+	"parley/storage/storagetest"
+	"parley/stream"
+)
+
+func house() []plugins.Plugin {
+	return []plugins.Plugin{
+		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, disco.Plugin,
+		roster.Plugin, presence.Plugin, message.Plugin, archive.Plugin, carbons.Plugin, blocking.Plugin, muc.Plugin, mucsub.Plugin,
+	}
+}
+
+func TestScripts(t *testing.T) {
+	storagetest.EachConfig(t, func(t *testing.T, c storage.Config) {
+		plugintest.Run(t, plugintest.Options{Plugins: house(), Storage: func() storage.Config { return c }}, "testdata/*.txtar")
+	})
+}
+
+// Rooms and those who follow them on different nodes.
+func TestScriptsOnNodes(t *testing.T) {
+	c := storagetest.Postgres(t)
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Nodes: 3, Storage: func() storage.Config { return c }})
+	script.Test(t, &script.Runner{Target: plugintest.Spread{House: h}}, "testdata/*.txtar")
+}
+
+// What can be written for one account, and for one room, is bounded.
+func TestSubscriptionsAreBounded(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: "servers: {processor: {components: {mucsub: {max_per_account: 2, max_per_room: 2}}}}"})
+	romeo, err := h.Login(ctx, "romeo", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer romeo.Close()
+	ask := func(c *plugintest.Client, to, xml string) *stanza.Element {
+		t.Helper()
+		if err := c.Send("<iq type='set' id='q' to='" + to + "'>" + xml + "</iq>"); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			el, err := c.Next(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if el.Get("id") == "q" {
+				return el
+			}
+		}
+	}
+	follow := func(c *plugintest.Client, room string) bool {
+		t.Helper()
+		el := ask(c, room, "<subscribe xmlns='urn:xmpp:mucsub:0'><event node='urn:xmpp:mucsub:nodes:messages'/></subscribe>")
+		if refused := stanza.ParseError(el.Child(stanza.NSClient, "error")); refused != nil && refused.Condition != stanza.ResourceConstraint {
+			t.Errorf("%s", el.Bytes(""))
+		}
+		return el.Get("type") == "result"
+	}
+	for i := range 3 {
+		room := fmt.Sprintf("room%d@conference.localhost", i)
+		if err := romeo.Send("<presence to='" + room + "/romeo'><x xmlns='http://jabber.org/protocol/muc'/></presence>"); err != nil {
+			t.Fatal(err)
+		}
+		ask(romeo, room, "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query>")
+		if got := follow(romeo, room); got != (i < 2) {
+			t.Errorf("subscription %d of an account: %v", i, got)
+		}
+	}
+	for i := range 2 {
+		c, err := h.Login(ctx, fmt.Sprintf("somebody%d", i), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if got := follow(c, "room0@conference.localhost"); got != (i < 1) {
+			t.Errorf("subscription %d of a room: %v", i+1, got)
+		}
+	}
+}
