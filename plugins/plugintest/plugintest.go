@@ -15,6 +15,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -359,7 +360,16 @@ func (n *node) dial(ctx context.Context, kind script.DialKind) (net.Conn, error)
 }
 
 // Service implements script.Target.
-func (h *House) Service(string) string { return "" }
+func (h *House) Service(name string) string {
+	prefix, known := servicePrefixes[name]
+	if !known || !slices.ContainsFunc(h.opt.Plugins, func(p plugins.Plugin) bool { return p.Name == name }) {
+		return ""
+	}
+	return prefix + "." + h.Domain()
+}
+
+// servicePrefixes are the domains of services, by the plugins that provide them.
+var servicePrefixes = map[string]string{"pubsub": "pubsub"}
 
 // Restart implements script.Target.
 func (h *House) Restart(ctx context.Context) error {
