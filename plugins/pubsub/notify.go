@@ -43,8 +43,7 @@ func (c *component) audience(ctx context.Context, n *Node, pending bool) (to aud
 		if !(s.State == Subscribed || pending && s.State == Pending) || !s.Options.Deliver || !c.present(n, &s) {
 			continue
 		}
-		// They may have lost the right to, by another access model or affiliation.
-		if s.State == Subscribed && c.mayRead(ctx, n, s.JID) != nil {
+		if s.State == Subscribed && !c.stillMay(ctx, n, s.JID) {
 			continue
 		}
 		// XEP-0163 §4.3: each of their devices that has asked, or their address.
@@ -54,6 +53,15 @@ func (c *component) audience(ctx context.Context, n *Node, pending bool) (to aud
 		to.subscribed = append(to.subscribed, s.JID)
 	}
 	return to
+}
+
+// stillMay reports whether a subscriber has not lost the right to a node since, by
+// another access model or affiliation.
+func (c *component) stillMay(ctx context.Context, n *Node, who jid.JID) bool {
+	if n.Affiliation(who) == None && n.Settings.Access == Authorize { // the subscription is the right
+		return true
+	}
+	return c.mayRead(ctx, n, who) == nil
 }
 
 // present reports whether the subscriber is there as the node (XEP-0060 §12.6)

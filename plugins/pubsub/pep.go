@@ -205,7 +205,7 @@ func (c *component) granted(ctx context.Context, f *processor.Flow) (processor.V
 }
 
 // left ends what lasts as long as a session, or as the last one of its account:
-// temporary subscriptions (XEP-0060 §12.4) and items of nodes with
+// temporary subscriptions (XEP-0060 §12.5) and items of nodes with
 // pubsub#purge_offline.
 func (c *component) left(ctx context.Context, gone *sessions.Entry) {
 	err := c.endTemporary(ctx, gone.JID.Bare(), func(j jid.JID) bool { return j == gone.JID || j.IsBare() && c.away(j) })
