@@ -24,6 +24,7 @@ import (
 	"parley/plugins/ping"
 	"parley/plugins/presence"
 	"parley/plugins/private"
+	"parley/plugins/pubsub"
 	"parley/plugins/quarantine"
 	"parley/plugins/register"
 	"parley/plugins/resumption"
@@ -66,6 +67,7 @@ func Plugins() []plugins.Plugin {
 		ping.Plugin,
 		presence.Plugin,
 		private.Plugin,
+		pubsub.Plugin,
 		quarantine.Plugin,
 		register.Plugin,
 		resumption.Plugin,

@@ -360,7 +360,7 @@ func (n *node) dial(ctx context.Context, kind script.DialKind) (net.Conn, error)
 }
 
 // services are where plugins of these names have theirs, below the domain.
-var services = map[string]string{"muc": "conference"}
+var services = map[string]string{"muc": "conference", "pubsub": "pubsub"}
 
 // Service implements script.Target.
 func (h *House) Service(name string) string {

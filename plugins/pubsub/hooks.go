@@ -1,0 +1,156 @@
+package pubsub
+
+import (
+	"context"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/parser/stanza/form"
+	"parley/processor"
+	"parley/storage"
+)
+
+// Where other features take part. All hooks fire on the node that handles the
+// request, with no lock held; what a feature registers goes when it goes.
+var (
+	// Defaults fires when a node is about to be created, or somebody asks what it
+	// would be like: hooks set what their well-known nodes need. It fires before
+	// what the creator wishes is applied. It must not depend on anything but the
+	// address.
+	Defaults = processor.NewHook[*Default]("pubsub-defaults")
+	// Fields fires when a configuration form is made or read: hooks add fields of
+	// their own, which keep their values in Settings.Extra.
+	Fields = processor.NewHook[*Form]("pubsub-fields")
+	// Publishing fires before items are published, when it is sure that the
+	// publisher may: an error refuses them all and becomes the answer. Hooks may
+	// change what is published and add rows to the same transaction. It fires again
+	// when the node has come or gone meanwhile. Normal is for features, Late for who
+	// needs the final payload.
+	Publishing = processor.NewHook[*Publication]("pubsub-publishing")
+	// Published fires after items have been published and subscribers told.
+	// Errors are logged.
+	Published = processor.NewHook[*Publication]("pubsub-published")
+	// Retracting fires before items are removed on somebody's demand: an error
+	// refuses it, hooks may add rows. Those that expire, are pushed out, or go with
+	// their node do not pass here.
+	Retracting = processor.NewHook[*Retraction]("pubsub-retracting")
+	// Retracted fires after items were removed and subscribers told: retracted,
+	// purged, or pushed out by newer ones. Errors are logged.
+	Retracted = processor.NewHook[*Retraction]("pubsub-retracted")
+	// Deleted fires after a node was deleted and subscribers told. It does not fire
+	// when its account is removed (processor.AccountRemoved). Errors are logged.
+	Deleted = processor.NewHook[*Deletion]("pubsub-deleted")
+	// Configured fires after a node was created or configured. Errors are logged.
+	Configured = processor.NewHook[*Configuration]("pubsub-configured")
+	// Joined fires after somebody's subscription to a node
+	// has begun, changed or ended. Errors are logged.
+	Joined = processor.NewHook[*Joining]("pubsub-joined")
+	// Retrieving fires before items are read for somebody who may: hooks change the
+	// query by what else the request holds. An error becomes the answer.
+	Retrieving = processor.NewHook[*Retrieval]("pubsub-retrieving")
+)
+
+// Default is the event of Defaults.
+type Default struct {
+	Address
+	Settings *Settings // to be changed
+}
+
+// Form is the event of Fields.
+type Form struct {
+	Address
+	Table form.Table[Settings] // to be appended to
+}
+
+// Extra binds a field of another feature, a line of at most limit bytes that is
+// kept in Settings.Extra under its name.
+func Extra(name, label string, limit int) form.Binding[Settings] {
+	b := form.Text(name, label, limit, func(*Settings) *string { return new(string) })
+	set := b.Set
+	b.Get = func(s *Settings) []string { return s.Extra[name] }
+	b.Set = func(s *Settings, v []string) string {
+		if reason := set(s, v); reason != "" {
+			return reason
+		}
+		if v[0] == "" {
+			v = nil
+		}
+		s.SetExtra(name, v)
+		return ""
+	}
+	return b
+}
+
+// Rows are what hooks add to a transaction.
+type Rows struct{ rows []hookRow }
+
+type hookRow struct {
+	stmt *storage.Stmt
+	args []any
+}
+
+// Store adds a row: it is there when and only when what the event is about is.
+// It is written behind the items. A Stmt with Must that changes nothing fails
+// the whole as storage.ErrStale.
+func (r *Rows) Store(s *storage.Stmt, args ...any) { r.rows = append(r.rows, hookRow{s, args}) }
+
+// write is for inside the transaction.
+func (r *Rows) write(ctx context.Context, tx storage.Tx) error {
+	for _, row := range r.rows {
+		n, err := tx.Exec(ctx, row.stmt.SQL, row.args...)
+		switch {
+		case err != nil:
+			return err
+		case n == 0 && row.stmt.Must:
+			return storage.ErrStale
+		}
+	}
+	return nil
+}
+
+// Publication is the event of Publishing and Published.
+type Publication struct {
+	Rows                    // for Publishing
+	Node    *Node           // as it is, or is going to be; shared, not to be changed
+	New     bool            // the node does not exist yet
+	By      jid.JID         // who publishes, full or bare; the house in the name of an account: its bare JID
+	Items   []*Item         // Publishing: IDs are set, Payload may be replaced by another element
+	Request *stanza.Element // <pubsub/>; nil: the house publishes
+}
+
+// Retraction is the event of Retracting and Retracted.
+type Retraction struct {
+	Rows         // for Retracting
+	Node *Node   //
+	By   jid.JID // as in Publication; zero: the node was full
+	IDs  []string
+	All  bool // the node was purged; no IDs
+}
+
+// Deletion is the event of Deleted.
+type Deletion struct {
+	Node *Node // as it was
+	By   jid.JID
+}
+
+// Configuration is the event of Configured.
+type Configuration struct {
+	Node   *Node     // as it is
+	Before *Settings // nil: it has been created
+	By     jid.JID
+}
+
+// Joining is the event of Joined.
+type Joining struct {
+	Node         *Node
+	Subscription Subscription // NoneAnyMore: it has ended
+	By           jid.JID      // the subscriber, or an owner; zero: it ended of itself
+}
+
+// Retrieval is the event of Retrieving.
+type Retrieval struct {
+	Node    *Node
+	By      jid.JID
+	Request *stanza.Element // <pubsub/>
+	Query   *Query          // to be changed
+}
