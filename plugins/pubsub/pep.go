@@ -18,7 +18,7 @@ import (
 
 // interests remembers what sessions that change their capabilities had asked for
 // before, until the new ones are known: what they know they are not sent again
-// (XEP-0163 §4.3, "initial presence").
+// (XEP-0163 §4.3.3, "initial presence").
 type interests struct {
 	mu   sync.Mutex
 	here map[sessions.Ref]disco.Hash
@@ -196,7 +196,7 @@ func (c *component) granted(ctx context.Context, f *processor.Flow) (processor.V
 		return processor.Continue, nil
 	}
 	for _, e := range c.env.Sessions.Account(f.Account) {
-		features, ok := c.caps.Features(disco.HashOf(e))
+		features, ok := c.caps.FeaturesOf(ctx, e)
 		if wanted := asked(features); ok && e.Available && len(wanted) > 0 {
 			c.bring(ctx, f.From.Bare(), e.JID, wanted, c.cfg.LastItems)
 		}
