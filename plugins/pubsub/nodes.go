@@ -191,7 +191,7 @@ func (c *component) remove(ctx context.Context, n *Node, by jid.JID, uri string)
 	if n.Settings.NotifyDelete {
 		to = c.audience(ctx, n, true)
 	}
-	err := c.store.remove(ctx, n, uri)
+	err := c.store.remove(ctx, n, uri, &c.cfg.Limits)
 	c.dir.changed(ctx, n.Address) // it may be committed whatever comes back
 	if err != nil {
 		return err
