@@ -2,6 +2,7 @@ package processor
 
 import (
 	"context"
+	"fmt"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -202,6 +203,21 @@ func (f *Flow) stamp() {
 		f.edits = f.Stamp()
 		f.edited = true
 	}
+}
+
+// Settle makes the recipient's copy as it stands the stanza itself: hooks that come
+// later, the archive and the sender's other devices see no other. It is for what a
+// client's stanza must lose or gain before anybody looks at it.
+func (f *Flow) Settle() error {
+	if !f.edited {
+		return nil
+	}
+	st, err := stanza.Parse(f.edits.Render(nil, f.Raw), stanza.NSClient, nil)
+	if err != nil {
+		return fmt.Errorf("settle stanza: %w", err)
+	}
+	f.Stanza, f.edits, f.edited = st, stanza.Edits{}, false
+	return nil
 }
 
 // Edits returns the recipient's copy as it stands: Render it with Raw.

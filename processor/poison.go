@@ -148,9 +148,9 @@ func culprit() string {
 	}
 }
 
-// poisonOf describes the stanza of a flow.
+// poisonOf describes the stanza of a flow, as it came.
 func poisonOf(f *Flow) *Poison {
-	return &Poison{Raw: f.Raw, Sender: f.From.Bare(), Account: f.Account, Pending: f.row}
+	return &Poison{Raw: f.work.cause.Raw, Sender: f.From.Bare(), Account: f.Account, Pending: f.row}
 }
 
 // struck counts a panic, and sets the stanza aside when that was one too many:

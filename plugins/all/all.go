@@ -9,10 +9,13 @@ import (
 	"parley/plugins/accounts"
 	"parley/plugins/admin"
 	"parley/plugins/archive"
+	"parley/plugins/avatar"
 	"parley/plugins/blocking"
+	"parley/plugins/bookmarks"
 	"parley/plugins/carbons"
 	"parley/plugins/contact"
 	"parley/plugins/disco"
+	"parley/plugins/displayed"
 	"parley/plugins/entitytime"
 	"parley/plugins/health"
 	"parley/plugins/hostmeta"
@@ -31,6 +34,7 @@ import (
 	"parley/plugins/roster"
 	"parley/plugins/session"
 	"parley/plugins/vcard"
+	"parley/plugins/vcard4"
 	"parley/plugins/version"
 	"parley/processor"
 	"parley/router"
@@ -51,11 +55,14 @@ func Plugins() []plugins.Plugin {
 		accounts.Plugin,
 		admin.Plugin,
 		archive.Plugin,
+		avatar.Plugin,
 		blocking.Plugin,
+		bookmarks.Plugin,
 		carbons.Plugin,
 		component.Plugin,
 		contact.Plugin,
 		disco.Plugin,
+		displayed.Plugin,
 		entitytime.Plugin,
 		health.Plugin,
 		hostmeta.Plugin,
@@ -74,6 +81,7 @@ func Plugins() []plugins.Plugin {
 		roster.Plugin,
 		session.Plugin,
 		vcard.Plugin,
+		vcard4.Plugin,
 		version.Plugin,
 		websocket.Plugin,
 	}

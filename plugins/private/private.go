@@ -42,9 +42,26 @@ type Config struct {
 
 func defaults() *Config { return &Config{MaxItem: 64 << 10, MaxItems: 100, MaxTotal: 1 << 20} }
 
+// Access is the event of Fetching and Storing.
+type Access struct {
+	Owner jid.JID // bare
+	Item
+}
+
+// Where features take part that keep some of it elsewhere.
+var (
+	// Fetching fires before a client gets what is stored under a name. Hooks may
+	// change Data, which is nil when there is nothing; it must not be written to.
+	Fetching = processor.NewHook[*Access]("private-fetching")
+	// Storing fires before something is stored: hooks may change Data. An error
+	// refuses the whole request.
+	Storing = processor.NewHook[*Access]("private-storing")
+)
+
 type private struct {
 	cfg   Config
 	store *Store
+	reg   *processor.Registrar
 }
 
 var _ processor.Component = (*private)(nil)
@@ -67,6 +84,7 @@ func (*private) Stop(context.Context) error { return nil }
 
 // Register implements processor.Component.
 func (p *private) Register(r *processor.Registrar) {
+	p.reg = r
 	r.Feature(NS)
 	r.AccountFeature(NS)
 	r.IQ(NS, "query", processor.Self, p.answer)
@@ -96,11 +114,15 @@ func (p *private) get(ctx context.Context, q *processor.IQ) (*stanza.Element, er
 	if err != nil {
 		return nil, err
 	}
+	found := &Access{Owner: q.Owner, Item: Item{el.Name, data}}
+	if _, err := processor.Fire(ctx, p.reg, Fetching, found); err != nil {
+		return nil, err
+	}
 	out := stanza.El(NS, "query")
-	if data == nil {
+	if found.Data == nil {
 		return out.Add(stanza.El(el.Name.Space, el.Name.Local)), nil
 	}
-	return out.AddRaw(data), nil
+	return out.AddRaw(found.Data), nil
 }
 
 // set is XEP-0049 §2.3. Elements of one name belong together: they replace
@@ -125,7 +147,11 @@ func (p *private) set(ctx context.Context, q *processor.IQ) error {
 	}
 	items := make([]Item, 0, len(names))
 	for _, n := range names {
-		items = append(items, Item{n, data[n]})
+		a := &Access{Owner: q.Owner, Item: Item{n, data[n]}}
+		if _, err := processor.Fire(ctx, p.reg, Storing, a); err != nil {
+			return err
+		}
+		items = append(items, a.Item)
 	}
 	return p.store.put(ctx, q.Owner, items, p.cfg)
 }

@@ -41,6 +41,14 @@ func (s *Store) Get(ctx context.Context, owner jid.JID, name stanza.Name) ([]byt
 	return data, nil
 }
 
+// Put stores an item in the name of the house: past the account's limits.
+func (s *Store) Put(ctx context.Context, owner jid.JID, i Item) error {
+	if _, err := s.env.DB.Exec(ctx, sqlPut, owner.String(), i.Name.Space, i.Name.Local, i.Data); err != nil {
+		return fmt.Errorf("private XML: %w", err)
+	}
+	return nil
+}
+
 // put stores all or nothing. The error is a *stanza.Error when the account
 // would have more than it may.
 func (s *Store) put(ctx context.Context, owner jid.JID, items []Item, most Config) error {

@@ -3,7 +3,8 @@
 //
 // To somebody else, an account without a vCard is an account that does not
 // exist (XEP-0054 §3.3, rule 35). Other features learn of new vCards by the
-// hook Changed and read and write them by the contract *Cards.
+// hook Changed, take part in what others see of them by the hook Read, and read
+// and write them by the contract *Cards.
 package vcard
 
 import (
@@ -48,9 +49,20 @@ type Change struct {
 	Card  *stanza.Element // must not be changed
 }
 
-// Changed fires when an account has stored a vCard, before its client is told
-// so.
-var Changed = processor.NewHook[*Change]("vcard-changed")
+// View is the event of Read.
+type View struct {
+	Owner jid.JID         // bare
+	By    jid.JID         // who asks
+	Card  *stanza.Element // as it is stored; nil: there is none. Hooks may change it, or put another one in its place
+}
+
+var (
+	// Changed fires when an account has stored a vCard, before its client is told
+	// so.
+	Changed = processor.NewHook[*Change]("vcard-changed")
+	// Read fires before somebody gets a vCard.
+	Read = processor.NewHook[*View]("vcard-read")
+)
 
 type component struct {
 	cfg   Config
@@ -93,11 +105,22 @@ func (v *component) own(ctx context.Context, q *processor.IQ) (*stanza.Element, 
 	if q.Set() {
 		return nil, v.set(ctx, q)
 	}
-	card, err := v.cards.Get(ctx, q.Owner)
+	card, err := v.read(ctx, q)
 	if err == nil && card == nil {
 		return nil, stanza.NewError(stanza.ItemNotFound, "")
 	}
 	return card, err
+}
+
+// read returns what the asker gets to see; nil: nothing.
+func (v *component) read(ctx context.Context, q *processor.IQ) (*stanza.Element, error) {
+	card, err := v.cards.Get(ctx, q.Owner)
+	if err != nil {
+		return nil, err
+	}
+	view := &View{Owner: q.Owner, By: q.From, Card: card}
+	_, err = processor.Fire(ctx, v.reg, Read, view)
+	return view.Card, err
 }
 
 func (v *component) set(ctx context.Context, q *processor.IQ) error {
@@ -116,7 +139,7 @@ func (v *component) others(ctx context.Context, q *processor.IQ) (*stanza.Elemen
 	if q.Set() { // §3.2; whether the account exists plays no part
 		return nil, stanza.NewError(stanza.Forbidden, "")
 	}
-	card, err := v.cards.Get(ctx, q.Owner)
+	card, err := v.read(ctx, q)
 	if err == nil && card == nil {
 		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
 	}
