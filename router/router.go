@@ -399,7 +399,7 @@ func (b *bundle) deliver(e *channel.Envelope, to ...*sessions.Entry) {
 	if len(to) == 0 {
 		return
 	}
-	e.Kind, e.Class, e.Solicited = channel.Deliver, classOf(e.Stanza), e.Solicited || e.Replay
+	e.Kind, e.Class, e.Solicited = channel.Deliver, channel.ClassOf(e.Stanza), e.Solicited || e.Replay
 	var only []sessions.Ref
 	for _, x := range to {
 		if e.Pending != 0 && x.Available && x.Priority < 0 {
@@ -449,32 +449,4 @@ func subscription(typ string) bool {
 		return true
 	}
 	return false
-}
-
-// classOf tells how urgent the stanza is to a client that nobody looks at
-// (XEP-0352 §5.1).
-func classOf(st *stanza.Stanza) channel.Class {
-	switch {
-	case st.Kind == stanza.Presence && (st.Type == "" || st.Type == "unavailable"):
-		return channel.Presence
-	case st.Kind == stanza.Message && chatStateOnly(st):
-		return channel.ChatState
-	}
-	return channel.Urgent
-}
-
-func chatStateOnly(st *stanza.Stanza) bool {
-	state := false
-	for _, c := range st.Children {
-		switch c.Name.Space {
-		case stanza.NSChatStates:
-			state = true
-		case stanza.NSHints:
-		default:
-			if c.Name.Local != "thread" {
-				return false
-			}
-		}
-	}
-	return state
 }

@@ -22,14 +22,14 @@ func (c *Conn) bindRequest(ctx context.Context, st *stanza.Stanza, q *stanza.Ele
 	}
 	full, err := c.Bind(ctx, resource, sessions.State{})
 	if err != nil {
-		c.sendStanza(st.ErrorReply(asStanzaError(c, err)).Raw)
+		c.sendStanza(st.ErrorReply(asStanzaError(c, err)).Raw, "")
 		if c.bindFails++; c.bindFails >= c.srv.cfg.Limits.ResourceTries { // §7.7.3
 			return &stanza.StreamError{Condition: stanza.StreamPolicyViolation, Text: "too many attempts to bind"}
 		}
 		return nil
 	}
 	reply := st.Reply(stanza.El(stanza.NSBind, "bind").Add(stanza.El(stanza.NSBind, "jid").AddText(full.String())))
-	c.sendStanza(reply.Raw)
+	c.sendStanza(reply.Raw, "")
 	return nil
 }
 

@@ -134,7 +134,7 @@ func (c *Conn) answerEarly(ctx context.Context, st *stanza.Stanza, h PreAuthIQ) 
 		reply = st.ErrorReply(asStanzaError(c, err))
 	}
 	if reply != nil {
-		c.sendStanza(reply.Raw)
+		c.sendStanza(reply.Raw, "")
 	}
 	return nil
 }

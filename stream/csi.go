@@ -75,16 +75,16 @@ func (c *csi) holds(d delivery) bool {
 	}
 	for i, old := range c.held {
 		if old.from == d.from {
-			c.size -= len(old.raw)
+			c.size -= old.bytes()
 			c.held = append(c.held[:i], c.held[i+1:]...)
 			break
 		}
 	}
-	if len(c.held) >= csiStanzas || c.size+len(d.raw) > csiBytes {
+	if len(c.held) >= csiStanzas || c.size+d.bytes() > csiBytes {
 		return false
 	}
 	c.held = append(c.held, d)
-	c.size += len(d.raw)
+	c.size += d.bytes()
 	return true
 }
 

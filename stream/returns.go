@@ -91,5 +91,5 @@ func appendLeftover(list []*channel.Envelope, ref sessions.Ref, d delivery) []*c
 	if len(d.raw) == 0 || d.class != channel.Urgent || d.solicited && d.row == 0 {
 		return list
 	}
-	return append(list, &channel.Envelope{Kind: channel.Undelivered, Session: ref, Raw: d.raw, Pending: d.row, Stamp: d.stamp, Hops: d.hops})
+	return append(list, &channel.Envelope{Kind: channel.Undelivered, Session: ref, Raw: d.whole(), Pending: d.row, Stamp: d.stamp, Hops: d.hops})
 }

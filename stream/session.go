@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/router/channel"
 	"parley/router/sessions"
@@ -21,6 +20,7 @@ type Session struct {
 	durable   atomic.Uint64 // stanzas that are done, their rows stored
 	stored    atomic.Uint64 // those that a restart does not forget to have been done
 	lastHeard atomic.Int64  // unix nanoseconds, for the idle check
+	touched   atomic.Uint64 // the batch of deliveries that flushes it
 	bindDone  chan string   // the answer to Bind
 	gathering atomic.Uint32 // whether a batch of its own is on the road
 
@@ -46,18 +46,8 @@ type Session struct {
 	away      time.Time           // since when it hibernates
 	pinged    time.Time           // when a silent client without stream management was asked; zero: it was not
 	notes     []func(Resumptions) // what waits for passNotes
-}
-
-// delivery is one stanza on its way to the client.
-type delivery struct {
-	raw       []byte // rendered; nil: only the row is remembered (see management.push)
-	row       int64  // the archive row that an acknowledgement frees; 0: none
-	refused   uint64 // it is the error of what the client sent at this place; 0: it is none
-	stamp     int64  // when it was handed over, unix microseconds
-	class     channel.Class
-	hops      uint8
-	solicited bool    // the client asked for it
-	from      jid.JID // whose presence it is; zero when unknown
+	toAttr    string              // see own: made when it is needed, for most never
+	spliced   channel.Splice      // what it was made for
 }
 
 // newSession registers a session under its number. Deliveries wait until open.
@@ -191,7 +181,7 @@ func (s *Session) wait(d delivery) {
 		return
 	}
 	s.unasked.stanzas++
-	s.unasked.bytes += len(d.raw)
+	s.unasked.bytes += d.bytes()
 	switch {
 	case s.unasked.stanzas == 1 || s.unasked.stanzas <= s.srv.cfg.Resumption.Unacked && s.unasked.bytes <= s.outbox():
 	case s.sm.resumable():
@@ -202,9 +192,10 @@ func (s *Session) wait(d delivery) {
 }
 
 // take appends one delivery; true: a flush is due.
-func (s *Session) take(d delivery) bool {
+func (s *Session) take(d delivery, splice channel.Splice) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	d.to = s.own(splice)
 	switch {
 	case s.ended || s.broken:
 		s.srv.bounce(s.ref, d)
@@ -233,7 +224,7 @@ func (s *Session) put(d delivery) bool {
 		return false
 	}
 	// An empty outbox takes any one stanza (house: back-pressure).
-	if waiting := s.conn.tr.Pending(); !d.solicited && waiting > 0 && waiting+len(d.raw) > s.outbox() {
+	if waiting := s.conn.tr.Pending(); !d.solicited && waiting > 0 && waiting+d.bytes() > s.outbox() {
 		s.srv.bounce(s.ref, d)
 		s.cutOff()
 		return false
@@ -241,7 +232,7 @@ func (s *Session) put(d delivery) bool {
 	if d.row != 0 {
 		s.unwritten = append(s.unwritten, d.row)
 	}
-	s.conn.sendStanza(d.raw)
+	s.conn.sendStanza(d.raw, d.to)
 	return true
 }
 

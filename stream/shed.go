@@ -178,7 +178,7 @@ func (s *Session) buffered() (n, unread int64, connected bool) {
 		n += int64(s.sm.size)
 	}
 	for _, d := range s.early {
-		n += int64(len(d.raw))
+		n += int64(d.bytes())
 	}
 	return n, unread, s.conn != nil
 }

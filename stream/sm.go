@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"parley/parser/stanza"
-	"parley/router/channel"
 )
 
 // management is stream management of one session (XEP-0198); Session.mu
@@ -220,7 +219,7 @@ func (s *Session) acknowledged(h uint32) error {
 	var rows []int64
 	var heard uint64
 	for i, d := range m.queue[:n] {
-		m.size -= len(d.raw)
+		m.size -= d.bytes()
 		if d.raw == nil {
 			m.gaps--
 		}
@@ -302,7 +301,7 @@ func (s *Session) ask() {
 // s.mu is held.
 func (s *Session) putManaged(d delivery) bool {
 	m := s.sm
-	over := m.exceeds(len(d.raw), s.outbox(), s.srv.cfg.Resumption.Unacked)
+	over := m.exceeds(d.bytes(), s.outbox(), s.srv.cfg.Resumption.Unacked)
 	switch {
 	case !over:
 		m.push(d)
@@ -313,7 +312,7 @@ func (s *Session) putManaged(d delivery) bool {
 		}
 	case d.solicited && len(m.queue) < askedFactor*s.srv.cfg.Resumption.Unacked:
 		s.write(d)
-		d.raw = nil
+		d.raw, d.to = nil, ""
 		m.push(d)
 		return true
 	case m.resumable():
@@ -334,7 +333,7 @@ func (s *Session) write(d delivery) bool {
 	if s.conn.closing.Load() {
 		return false
 	}
-	s.conn.sendStanza(d.raw)
+	s.conn.sendStanza(d.raw, d.to)
 	return true
 }
 
@@ -360,7 +359,7 @@ func (m *management) exceeds(n, bytes, stanzas int) bool {
 func (m *management) push(d delivery) {
 	d.from = zeroJID
 	m.queue = append(m.queue, d)
-	m.size += len(d.raw)
+	m.size += d.bytes()
 	if d.raw == nil {
 		m.gaps++
 	}
@@ -381,19 +380,4 @@ func (s *Session) resend() {
 		m.stored = m.stored || d.row != 0 || d.refused != 0
 	}
 	m.fresh = len(m.queue)
-}
-
-// deliveryOf takes over what a streamer needs of an envelope.
-func (s *Server) deliveryOf(e *channel.Envelope) delivery {
-	d := delivery{raw: e.Edits.Render(nil, e.Raw), row: e.Pending, class: e.Class, hops: e.Hops, solicited: e.Solicited, stamp: e.Stamp}
-	if d.stamp == 0 {
-		d.stamp = s.env.Clock.Now().UnixMicro()
-	}
-	if e.Seq != 0 && len(e.To) == 1 && e.To[0] == e.Session {
-		d.refused = e.Seq
-	}
-	if e.Stanza != nil {
-		d.from = e.Stanza.From
-	}
-	return d
 }

@@ -69,6 +69,7 @@ type Server struct {
 	conns     connSet
 	paces     *paces
 	lastID    atomic.Uint64
+	batches   atomic.Uint64 // of deliveries, so far
 
 	resumes  resumeTable
 	acks     acker
@@ -330,28 +331,31 @@ func (s *Server) handleHTTP(w http.ResponseWriter, r *http.Request) {
 
 // deliver is the channel.Handler of the way back.
 func (s *Server) deliver(ctx context.Context, batch []*channel.Envelope) error {
-	touched := make([]*Session, 0, 8)
+	due := touched{batch: s.batches.Add(1), list: make([]*Session, 0, 8)}
 	for _, e := range batch {
-		touched = s.deliverOne(e, touched)
+		s.deliverOne(e, &due)
 	}
-	for _, sess := range touched {
-		sess.flush()
-	}
+	due.flush()
 	return nil
 }
 
 // deliverOne survives a panic (reliability row 38): a stored message stays
 // pending and is counted against.
-func (s *Server) deliverOne(e *channel.Envelope, touched []*Session) (out []*Session) {
+func (s *Server) deliverOne(e *channel.Envelope, due *touched) {
 	defer func() {
 		p := recover()
 		if p == nil {
 			return
 		}
-		out = touched
 		s.metrics.panics.Inc()
 		s.log.Error("delivery panicked", "panic", fmt.Sprint(p), "kind", e.Kind.String(), "pending", e.Pending, "stack", string(debug.Stack()))
 		if e.Kind != channel.Deliver || e.Stanza == nil {
+			return
+		}
+		if e.Splice != channel.Nobody { // one of many recipients was in the way of it
+			if e.To = e.To[min(1, len(e.To)):]; len(e.To) > 0 {
+				s.deliverOne(e, due)
+			}
 			return
 		}
 		came := &channel.Envelope{Kind: channel.Poisoned, Session: e.Session, Raw: e.Raw, Stanza: e.Stanza, Pending: e.Pending, Hops: e.Hops + 1, Reason: fmt.Sprintf("%v (in the streamer)", p)}
@@ -363,10 +367,10 @@ func (s *Server) deliverOne(e *channel.Envelope, touched []*Session) (out []*Ses
 	}()
 	switch e.Kind {
 	case channel.Deliver:
-		return s.hand(e, touched)
+		s.hand(e, due)
 	case channel.Handled:
 		if sess, ok := s.session(e.Session); ok && sess.handled(e) {
-			touched = append(touched, sess)
+			due.add(sess)
 		}
 	case channel.Close:
 		for _, ref := range e.To {
@@ -384,7 +388,6 @@ func (s *Server) deliverOne(e *channel.Envelope, touched []*Session) (out []*Ses
 	default:
 		s.log.Error("envelope of a kind that does not belong here", "kind", e.Kind.String())
 	}
-	return touched
 }
 
 // noted hands a feature what its part in the processor has to say.
@@ -400,26 +403,25 @@ func (s *Server) noted(e *channel.Envelope) {
 
 // hand appends one delivery to each of its recipients. What a client has asked
 // for itself waits, on the client's own road, until there is room for it.
-func (s *Server) hand(e *channel.Envelope, touched []*Session) []*Session {
+func (s *Server) hand(e *channel.Envelope, due *touched) {
 	d := s.deliveryOf(e)
-	for _, ref := range e.To {
+	for ; len(e.To) > 0; e.To = e.To[1:] { // what is left of it goes on after a panic
+		ref := e.To[0]
 		sess, ok := s.session(ref)
 		if !ok { // it has just ended
+			d.to = string(stanza.AppendTo(nil, e.Splice.Of(ref.JID)))
 			s.bounce(ref, d)
+			d.to = ""
 			continue
 		}
 		if d.solicited && sess.crowded(len(d.raw)) {
-			for _, t := range touched { // flush before every wait
-				t.flush()
-			}
-			touched = touched[:0]
+			due.flush()
 			sess.await(len(d.raw))
 		}
-		if sess.take(d) && !sess.gathers(e) && !slices.Contains(touched, sess) {
-			touched = append(touched, sess)
+		if sess.take(d, e.Splice) && !sess.gathers(e) {
+			due.add(sess)
 		}
 	}
-	return touched
 }
 
 // session finds the stream that is meant: another node may give the same number.

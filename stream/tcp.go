@@ -260,6 +260,16 @@ func (t *tcp) Queue(p []byte) {
 	t.mu.Unlock()
 }
 
+// QueueSpliced implements splicer.
+func (t *tcp) QueueSpliced(p []byte, at int, attr string) {
+	t.mu.Lock()
+	if t.out == nil {
+		t.out = outs.Get().(*[]byte)
+	}
+	*t.out = spliced(*t.out, p, at, attr)
+	t.mu.Unlock()
+}
+
 // outs are what is queued between two flushes, shared by all connections.
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 

@@ -106,7 +106,7 @@ func (s *Session) askIfDue(now time.Time) {
 		s.pinged = now
 		from, _ := jid.New("", s.ref.JID.Domain(), "")
 		ping := stanza.Make(stanza.IQ, "get", from, s.ref.JID, "idle-"+rand.Text()[:8], stanza.El(nsPing, "ping"))
-		s.conn.sendStanza(ping.Raw)
+		s.conn.sendStanza(ping.Raw, "")
 		s.conn.tr.Flush()
 	}
 }

@@ -83,25 +83,31 @@ func (c *Conn) streamElement(el *stanza.Element) []byte {
 	return append(b, "</stream:"+el.Name.Local+">"...)
 }
 
-// sendStanza queues a rendered stanza.
-func (c *Conn) sendStanza(rendered []byte) {
+// splicer is a Transport that copies what it queues.
+type splicer interface {
+	// QueueSpliced is Queue of p with attr at a place in it.
+	QueueSpliced(p []byte, at int, attr string)
+}
+
+var _ splicer = (*tcp)(nil)
+
+// sendStanza queues a rendered stanza; attr, with a blank before it, is put into
+// its start tag.
+func (c *Conn) sendStanza(rendered []byte, attr string) {
 	if c.closing.Load() { // RFC 6120 §4.4: nothing after our </stream:stream>
 		return
 	}
 	if c.tr.Framed() { // RFC 7395 §3.3.3: each message declares its namespace
-		rendered = withNamespace(rendered, c.profile.ContentNS())
+		attr = " xmlns='" + c.profile.ContentNS() + "'" + attr
 	}
-	c.tr.Queue(rendered)
-}
-
-func withNamespace(rendered []byte, ns string) []byte {
-	for i, b := range rendered {
-		if b == ' ' || b == '>' || b == '/' {
-			out := make([]byte, 0, len(rendered)+len(ns)+10)
-			out = append(out, rendered[:i]...)
-			out = append(out, " xmlns='"+ns+"'"...)
-			return append(out, rendered[i:]...)
-		}
+	if attr == "" {
+		c.tr.Queue(rendered)
+		return
 	}
-	return rendered
+	at := stanza.NameEnd(rendered)
+	if t, ok := c.tr.(splicer); ok {
+		t.QueueSpliced(rendered, at, attr)
+		return
+	}
+	c.tr.Queue(spliced(make([]byte, 0, len(rendered)+len(attr)), rendered, at, attr))
 }

@@ -1,8 +1,11 @@
 package stanza
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
+
+	"parley/parser/jid"
 )
 
 // Edits is how a stanza goes out: what to write instead of, leave out of and add to the bytes that arrived, which stay
@@ -65,6 +68,17 @@ func (e *Edits) Render(dst, raw []byte) []byte {
 	dst = e.appendRaw(dst, raw, e.Inner)
 	dst = append(dst, e.Append...)
 	return closeTag(dst, start, e.Tail)
+}
+
+// NameEnd is the place in a rendered element where a further attribute goes first: behind the name of its start tag.
+func NameEnd(rendered []byte) int { return max(bytes.IndexAny(rendered, " />"), 0) }
+
+// AppendTo appends the attribute to=, with the blank before it; nothing for the zero address.
+func AppendTo(dst []byte, to jid.JID) []byte {
+	if to.IsZero() {
+		return dst
+	}
+	return appendAttr(dst, "to", to.String())
 }
 
 // ChildBytes returns a child as it goes out in any stream (Stamp): without declarations of the content namespace. It may be

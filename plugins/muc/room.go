@@ -226,6 +226,7 @@ func (r *room) fill(ctx context.Context) error {
 	for _, x := range in.occupants {
 		r.seat(x.nick, x.jid, x.role, x.presence, x.since)
 	}
+	r.counted()
 	r.s.absences(r, r.s.env.Clock.Now())
 	return nil
 }

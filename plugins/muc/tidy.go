@@ -20,8 +20,9 @@ import (
 // there, and lets those go that have not come back for a while (XEP-0045 §18.1.2).
 
 const (
-	// lookEvery is how often rooms look who is there.
-	lookEvery = 10 * time.Second
+	// looksMost and looksLeast are how often rooms look who is there: four times in the
+	// time that somebody may be away.
+	looksMost, looksLeast = time.Second, 10 * time.Second
 	// seatPage is how many seats are read at a time.
 	seatPage = 500
 	// maxReturned is how many sessions are remembered that began before the process.
@@ -54,7 +55,7 @@ func (t *tidy) run(ctx context.Context, s *service) {
 	wake := make(chan struct{}, 1)
 	everywhere := true
 	for {
-		halt := s.env.Clock.AfterFunc(lookEvery, func() {
+		halt := s.env.Clock.AfterFunc(min(max(s.cfg.Grace/4, looksMost), looksLeast), func() {
 			select {
 			case wake <- struct{}{}:
 			default:

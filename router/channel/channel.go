@@ -63,6 +63,28 @@ const (
 	ChatState              // of no use later
 )
 
+// Splice tells whose address each recipient of a Deliver finds in 'to', when the
+// bytes that they share have none.
+type Splice uint8
+
+// The addresses.
+const (
+	Nobody Splice = iota // the bytes are complete
+	Full                 // the recipient's full JID
+	Bare                 // its account's
+)
+
+// Of is the address for a recipient; zero: none is added.
+func (s Splice) Of(to jid.JID) jid.JID {
+	switch s {
+	case Full:
+		return to
+	case Bare:
+		return to.Bare()
+	}
+	return jid.JID{}
+}
+
 // Envelope is what travels between Servers.
 type Envelope struct {
 	Kind      Kind
@@ -86,6 +108,7 @@ type Envelope struct {
 	Hops      uint8           // how often the house has re-routed it; bounded, so that loops end
 	Reason    string          // Close: stream error condition; Unbind: why it ended, when by ours; Handled of a Bind: why it was refused
 	Stamp     int64           // Undelivered: when it was first handed over, unix microseconds
+	Splice    Splice          // Deliver: each of To finds its own address in 'to', which neither Raw nor Edits have
 
 	one [1]sessions.Ref // room for To, which mostly is one
 }

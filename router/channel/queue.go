@@ -2,10 +2,13 @@ package channel
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
+
+	"parley/router/sessions"
 )
 
 // QueueDepth is how many envelopes one shard of a Queue holds before senders
@@ -15,7 +18,8 @@ const QueueDepth = 1024
 // Queue hands batches to n workers, for stages whose handlers block. Its
 // contract:
 //
-//  1. Envelopes of one lane go through one shard, in the order of Send.
+//  1. Envelopes of one lane go through one shard, in the order of Send. One that
+//     is for streams in several lanes goes in parts.
 //  2. A shard holds at most QueueDepth envelopes; a sender that would exceed
 //     it waits. Nothing is dropped.
 //  3. A batch is split by shard; its parts keep their order inside.
@@ -67,6 +71,7 @@ func (q *Queue) Idle(ctx context.Context) error {
 
 // Send implements MessageChannel.
 func (q *Queue) Send(ctx context.Context, batch []*Envelope) error {
+	batch = q.apart(batch)
 	for start := 0; start < len(batch); {
 		shard := q.shardOf(batch[start])
 		end := start + 1
@@ -81,7 +86,30 @@ func (q *Queue) Send(ctx context.Context, batch []*Envelope) error {
 	return nil
 }
 
-func (q *Queue) shardOf(e *Envelope) int { return int(e.Lane() % uint64(len(q.shards))) }
+func (q *Queue) shardOf(e *Envelope) int { return q.shardOfLane(e.Lane()) }
+
+func (q *Queue) shardOfLane(lane uint64) int { return int(lane % uint64(len(q.shards))) }
+
+// apart divides what is for streams in several lanes: each shard gets its own part,
+// in the place of the whole.
+func (q *Queue) apart(batch []*Envelope) []*Envelope {
+	if len(q.shards) == 1 || !slices.ContainsFunc(batch, many) {
+		return batch
+	}
+	out := make([]*Envelope, 0, len(batch)+len(q.shards))
+	for _, e := range batch {
+		if !many(e) {
+			out = append(out, e)
+			continue
+		}
+		for _, part := range Divide(e, func(ref sessions.Ref) int { return q.shardOfLane(lane(ref.JID.Bare())) }) {
+			out = append(out, part)
+		}
+	}
+	return out
+}
+
+func many(e *Envelope) bool { return len(e.To) > 1 }
 
 func (q *Queue) put(ctx context.Context, shard int, part []*Envelope) error {
 	select {

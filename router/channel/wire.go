@@ -27,10 +27,21 @@ import (
 //     then one that writes the new one.
 //
 // What a version has written is read for ever (testdata/envelope-*.hex).
-const WireVersion = 2
+const WireVersion = 3
 
-// oldestWire is the first version that there are bytes of.
-const oldestWire = 2
+// oldestWire is the first version that there are bytes of; spliceWire has Splice.
+const (
+	oldestWire = 2
+	spliceWire = 3
+)
+
+// Version is the oldest version whose readers understand the envelope.
+func (e *Envelope) Version() byte {
+	if e.Splice != Nobody {
+		return spliceWire
+	}
+	return oldestWire
+}
 
 // Errors of Decode.
 var (
@@ -44,7 +55,7 @@ var (
 // parsed form of the stanza goes along; of that, what may differ from Raw: the
 // addresses and the language.
 func Encode(dst []byte, e *Envelope) []byte {
-	w := writer{append(dst, WireVersion, byte(e.Kind), byte(e.Class))}
+	w := writer{append(dst, e.Version(), byte(e.Kind), byte(e.Class))}
 	w.flags(e.Private, e.Replay, e.Solicited, e.Stanza != nil, e.State != nil, e.Stored, e.AtOnce, e.Behind)
 	w.ref(e.Session)
 	w.uint(e.Seq)
@@ -71,6 +82,7 @@ func Encode(dst []byte, e *Envelope) []byte {
 	if e.State != nil {
 		w.state(e.State)
 	}
+	w.b = append(w.b, byte(e.Splice))
 	return w.b
 }
 
@@ -84,7 +96,7 @@ func Decode(b []byte, jids *jid.Cache) (*Envelope, error) {
 		return nil, fmt.Errorf("%w: %d, and kind %d", ErrNewer, b[0], b[1])
 	}
 	e := &Envelope{Kind: Kind(b[1]), Class: Class(b[2])}
-	r := reader{b: b[3:]}
+	r := reader{b: b[3:], jids: jids}
 	var hasStanza, hasState bool
 	r.flags(&e.Private, &e.Replay, &e.Solicited, &hasStanza, &hasState, &e.Stored, &e.AtOnce, &e.Behind)
 	e.Session = r.ref()
@@ -110,7 +122,10 @@ func Decode(b []byte, jids *jid.Cache) (*Envelope, error) {
 	if hasState {
 		e.State = r.state()
 	}
-	if r.failed || !e.Kind.known() {
+	if len(r.b) > 0 { // since version 3
+		e.Splice = Splice(r.byte())
+	}
+	if r.failed || !e.Kind.known() || e.Splice > Bare {
 		return nil, ErrWire
 	}
 	if hasStanza {
@@ -230,6 +245,7 @@ func (w *writer) state(s *sessions.State) {
 type reader struct {
 	b      []byte
 	failed bool
+	jids   *jid.Cache // may be nil
 }
 
 func (r *reader) fail() { r.failed, r.b = true, nil }
@@ -284,15 +300,22 @@ func (r *reader) flags(fs ...*bool) {
 }
 
 func (r *reader) jid() jid.JID {
-	s := r.str()
-	if s == "" {
+	b := r.bytes()
+	if b == nil {
 		return jid.JID{}
 	}
-	j, err := jid.Parse(s)
+	j, err := r.parse(b)
 	if err != nil {
 		r.fail()
 	}
 	return j
+}
+
+func (r *reader) parse(b []byte) (jid.JID, error) {
+	if r.jids != nil {
+		return r.jids.Parse(b)
+	}
+	return jid.Parse(string(b))
 }
 
 func (r *reader) ref() sessions.Ref {

@@ -18,10 +18,13 @@ import (
 )
 
 // full is an envelope with every field set, so that a field that Encode
-// forgets is a difference. A field that version 2 did not have at first is set here.
-func full(t testing.TB) *Envelope {
+// forgets is a difference. A field that version 3 did not have at first is set here.
+func full(t testing.TB) *Envelope { return third(t) }
+
+// third is what testdata/envelope-3.hex was made of; it stays as it is.
+func third(t testing.TB) *Envelope {
 	e := second(t)
-	e.Behind = true
+	e.Behind, e.Splice = true, Full
 	return e
 }
 
@@ -73,20 +76,48 @@ func differ(t *testing.T, want, got *Envelope) {
 // What a version has written is read for ever; what a later one adds at the end is
 // skipped.
 func TestEnvelopesOfOtherReleases(t *testing.T) {
-	text, err := os.ReadFile("testdata/envelope-2.hex")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := hex.DecodeString(string(bytes.TrimSpace(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range [][]byte{b, append(bytes.Clone(b), "fields of a later release"...)} {
-		got, err := Decode(b, jid.NewCache(16))
+	for _, old := range []struct {
+		file  string
+		want  *Envelope
+		since []byte // the fields that versions up to this one have put behind it
+	}{
+		{"envelope-2.hex", second(t), []byte{byte(Nobody)}},
+		{"envelope-3.hex", third(t), nil},
+	} {
+		text, err := os.ReadFile("testdata/" + old.file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		differ(t, second(t), got)
+		b, err := hex.DecodeString(string(bytes.TrimSpace(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := append(bytes.Clone(b), old.since...)
+		for _, b := range [][]byte{b, now, append(bytes.Clone(now), "fields of a later release"...)} {
+			got, err := Decode(b, jid.NewCache(16))
+			if err != nil {
+				t.Fatalf("%s: %v", old.file, err)
+			}
+			differ(t, old.want, got)
+		}
+	}
+}
+
+// Who must not overlook that the recipients' addresses are to be put in refuses what
+// it would deliver without them; everything else it takes.
+func TestVersionOfWhatMustNotBeOverlooked(t *testing.T) {
+	for _, tc := range []struct {
+		splice Splice
+		want   byte
+	}{{Nobody, 2}, {Full, 3}, {Bare, 3}} {
+		if b := Encode(nil, &Envelope{Kind: Deliver, Splice: tc.splice}); b[0] != tc.want {
+			t.Errorf("splice %d: version %d, want %d", tc.splice, b[0], tc.want)
+		}
+	}
+	b := Encode(nil, &Envelope{Kind: Deliver, Splice: Bare})
+	b[len(b)-1]++
+	if _, err := Decode(b, nil); !errors.Is(err, ErrWire) {
+		t.Errorf("an address that nobody knows of: %v", err)
 	}
 }
 

@@ -108,7 +108,7 @@ func bySlot(e *channel.Envelope) map[int]*channel.Envelope {
 	if e.Kind == channel.Handled || len(e.To) == 0 {
 		return map[int]*channel.Envelope{sessions.SlotOf(e.Session.Conn): e}
 	}
-	return parts(e, func(ref sessions.Ref) int { return sessions.SlotOf(ref.Conn) })
+	return channel.Divide(e, func(ref sessions.Ref) int { return sessions.SlotOf(ref.Conn) })
 }
 
 // owes keeps what a front of this node has to be told and nothing else makes up

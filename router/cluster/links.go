@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -103,24 +104,7 @@ func split(e *channel.Envelope) map[string]*channel.Envelope {
 	if e.Kind == channel.Handled {
 		return map[string]*channel.Envelope{e.Session.Node: e}
 	}
-	return parts(e, func(ref sessions.Ref) string { return ref.Node })
-}
-
-// parts divides an envelope by something that its recipients differ in.
-func parts[K comparable](e *channel.Envelope, of func(sessions.Ref) K) map[K]*channel.Envelope {
-	out := map[K]*channel.Envelope{}
-	for _, ref := range e.To {
-		k := of(ref)
-		p := out[k]
-		if p == nil {
-			fresh := *e
-			fresh.To = nil
-			p = &fresh
-			out[k] = p
-		}
-		p.To = append(p.To, ref)
-	}
-	return out
+	return channel.Divide(e, func(ref sessions.Ref) string { return ref.Node })
 }
 
 // portOf: what may have to be held back behind a replay goes to the router of
@@ -143,25 +127,71 @@ func (n *Node) handOver(ctx context.Context, d destination, part []*channel.Enve
 		done(nil)
 		return
 	}
+	if same := ofOneVersion(part); same < len(part) {
+		n.inTwo(ctx, d, part[:same], part[same:], done)
+		return
+	}
 	payload := n.encode(nil, part)
 	err := n.bus.Send(ctx, d.node, d.port, payload, func(err error) {
-		if err != nil {
+		switch {
+		case errors.Is(err, nats.ErrRefused) && n.plainly(d, part, done):
+			return
+		case err != nil:
 			n.giveBack(d.node, part, err)
 		}
 		done(err)
 	})
 	switch {
 	case err == nil:
-	case errors.Is(err, nats.ErrTooLarge) && len(part) > 1:
-		half := len(part) / 2
-		both := newAnswers(func() { done(nil) })
-		both.expect()
-		n.handOver(ctx, d, part[:half], both.came)
-		n.handOver(ctx, d, part[half:], both.came)
+	case errors.Is(err, nats.ErrTooLarge) && (len(part) > 1 || len(part[0].To) > 1):
+		first, second := halves(part)
+		n.inTwo(ctx, d, first, second, done)
 	default:
 		n.giveBack(d.node, part, err)
 		done(err)
 	}
+}
+
+// inTwo gives envelopes to another node in two parts.
+func (n *Node) inTwo(ctx context.Context, d destination, first, second []*channel.Envelope, done func(error)) {
+	both := newAnswers(func() { done(nil) })
+	both.expect()
+	n.handOver(ctx, d, first, both.came)
+	n.handOver(ctx, d, second, both.came)
+}
+
+// ofOneVersion is how many of the first envelopes the same nodes read: they travel
+// apart from the others (channel.WireVersion).
+func ofOneVersion(part []*channel.Envelope) int {
+	i := slices.IndexFunc(part, func(e *channel.Envelope) bool { return e.Version() != part[0].Version() })
+	if i < 0 {
+		return len(part)
+	}
+	return i
+}
+
+// halves divides envelopes, or the recipients of one.
+func halves(part []*channel.Envelope) (first, second []*channel.Envelope) {
+	if half := len(part) / 2; half > 0 {
+		return part[:half], part[half:]
+	}
+	a, b := *part[0], *part[0]
+	half := len(a.To) / 2
+	a.To, b.To = a.To[:half], b.To[half:]
+	return []*channel.Envelope{&a}, []*channel.Envelope{&b}
+}
+
+// plainly sends once more, in the form that every release reads, what may have been
+// refused by one that does not know of Splice. False: that is not why.
+func (n *Node) plainly(d destination, part []*channel.Envelope, done func(error)) bool {
+	if part[0].Splice == channel.Nobody {
+		return false
+	}
+	var apart []*channel.Envelope
+	for _, e := range part {
+		apart = append(apart, e.Apart()...)
+	}
+	return n.taskOr(func() { n.handOver(n.ctx, d, apart, done) }) // who tells this must not wait for room
 }
 
 // giveBack lets the house deal with what did not get to its sessions, as with
@@ -172,9 +202,8 @@ func (n *Node) giveBack(node string, part []*channel.Envelope, why error) {
 		if e.Kind != channel.Deliver || e.Class != channel.Urgent || e.Solicited && e.Pending == 0 {
 			continue
 		}
-		raw := e.Edits.Render(nil, e.Raw)
 		for _, ref := range e.To {
-			back = append(back, &channel.Envelope{Kind: channel.Undelivered, Session: ref, Raw: raw, Pending: e.Pending, Stamp: e.Stamp, Hops: e.Hops})
+			back = append(back, &channel.Envelope{Kind: channel.Undelivered, Session: ref, Raw: e.Rendered(nil, ref.JID), Pending: e.Pending, Stamp: e.Stamp, Hops: e.Hops})
 		}
 	}
 	if errors.Is(why, nats.ErrStalled) {

@@ -170,8 +170,8 @@ func (s *streamer) deliver(_ context.Context, batch []*channel.Envelope) error {
 }
 
 func (s *streamer) hand(e *channel.Envelope) {
-	raw := e.Edits.Render(nil, e.Raw)
 	for _, ref := range e.To {
+		raw := e.Rendered(nil, ref.JID)
 		if x := s.find(ref); x != nil && x.take(e, raw) {
 			continue
 		}
