@@ -32,16 +32,12 @@ func (o *outbox) add(out []delivery) {
 
 // fan sends one stanza to many; the bytes are the same for all.
 func (o *outbox) fan(st *stanza.Stanza, to []jid.JID) {
-	for _, at := range to {
-		own := *st
-		own.To = at
-		o.batch = append(o.batch, &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: &own, Edits: own.Stamp()})
-	}
+	o.s.m.sent.Add(float64(len(to)))
+	o.batch = append(o.batch, o.s.reg.Fanned(st, to)...)
 }
 
 func (o *outbox) flush() {
 	if len(o.batch) > 0 {
-		o.s.m.sent.Add(float64(len(o.batch)))
 		o.s.reg.Route(o.ctx, o.batch...)
 	}
 	o.batch = nil
