@@ -83,6 +83,9 @@ func (b *book) overheard(device string, s sighting) {
 func (b *book) order(v *verdict) {
 	place, ids := map[string]int{}, map[string]string{}
 	for i, s := range b.archives[hall] {
+		if _, twice := place[s.oid]; twice { // the audit has said so
+			continue
+		}
 		place[s.oid], ids[s.oid] = i, s.stanzaID
 	}
 	for _, device := range slices.Sorted(maps.Keys(b.seats)) {
