@@ -51,9 +51,9 @@ type room struct {
 	nicks    map[string]*occupant
 	sessions map[jid.JID]*session // by full address
 	entries  limiter[jid.JID]
-	topic    string    // the subject, for those who ask
-	cached   *crowd    // nil: it has changed
-	members  []Member  // nil: they have changed
+	topic    string   // the subject, for those who ask
+	cached   *crowd   // nil: it has changed
+	members  []Member // nil: they have changed
 	resent   resent
 	voice    []jid.JID // who has asked for voice, full addresses
 
