@@ -127,6 +127,16 @@ func (r *room) admit(o *op, e *entry) error {
 // welcome is what a session gets that has entered (rule 67, XEP-0045 §7.1): the
 // others' presence, its own, the history, the subject.
 func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) {
+	r.roster(o, x, own...)
+	wanted, most := historyRequest(asked, r.s.env.Clock.Now()), r.cfg.MaxHistory
+	o.out = append(o.out, delivery{later: func() []delivery {
+		out := r.recent.replay(r, wanted, most, x.jid)
+		return append(out, delivery{st: r.subject.shown(r), to: []jid.JID{x.jid}, sure: true})
+	}})
+}
+
+// roster shows a session who is in the room, itself last.
+func (r *room) roster(o *op, x *session, own ...string) {
 	address := r.knows(x.role)
 	for _, other := range r.nicks {
 		if other != x.occupant && r.sees(x.role, other.role, other.hushed) {
@@ -140,11 +150,6 @@ func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) 
 		own = append(own, statusLogged)
 	}
 	r.showSelf(o, x, []jid.JID{x.jid}, told{}, own...)
-	wanted, most := historyRequest(asked, r.s.env.Clock.Now()), r.cfg.MaxHistory
-	o.out = append(o.out, delivery{later: func() []delivery {
-		out := r.recent.replay(r, wanted, most, x.jid)
-		return append(out, delivery{st: r.subject.shown(r), to: []jid.JID{x.jid}, sure: true})
-	}})
 }
 
 // again is for a client that has lost track (XEP-0045 §7.2.1): it gets what it

@@ -94,6 +94,7 @@ type session struct {
 	presence *stanza.Stanza
 	since    int64
 	absent   time.Time // since when it is not known to be bound; zero: it is
+	away     time.Time // since when it was not the last time, until it has been told what it missed
 }
 
 // crowd is who is in a room, at one time.
