@@ -35,11 +35,14 @@ func (r *room) remember(ctx context.Context) (err error) {
 	if r.kept, err = r.s.kept.Room(ctx, r.jid); err != nil {
 		return err
 	}
-	last, err := r.kept.Last(ctx, r.recent.most, time.Time{})
+	last, err := r.kept.Last(ctx, max(r.recent.most, resentKept), time.Time{})
 	if err != nil {
 		return err
 	}
 	for _, m := range last {
+		if r.s.env.Clock.Now().Sub(m.At) < resentSpan {
+			r.resent.has(m.Stanza)
+		}
 		if changesSubject(m.Stanza) {
 			continue
 		}

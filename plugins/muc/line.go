@@ -147,7 +147,9 @@ func (r *room) settle(ctx context.Context, group []*op) {
 		case broken:
 			o.err = errAgain
 		case o.post != nil:
-			o.err = r.s.protect(func() error { _, err := processor.Fire(ctx, r.s.reg, Posting, o.post); return err })
+			if o.err = r.s.protect(func() error { _, err := processor.Fire(ctx, r.s.reg, Posting, o.post); return err }); o.err != nil {
+				r.refuse(o.post)
+			}
 		}
 	}
 	if !broken {

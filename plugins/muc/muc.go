@@ -254,6 +254,7 @@ func (s *service) Register(r *processor.Registrar) {
 	processor.On(r, processor.Bound, processor.Late, s.came)
 	processor.On(r, processor.Resumed, processor.Late, s.resumed)
 	processor.On(r, processor.Unbound, processor.Late, s.ended)
+	processor.On(r, processor.Undelivered, processor.Early, s.undelivered)
 	processor.On(r, processor.AccountRemoved, processor.Normal, s.accountRemoved)
 }
 

@@ -81,6 +81,10 @@ func (r *room) accept(o *op, p *posting) error {
 	if err != nil {
 		return err
 	}
+	if lasts && r.resent.has(out) { // it has its place; the answer waits for what is under way
+		r.s.m.resent.Inc()
+		return nil
+	}
 	now := r.s.env.Clock.Now()
 	if p.subject {
 		o.rows.Add(&putSubject, r.jid.String(), out.Raw, now.UnixMicro())
@@ -106,6 +110,13 @@ func (r *room) accept(o *op, p *posting) error {
 		}
 	}
 	return nil
+}
+
+// refuse takes back what accept has noted of a message that somebody has refused.
+func (r *room) refuse(p *Post) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resent.forget(p.Stanza)
 }
 
 // systemMessage is what the room itself says to everybody, and does not keep.

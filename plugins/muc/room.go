@@ -54,6 +54,7 @@ type room struct {
 	topic    string   // the subject, for those who ask
 	cached   *crowd   // nil: it has changed
 	members  []Member // nil: they have changed
+	resent   resent
 
 	kept *archive.Room // nil: the room is not there
 
@@ -203,6 +204,7 @@ func (r *room) wipe() {
 	r.state, r.cfg, r.version, r.creator, r.created = vacant, r.s.cfg.initial(), 0, jid.JID{}, 0
 	r.people, r.nicks, r.sessions = map[jid.JID]affiliate{}, map[string]*occupant{}, map[jid.JID]*session{}
 	r.cached, r.members, r.topic, r.kept = nil, nil, "", nil
+	r.resent = resent{}
 	r.counted()
 }
 

@@ -257,6 +257,15 @@ func (r *room) missed(ctx context.Context, session string) error {
 	})
 }
 
+// undelivered drops what a session has left behind that a room said to all: its
+// author is not to hear of it, and the room learns of the end by itself.
+func (s *service) undelivered(_ context.Context, f *processor.Flow) (processor.Verdict, error) {
+	if _, ours := s.hosts[f.From.Domain()]; ours && f.Kind == stanza.Message && f.Type == stanza.TypeGroupchat {
+		return processor.Stop, nil
+	}
+	return processor.Continue, nil
+}
+
 // ended lets the rooms know of a session's end when nobody else does.
 func (s *service) ended(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
 	if e.Kind != sessions.Client || e.Paused {

@@ -36,6 +36,7 @@ type book struct {
 	begun    map[string]int        // sessions that were not resumed, by device
 	got      map[string][]sighting // by device, in the order of arrival
 	archives map[string][]sighting // by account, in archive order
+	seats    map[string][]seat     // by device: its stays in the room
 	strange  []string              // what needs no audit to be wrong
 	news     chan struct{}         // closed at the next ack or refusal
 }
@@ -43,7 +44,7 @@ type book struct {
 func newBook() *book {
 	return &book{
 		entries: map[string]*entry{}, counts: map[pair]int{}, begun: map[string]int{},
-		got: map[string][]sighting{}, archives: map[string][]sighting{}, news: make(chan struct{}),
+		got: map[string][]sighting{}, archives: map[string][]sighting{}, seats: map[string][]seat{}, news: make(chan struct{}),
 	}
 }
 
@@ -81,7 +82,9 @@ func (b *book) refused(oid, typ, condition string) {
 		b.strange = append(b.strange, "an error for a message that was never sent: "+oid)
 		return
 	}
-	if typ != "wait" || condition != "resource-constraint" {
+	// A room may be on its way from a node to another one, too.
+	forNow := condition == "resource-constraint" || e.to == hall && (condition == "remote-server-timeout" || condition == "recipient-unavailable")
+	if typ != "wait" || !forNow {
 		b.strange = append(b.strange, fmt.Sprintf("%s was refused with %s/%s", oid, typ, condition))
 	}
 	e.refused = true
@@ -110,7 +113,12 @@ func (b *book) tell() {
 func (b *book) received(account, device string, s sighting) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if e := b.entries[s.oid]; e == nil || e.to != account {
+	e := b.entries[s.oid]
+	if e != nil && e.to == hall {
+		b.overheard(device, s)
+		return
+	}
+	if e == nil || e.to != account {
 		b.strange = append(b.strange, fmt.Sprintf("%s got %q, which is not theirs", device, s.oid))
 		return
 	}
@@ -132,6 +140,7 @@ func (b *book) began(device string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.begun[device]++
+	b.sat(device)
 }
 
 func (b *book) resumptions() int {
@@ -173,12 +182,13 @@ type verdict struct {
 	late                 int // of those in the wrong order: sent again, and another device had it
 	lost                 []string
 	reordered            []string
+	missed               []string // what a device in the room did not get
 	wrong                []string // foreign recipients, unclear errors, duplicates of another stanza-id
 	ghosts, unseen       []string // by node: seen and not there, there and not seen
 }
 
 func (v verdict) bad() bool {
-	return v.late+len(v.lost)+len(v.reordered)+len(v.wrong)+len(v.ghosts)+len(v.unseen) > 0
+	return v.late+len(v.lost)+len(v.reordered)+len(v.missed)+len(v.wrong)+len(v.ghosts)+len(v.unseen) > 0
 }
 
 // audit checks the invariants. Names of devices begin with their account's.
@@ -217,6 +227,7 @@ func (b *book) audit(devices map[string][]string) verdict {
 			kept[account][s.oid] = true
 		}
 	}
+	b.order(&v)
 	for oid, e := range b.entries {
 		v.sent++
 		if e.refused {
@@ -227,7 +238,7 @@ func (b *book) audit(devices map[string][]string) verdict {
 			continue
 		}
 		v.acked++
-		if missing := absent(kept[e.from][oid], kept[e.to][oid], arrived[e.to][oid]); missing != "" {
+		if missing := absent(kept[e.from][oid] || e.to == hall, kept[e.to][oid], arrived[e.to][oid] || e.to == hall); missing != "" {
 			v.lost = append(v.lost, oid+": "+missing)
 		}
 	}

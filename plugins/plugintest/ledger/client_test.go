@@ -19,6 +19,7 @@ type client struct {
 	user, resource string
 	book           *book
 	sees           func(*stanza.Element) // presence that comes; nil: nobody looks
+	sits           bool                  // it enters the room
 
 	conn     *plugintest.Client
 	elements chan *stanza.Element // of conn; closed when it ends
@@ -92,7 +93,11 @@ func (c *client) begin(ctx context.Context) error {
 	c.previd, c.in, c.out = el.Get("id"), 0, 0
 	c.book.began(c.name())
 	// Presence is a stanza like any other: it is counted.
-	c.waiting = append([]outgoing{{raw: "<presence/>"}}, messages(append(c.unheard, c.waiting...))...)
+	first := []outgoing{{raw: "<presence/>"}}
+	if c.sits {
+		first = append(first, outgoing{raw: c.enterHall()})
+	}
+	c.waiting = append(first, messages(append(c.unheard, c.waiting...))...)
 	c.unheard = nil
 	return c.again(true)
 }
@@ -280,8 +285,12 @@ func (c *client) sight(el *stanza.Element) (sighting, bool) {
 		return sighting{}, false
 	}
 	s := sighting{oid: o.Get("id")}
+	by := c.user + "@localhost"
+	if fromHall(el) {
+		by = hallJID
+	}
 	for id := range el.Elements() {
-		if id.Name.Space == stanza.NSStanzaID && id.Name.Local == "stanza-id" && id.Get("by") == c.user+"@localhost" {
+		if id.Name.Space == stanza.NSStanzaID && id.Name.Local == "stanza-id" && id.Get("by") == by {
 			s.stanzaID = id.Get("id")
 		}
 	}

@@ -33,7 +33,10 @@ func (w *world) fetch(user string) (names []string, err error) {
 			return nil, err
 		}
 		if m.Get("id") == "end" {
-			return []string{c.name()}, c.history(ctx)
+			if err := c.history(ctx, user); err != nil || user != cast[0].user {
+				return []string{c.name()}, err
+			}
+			return []string{c.name()}, c.history(ctx, hall)
 		}
 		if s, ok := c.sight(m); ok {
 			w.book.received(user, c.name(), s)
@@ -64,15 +67,19 @@ func (c *client) next(ctx context.Context) (*stanza.Element, error) {
 // nsArchive is XEP-0313.
 const nsArchive = "urn:xmpp:mam:2"
 
-// history reads the whole archive, page by page, into the book.
-func (c *client) history(ctx context.Context) error {
-	after := ""
+// history reads the whole archive of an account or the room, page by page, into the
+// book.
+func (c *client) history(ctx context.Context, of string) error {
+	after, to := "", ""
+	if of == hall {
+		to = " to='" + hallJID + "'"
+	}
 	for page := 0; ; page++ {
 		if page > 0 {
 			after = "<after>" + after + "</after>"
 		}
 		id := "page" + strconv.Itoa(page)
-		err := c.send([]outgoing{{raw: "<iq type='set' id='" + id + "'><query xmlns='" + nsArchive + "'><set xmlns='http://jabber.org/protocol/rsm'><max>250</max>" + after + "</set></query></iq>"}})
+		err := c.send([]outgoing{{raw: "<iq type='set' id='" + id + "'" + to + "><query xmlns='" + nsArchive + "'><set xmlns='http://jabber.org/protocol/rsm'><max>250</max>" + after + "</set></query></iq>"}})
 		if err != nil {
 			return err
 		}
@@ -91,7 +98,7 @@ func (c *client) history(ctx context.Context) error {
 				}
 				break
 			}
-			if after, err = c.row(el, after); err != nil {
+			if after, err = c.row(el, of, after); err != nil {
 				return err
 			}
 		}
@@ -100,7 +107,7 @@ func (c *client) history(ctx context.Context) error {
 
 // row enters an archive's row and returns its id, or what came before when
 // the message is none.
-func (c *client) row(el *stanza.Element, before string) (string, error) {
+func (c *client) row(el *stanza.Element, of, before string) (string, error) {
 	result := el.Child(nsArchive, "result")
 	if result == nil {
 		return before, nil
@@ -111,7 +118,7 @@ func (c *client) row(el *stanza.Element, before string) (string, error) {
 	}
 	if m := fwd.Child(stanza.NSClient, "message"); m != nil {
 		if o := m.Child(stanza.NSStanzaID, "origin-id"); o != nil {
-			c.book.archived(c.user, sighting{o.Get("id"), result.Get("id")})
+			c.book.archived(of, sighting{o.Get("id"), result.Get("id")})
 		}
 	}
 	return result.Get("id"), nil

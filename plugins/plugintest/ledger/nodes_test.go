@@ -35,6 +35,7 @@ servers:
   processor:
     components:
       archive: {max_pending: 1000000}
+      muc: {messages: {every: 0s}, presences: {every: 0s}, entries: {every: 0s}}
 `
 
 // lease is how long a dead node counts as alive.

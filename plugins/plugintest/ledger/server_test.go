@@ -99,6 +99,7 @@ servers:
   processor:
     components:
       archive: {max_pending: 1000000}
+      muc: {messages: {every: 0s}, presences: {every: 0s}, entries: {every: 0s}}
 `
 
 // newServer prepares a server with its data in dir. storage is YAML.

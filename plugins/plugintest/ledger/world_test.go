@@ -76,6 +76,9 @@ func newWorld(t *testing.T, s house, seed uint64) *world {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &world{t: t, server: s, book: newBook(), seed: seed, calm: make(chan struct{}), cancel: cancel}
 	t.Cleanup(w.end)
+	if err := w.openHall(ctx); err != nil {
+		t.Fatal(err)
+	}
 	if h, several := s.(*nodes); several {
 		w.views = newViews(ctx, w, h)
 	}
@@ -86,7 +89,7 @@ func newWorld(t *testing.T, s house, seed uint64) *world {
 			}
 			d := &device{
 				world: w, habit: p.habit, sends: p.sends && j == 0,
-				client: client{user: p.user, resource: r, book: w.book},
+				client: client{user: p.user, resource: r, book: w.book, sits: true},
 				random: rand.New(rand.NewPCG(seed, uint64(i*10+j))),
 			}
 			w.tasks.Go(func() { d.live(ctx) })
@@ -246,7 +249,7 @@ func (d *device) take(el *stanza.Element) error {
 	return nil
 }
 
-// talk sends a burst to people chosen at random, unless too much is open, or is
+// talk sends a burst to people chosen at random, and the room, unless too much is open, or is
 // seen to type: how far its session has come waits to be written then, while what
 // it says next is stored. What it types may be lost (D4), so nobody notes it.
 func (d *device) talk() error {
@@ -263,13 +266,16 @@ func (d *device) talk() error {
 	}
 	var burst []outgoing
 	for range 1 + d.random.IntN(maxBurst) {
-		to := cast[d.random.IntN(len(cast))].user
+		to, at, kind := hall, hallJID, stanza.TypeGroupchat
+		if n := d.random.IntN(len(cast) + 1); n < len(cast) {
+			to, at, kind = cast[n].user, cast[n].user+"@localhost", stanza.TypeChat
+		}
 		if to == d.user {
 			continue
 		}
 		oid := d.book.send(pair{d.user, to})
 		burst = append(burst, outgoing{oid, fmt.Sprintf(
-			"<message to='%s@localhost' type='chat' id='%s'><body>number %s</body><origin-id xmlns='urn:xmpp:sid:0' id='%s'/></message>", to, oid, oid, oid)})
+			"<message to='%s' type='%s' id='%s'><body>number %s</body><origin-id xmlns='urn:xmpp:sid:0' id='%s'/></message>", at, kind, oid, oid, oid)})
 	}
 	if len(burst) == 0 {
 		return nil
