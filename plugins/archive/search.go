@@ -225,6 +225,7 @@ func (a *Archive) searchTail(ctx context.Context, o *owner, q *query, s span, pg
 			return err
 		}
 		if seen += n; seen >= tailMost && pg.complete {
+			a.index.touch(o.id)
 			return errIndexing()
 		}
 	}
