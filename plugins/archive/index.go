@@ -180,8 +180,8 @@ func (p *part) indexKind(ctx context.Context) error {
 	case err != nil && !errors.Is(err, storage.ErrNoRows):
 		return fmt.Errorf("archive index: %w", err)
 	}
-	clear := map[storage.Dialect]string{storage.SQLite: `DELETE FROM archive_word`, storage.Postgres: `TRUNCATE archive_word`}
-	if _, err := p.env.DB.Exec(ctx, clear[p.env.DB.Dialect()]); err != nil {
+	wipe := map[storage.Dialect]string{storage.SQLite: `DELETE FROM archive_word`, storage.Postgres: `TRUNCATE archive_word`}
+	if _, err := p.env.DB.Exec(ctx, wipe[p.env.DB.Dialect()]); err != nil {
 		return fmt.Errorf("archive index: %w", err)
 	}
 	var w storage.WriteSet
