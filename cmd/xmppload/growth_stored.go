@@ -65,8 +65,8 @@ func (g *growth) archive(ctx context.Context, t *topic, driver string, db *peers
 	return nil
 }
 
-// indexed waits until the server has indexed its archives: until then it does not
-// look for what is in none of them (XEP-0431).
+// indexed waits until the server has indexed its archives: it has nothing to do, and
+// looks for what is in none of them (XEP-0431).
 func (g *growth) indexed(ctx context.Context, child *peers.Child) error {
 	look := func() error {
 		crowd, err := g.server(child, wire.Plain, 0).Crowd(g.common, bulk.Owner)
@@ -81,7 +81,10 @@ func (g *growth) indexed(ctx context.Context, child *peers.Child) error {
 		return err
 	}
 	for {
-		err := look()
+		err := idle(ctx, child.PIDs[0])
+		if err == nil {
+			err = look()
+		}
 		if err == nil || !strings.Contains(err.Error(), "resource-constraint") {
 			return err
 		}
@@ -89,6 +92,26 @@ func (g *growth) indexed(ctx context.Context, child *peers.Child) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(5 * time.Second):
+		}
+	}
+}
+
+// idle waits until a process uses next to no CPU.
+func idle(ctx context.Context, pid int) error {
+	const window = 3 * time.Second
+	for last := time.Duration(-1); ; {
+		use, err := proc.NewGroup(pid).Read()
+		if err != nil {
+			return err
+		}
+		if last >= 0 && use.CPU-last < window/50 {
+			return nil
+		}
+		last = use.CPU
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(window):
 		}
 	}
 }

@@ -243,7 +243,8 @@ func (p *part) Start(ctx context.Context) error {
 	p.tasks.Go(func() { p.acks.run(work) })
 	p.tasks.Go(func() { p.expire(work) })
 	if p.cfg.Store == All {
-		p.tasks.Go(func() { p.keepIndex(work) })
+		p.tasks.Go(func() { p.takeTurns(work) })
+		p.tasks.Go(func() { p.goRounds(work) })
 		p.open.Add(1)
 	}
 	return nil

@@ -283,7 +283,7 @@ func TestSecuritySQLInjectionThroughPaging(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sql, _ := q.sql(&owner{}, span{}, 1); strings.Contains(sql, "drop") {
+	if sql, _ := q.sql(storage.SQLite, &owner{}, span{}, 1); strings.Contains(sql, "drop") {
 		t.Errorf("a contact's name is in the statement: %s", sql)
 	}
 }
@@ -303,7 +303,7 @@ func TestFewStatementsForLists(t *testing.T) {
 			if n%5 == 1 {
 				q.before = ids[len(ids)-1] + 1
 			}
-			sql, _ := q.sql(o, span{q.after, q.before}, q.max)
+			sql, _ := q.sql(db.Dialect(), o, span{q.after, q.before}, q.max)
 			if texts[sql] && n&(n-1) != 0 {
 				continue
 			}
@@ -388,7 +388,7 @@ func FuzzQuery(f *testing.F) {
 		if err != nil {
 			return
 		}
-		sql, args := q.sql(&owner{id: 1}, span{q.after, q.before}, q.max+1)
+		sql, args := q.sql(storage.Postgres, &owner{id: 1}, span{q.after, q.before}, q.max+1)
 		if n := strings.Count(sql, "$"); n != len(args) {
 			t.Errorf("%s has %d arguments", sql, len(args))
 		}

@@ -1,9 +1,11 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,7 +28,8 @@ import (
 // messages are retracted by and whom they are with.
 const (
 	indexEvery = commitLimit // a turn
-	indexRows  = 100         // of a step
+	indexRows  = 200         // of a step
+	indexRest  = 2           // times as long as the step took
 	indexPairs = 64          // of an insert
 	indexOpen  = 100_000     // owners that wait for their turn; those beyond, for the round
 	indexRetry = 5 * time.Second
@@ -63,43 +66,60 @@ func (x *index) turn() map[int64]struct{} {
 // searches reports whether what messages say can be searched.
 func (a *Archive) searches() bool { return !a.env.AtRest.On() }
 
-// keepIndex indexes until ctx is done.
-func (p *part) keepIndex(ctx context.Context) {
-	turn, round := make(chan struct{}, 1), make(chan struct{}, 1)
+// takeTurns indexes what was written a while ago, until ctx is done.
+func (p *part) takeTurns(ctx context.Context) {
+	turn := make(chan struct{}, 1)
 	defer p.every(indexEvery, turn)()
-	defer p.every(p.cfg.Expiry, round)()
-	round <- struct{}{}
 	for {
-		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case <-turn:
-			for id := range p.index.turn() {
-				if _, err = p.indexOwner(ctx, id); err != nil {
-					p.index.touch(id)
-					break
-				}
+		}
+		var err error
+		for id := range p.index.turn() {
+			if err == nil {
+				err = p.indexOwner(ctx, id, func(int) {})
 			}
-		case <-round:
-			if err = p.indexAll(ctx); err != nil {
-				p.env.Clock.AfterFunc(indexRetry, func() {
-					select {
-					case round <- struct{}{}:
-					default:
-					}
-				})
+			if err != nil {
+				p.index.touch(id)
 			}
 		}
-		if err != nil && ctx.Err() == nil {
-			p.env.Log.Warn("archive not indexed; it goes on later", "err", err)
+		p.unindexed(ctx, err)
+	}
+}
+
+// goRounds indexes all that is not, at once and again and again until ctx is done.
+func (p *part) goRounds(ctx context.Context) {
+	round := make(chan struct{}, 1)
+	defer p.every(p.cfg.Expiry, round)()
+	for {
+		err := p.indexAll(ctx)
+		p.unindexed(ctx, err)
+		if err != nil && !p.rest(ctx, indexRetry) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-round:
 		}
 	}
 }
 
-// behind are owners with rows that the index should have by then.
-const behind = `SELECT id, jid FROM archive_owner o WHERE id > $1
-	AND EXISTS (SELECT 1 FROM archive a WHERE a.owner = o.id AND a.id > o.indexed AND a.id <= $2) ORDER BY id LIMIT $3`
+// unindexed logs why something is not.
+func (p *part) unindexed(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		p.env.Log.Warn("archive not indexed; it goes on later", "err", err)
+	}
+}
+
+// inTurn are some owners, and whether they have rows that the index should have.
+const inTurn = `SELECT id, jid, EXISTS (SELECT 1 FROM archive a WHERE a.owner = o.id AND a.id > o.indexed AND a.id <= $2)
+	FROM archive_owner o WHERE id > $1 ORDER BY id LIMIT $3`
 
 // indexAll goes through all owners once.
 func (p *part) indexAll(ctx context.Context) error {
@@ -109,36 +129,38 @@ func (p *part) indexAll(ctx context.Context) error {
 	rows, logged := 0, p.env.Clock.Now()
 	for last := int64(0); ; {
 		type named struct {
-			id  int64
-			jid string
+			id     int64
+			jid    string
+			behind bool
 		}
 		some, err := storage.All(ctx, p.env.DB, func(s storage.Row) (n named, err error) {
-			err = s.Scan(&n.id, &n.jid)
+			err = s.Scan(&n.id, &n.jid, &n.behind)
 			return n, err
-		}, behind, last, p.settledID(), ownersStep)
+		}, inTurn, last, p.settledID(), ownersStep)
 		if err != nil {
 			return fmt.Errorf("archive index: %w", err)
 		}
-		for _, n := range some {
-			last = n.id
-			if !p.env.Owns(n.jid) {
-				continue
-			}
-			done, err := p.indexOwner(ctx, n.id)
-			rows += done
-			if err != nil {
-				return err
-			}
-			if now := p.env.Clock.Now(); now.Sub(logged) >= indexLog {
-				logged = now
-				p.env.Log.Info("the archive is being indexed", "rows", rows, "owner", n.id)
-			}
-		}
-		if len(some) < ownersStep {
+		if len(some) == 0 {
 			if rows > indexRows {
 				p.env.Log.Info("the archive is indexed", "rows", rows)
 			}
 			return nil
+		}
+		for _, n := range some {
+			last = n.id
+			if !n.behind || !p.env.Owns(n.jid) {
+				continue
+			}
+			err := p.indexOwner(ctx, n.id, func(done int) {
+				rows += done
+				if now := p.env.Clock.Now(); now.Sub(logged) >= indexLog {
+					logged = now
+					p.env.Log.Info("the archive is being indexed", "rows", rows, "owner", n.id)
+				}
+			})
+			if err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -158,8 +180,8 @@ func (p *part) indexKind(ctx context.Context) error {
 	case err != nil && !errors.Is(err, storage.ErrNoRows):
 		return fmt.Errorf("archive index: %w", err)
 	}
-	clear := map[storage.Dialect]string{storage.SQLite: `DELETE FROM archive_word`, storage.Postgres: `TRUNCATE archive_word`}
-	if _, err := p.env.DB.Exec(ctx, clear[p.env.DB.Dialect()]); err != nil {
+	wipe := map[storage.Dialect]string{storage.SQLite: `DELETE FROM archive_word`, storage.Postgres: `TRUNCATE archive_word`}
+	if _, err := p.env.DB.Exec(ctx, wipe[p.env.DB.Dialect()]); err != nil {
 		return fmt.Errorf("archive index: %w", err)
 	}
 	var w storage.WriteSet
@@ -176,19 +198,22 @@ var (
 	indexSays = storage.Stmt{Name: "archive.index.kind", SQL: `INSERT INTO archive_index (id, words) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET words = excluded.words`, Idempotent: true}
 )
 
-// indexOwner indexes the rows of an owner that must be there by now, and returns
-// how many.
-func (p *part) indexOwner(ctx context.Context, owner int64) (rows int, err error) {
+// indexOwner indexes the rows of an owner that must be there by now, and tells how
+// many each step had.
+func (p *part) indexOwner(ctx context.Context, owner int64, step func(rows int)) error {
 	for {
 		start := p.env.Clock.Now()
 		n, err := p.indexStep(ctx, owner)
-		rows += n
-		p.metrics.indexed.Add(float64(n))
-		if err != nil || n < indexRows {
-			return rows, err
+		if err != nil {
+			return err
 		}
-		if !p.rest(ctx, p.env.Clock.Now().Sub(start)) { // others wait for the same disk
-			return rows, ctx.Err()
+		p.metrics.indexed.Add(float64(n))
+		step(n)
+		if n < indexRows {
+			return nil
+		}
+		if !p.rest(ctx, indexRest*p.env.Clock.Now().Sub(start)) { // others wait for the same disk
+			return ctx.Err()
 		}
 	}
 }
@@ -228,6 +253,7 @@ func (p *part) indexStep(ctx context.Context, owner int64) (n int, err error) {
 				postings = append(postings, [2]int64{t, r.id})
 			}
 		}
+		slices.SortFunc(postings, func(x, y [2]int64) int { return cmp.Or(cmp.Compare(x[0], y[0]), cmp.Compare(x[1], y[1])) }) // neighbours in the table
 		if err := insertWords(ctx, tx, owner, postings); err != nil {
 			return err
 		}

@@ -97,14 +97,7 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 func (p *part) keep(o *owner, e *entry, contact jid.JID, f *processor.Flow) {
 	with := contactParty(contact)
 	p.put(f, o, e.id, with, forwarded(f))
-	if retracts(f.Stanza) != "" {
-		id, st := e.id, f.Stanza
-		f.Settled(func(stored bool) {
-			if stored {
-				p.retracted(o, id, with.peer, st)
-			}
-		})
-	}
+	p.retractKept(f, o, e.id, with.peer)
 	if p.cfg.Quota > 0 {
 		p.fate(o, e, f).row = true
 	}
@@ -114,6 +107,7 @@ func (p *part) keep(o *owner, e *entry, contact jid.JID, f *processor.Flow) {
 func (p *part) await(o *owner, id int64, f *processor.Flow) {
 	body, key := p.env.AtRest.Seal(&sealedPending, forwarded(f), o.id, id)
 	f.Store(&insertPending, o.id, id, body, key)
+	p.retractWaiting(f, o, id)
 }
 
 // forwarded is the message as it stands, ready to be put into <forwarded/>

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/bits"
 	"slices"
 	"strings"
@@ -90,7 +89,7 @@ func (pg *page) add(q *query, r row) bool {
 // each calls f with the rows of a span that the query's filters let through, at
 // most limit, in the order of paging, until it returns false.
 func (a *Archive) each(ctx context.Context, o *owner, q *query, s span, limit int, f func(row) (more bool)) error {
-	sql, args := q.sql(o, s, limit)
+	sql, args := q.sql(a.env.DB.Dialect(), o, s, limit)
 	rows, err := a.env.DB.Query(ctx, sql, args...)
 	if err != nil {
 		return err
@@ -133,29 +132,30 @@ func (a *Archive) one(ctx context.Context, o *owner, id int64) (row, error) {
 // sql is the statement for a span of the query: fixed pieces, every value an
 // argument (security: SQL injection through paging fields). Asked for one row
 // more than the page has room for, it tells whether the page is the last.
-func (q *query) sql(o *owner, s span, limit int) (string, []any) {
+func (q *query) sql(d storage.Dialect, o *owner, s span, limit int) (string, []any) {
 	var b strings.Builder
 	args := []any{o.id}
 	arg := func(piece string, v any) {
 		args = append(args, v)
 		fmt.Fprintf(&b, "%s$%d", piece, len(args))
 	}
-	b.WriteString("SELECT id, peer, key_id, stanza FROM archive WHERE owner = $1")
-	listed := len(q.ids) > 0 // then both bounds are there: fewer texts
-	if s.after > 0 || listed {
-		arg(" AND id > ", s.after)
-	}
-	switch {
-	case s.before > 0:
-		arg(" AND id < ", s.before)
-	case listed:
-		arg(" AND id < ", int64(math.MaxInt64))
-	}
-	for i := range padded(len(q.ids)) {
-		arg([...]string{" AND id IN (", ", "}[min(i, 1)], q.ids[min(i, len(q.ids)-1)])
-	}
-	if listed {
-		b.WriteString(")")
+	b.WriteString("SELECT id, peer, key_id, stanza FROM ")
+	if len(q.ids) > 0 {
+		ids := slices.DeleteFunc(slices.Clone(q.ids), func(id int64) bool { return id <= s.after || s.before > 0 && id >= s.before })
+		slices.Sort(ids)
+		ids = append(slices.Compact(ids), make([]int64, len(q.ids))...) // there is no row 0
+		for i := range padded(len(q.ids)) {
+			arg([...]string{"(VALUES (CAST(", " AS bigint)), (CAST("}[min(i, 1)], ids[min(i, len(ids)-1)])
+		}
+		b.WriteString(" AS bigint))) AS listed" + byList[d])
+	} else {
+		b.WriteString("archive WHERE owner = $1")
+		if s.after > 0 {
+			arg(" AND id > ", s.after)
+		}
+		if s.before > 0 {
+			arg(" AND id < ", s.before)
+		}
 	}
 	if !q.with.none() {
 		arg(" AND peer = ", q.with.peer)
@@ -172,7 +172,14 @@ func (q *query) sql(o *owner, s span, limit int) (string, []any) {
 	return b.String(), args
 }
 
-// padded is how many arguments a list of n gets, the last one again and again: a
+// byList looks up each id of a list by itself. A planner that is free to choose
+// reads an archive from its end until it has met them all.
+var byList = map[storage.Dialect]string{
+	storage.SQLite:   " CROSS JOIN archive WHERE owner = $1 AND id = column1",
+	storage.Postgres: " (at) CROSS JOIN LATERAL (SELECT * FROM archive WHERE owner = $1 AND id = at LIMIT 1) AS found WHERE true",
+}
+
+// padded is how many arguments a list of n gets: a
 // text for each n would use up the statements that a database keeps compiled.
 func padded(n int) int {
 	if n == 0 {

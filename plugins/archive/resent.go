@@ -156,13 +156,9 @@ func (p *part) recallFrom(o *owner, peer int64) [2]recalled {
 	}, {
 		`SELECT id, key_id, stanza FROM archive_pending WHERE owner = $1 AND id < $2 AND id > (SELECT MAX(id) FROM archive_pending WHERE owner = $1 AND id < $2) - $3 AND stanza IS NOT NULL ORDER BY id DESC LIMIT $4`,
 		nil,
-		func(s storage.Row) (r row, err error) {
-			var key int64
-			if err := s.Scan(&r.id, &key, &r.raw); err != nil {
-				return r, err
-			}
-			r.raw, err = p.opened(&sealedPending, key, r.raw, o.id, r.id)
-			return r, err
+		func(s storage.Row) (row, error) {
+			m, err := p.waiting(o.id, s)
+			return m.row, err
 		},
 	}}
 }

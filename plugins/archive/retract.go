@@ -6,8 +6,10 @@ import (
 	"math"
 	"slices"
 
+	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins/message/kinds"
+	"parley/processor"
 	"parley/storage"
 )
 
@@ -68,15 +70,7 @@ func (a *Archive) tombstone(by string) *stanza.Element {
 // bury adds what leaves of a message who sent it to whom under which id, with a
 // tombstone or without, and lets the index forget the rest.
 func (a *Archive) bury(owner int64, m *stored, tomb *stanza.Element, store func(*storage.Stmt, ...any)) {
-	e := m.st.StampForwarded()
-	e.Inner, e.Cut = stanza.Span{}, nil
-	if who, ok := m.st.Find(nsOccupantID, "occupant-id"); ok { // XEP-0425 §5
-		e.Append = append(e.Append, m.st.ChildBytes(who)...)
-	}
-	if tomb != nil {
-		e.Append = tomb.Append(e.Append, stanza.NSClient)
-	}
-	raw := e.Render(nil, m.raw)
+	raw := remains(m, tomb)
 	body, key := a.env.AtRest.Seal(&sealedRows, raw, owner, m.id, m.peer)
 	store(&retractTouch, owner)
 	store(&retractRow, owner, m.id, m.peer, body, key)
@@ -86,6 +80,20 @@ func (a *Archive) bury(owner int64, m *stored, tomb *stanza.Element, store func(
 			store(&deleteWord, owner, t, m.id)
 		}
 	}
+}
+
+// remains is what leaves of a message its start tag, which occupant sent it
+// (XEP-0425 §5), and a tombstone if there is one.
+func remains(m *stored, tomb *stanza.Element) []byte {
+	e := m.st.StampForwarded()
+	e.Inner, e.Cut = stanza.Span{}, nil
+	if who, ok := m.st.Find(nsOccupantID, "occupant-id"); ok {
+		e.Append = append(e.Append, m.st.ChildBytes(who)...)
+	}
+	if tomb != nil {
+		e.Append = tomb.Append(e.Append, stanza.NSClient)
+	}
+	return e.Render(nil, m.raw)
 }
 
 // buried reports whether a message is one no more, or takes another one back: the
@@ -103,6 +111,12 @@ func author(x, y *stanza.Stanza) bool {
 	return x.From.Bare() == y.From.Bare()
 }
 
+// is reports whether it is what the author of another message has sent under an id,
+// and is there still.
+func (m *stored) is(by *stanza.Stanza, id string) bool {
+	return m.st != nil && slices.Contains(idsOf(m.st), id) && author(m.st, by) && !buried(m.st)
+}
+
 // sent is the last message before another one that its author has sent in the same
 // conversation under an id; nil: there is none.
 func (a *Archive) sent(ctx context.Context, q storage.Querier, owner int64, by *stored, id string) (*stored, error) {
@@ -110,9 +124,7 @@ func (a *Archive) sent(ctx context.Context, q storage.Querier, owner int64, by *
 	if err := q.QueryRow(ctx, `SELECT indexed FROM archive_owner WHERE id = $1`, owner).Scan(&to); err != nil {
 		return nil, fmt.Errorf("archive index: %w", err)
 	}
-	is := func(m stored) bool {
-		return m.st != nil && slices.Contains(idsOf(m.st), id) && author(m.st, by.st) && !buried(m.st)
-	}
+	is := func(m stored) bool { return m.is(by.st, id) }
 	tail, err := a.storedWith(ctx, q, owner, by.peer, span{to, by.id}, tailMost)
 	if err != nil {
 		return nil, err
@@ -154,32 +166,93 @@ func (a *Archive) storedAll(ctx context.Context, q storage.Querier, owner int64,
 		if err := s.Scan(&m.id, &m.peer, &key, &m.raw); err != nil {
 			return m, err
 		}
-		if m.raw, err = a.opened(&sealedRows, key, m.raw, owner, m.id, m.peer); err != nil || m.raw == nil {
-			return m, err
+		if m.raw, err = a.opened(&sealedRows, key, m.raw, owner, m.id, m.peer); err == nil {
+			m.parse(a.jids)
 		}
-		if st, err := stanza.Parse(m.raw, stanza.NSClient, a.jids); err == nil {
-			m.st = st
-		}
-		return m, nil
+		return m, err
 	}, sql, args...)
 }
 
-// retracted applies a retraction that was stored a moment ago. It runs where the
-// message is on its way, behind its commit and before anybody gets it.
-func (p *part) retracted(o *owner, id, peer int64, st *stanza.Stanza) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Timeout)
-	defer cancel()
-	var w storage.WriteSet
-	found, err := p.retract(ctx, p.env.DB, o.id, &stored{row{id: id}, peer, st}, w.Add)
-	if err == nil && found {
-		err = p.env.DB.Commit(ctx, &w)
-	}
-	if err != nil {
-		p.env.Log.Warn("retracted message stays in an archive until it is indexed", "owner", o.jid.String(), "err", err)
+// taken lets a retraction that is stored with the flow be applied behind its commit
+// and before anybody gets it, by what find adds to a write set.
+func (p *part) taken(f *processor.Flow, o *owner, find func(context.Context, func(*storage.Stmt, ...any)) (bool, error)) {
+	f.Settled(func(there bool) {
+		if !there {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), p.cfg.Timeout)
+		defer cancel()
+		var w storage.WriteSet
+		found, err := find(ctx, w.Add)
+		if err == nil && found {
+			err = p.env.DB.Commit(ctx, &w)
+		}
+		switch {
+		case err != nil:
+			p.env.Log.Warn("retracted message stays until its archive is indexed", "owner", o.jid.String(), "err", err)
+		case found:
+			p.metrics.retracted.Inc()
+		}
+	})
+}
+
+// retractKept takes back what is in the archive.
+func (p *part) retractKept(f *processor.Flow, o *owner, id, peer int64) {
+	st := f.Stanza
+	if retracts(st) == "" {
 		return
 	}
-	if found {
-		p.metrics.retracted.Inc()
+	p.taken(f, o, func(ctx context.Context, store func(*storage.Stmt, ...any)) (bool, error) {
+		return p.retract(ctx, p.env.DB, o.id, &stored{row{id: id}, peer, st}, store)
+	})
+}
+
+// waitingLooked is how many of the messages that wait and must not be archived are
+// looked at for one that is taken back.
+const waitingLooked = 500
+
+var retractPending = storage.Stmt{Name: "archive.retract.pending", SQL: `UPDATE archive_pending SET stanza = $3, key_id = $4 WHERE owner = $1 AND id = $2`, Idempotent: true}
+
+// retractWaiting takes back what waits for its recipient and must not be archived.
+func (p *part) retractWaiting(f *processor.Flow, o *owner, id int64) {
+	st := f.Stanza
+	target := retracts(st)
+	if target == "" {
+		return
+	}
+	p.taken(f, o, func(ctx context.Context, store func(*storage.Stmt, ...any)) (bool, error) {
+		waiting, err := storage.All(ctx, p.env.DB, func(s storage.Row) (stored, error) { return p.waiting(o.id, s) },
+			`SELECT id, key_id, stanza FROM archive_pending WHERE owner = $1 AND id < $2 AND stanza IS NOT NULL ORDER BY id DESC LIMIT $3`, o.id, id, waitingLooked)
+		if err != nil {
+			return false, fmt.Errorf("what waits for %s: %w", o.jid, err)
+		}
+		i := slices.IndexFunc(waiting, func(m stored) bool { return m.is(st, target) })
+		if i < 0 {
+			return false, nil
+		}
+		m := &waiting[i]
+		body, key := p.env.AtRest.Seal(&sealedPending, remains(m, p.tombstone(st.ID)), o.id, m.id)
+		store(&retractPending, o.id, m.id, body, key)
+		return true, nil
+	})
+}
+
+// waiting reads "id, key_id, stanza" of what waits.
+func (a *Archive) waiting(owner int64, s storage.Row) (m stored, err error) {
+	var key int64
+	if err := s.Scan(&m.id, &key, &m.raw); err != nil {
+		return m, err
+	}
+	if m.raw, err = a.opened(&sealedPending, key, m.raw, owner, m.id); err == nil {
+		m.parse(a.jids)
+	}
+	return m, err
+}
+
+// parse leaves st nil when the message is damaged.
+func (m *stored) parse(jids *jid.Cache) {
+	if st, err := stanza.Parse(m.raw, stanza.NSClient, jids); err == nil {
+		m.st = st
 	}
 }
 

@@ -19,6 +19,7 @@ const nsText = "urn:xmpp:fulltext:0"
 const (
 	listLeast = 16  // of a posting list; more when all of it was of use
 	listMost  = 512 //
+	listIdle  = 3   // pieces of no use until a term is not asked any more
 	matchRows = 50  // rows that are looked at together
 	tailRows  = 200 // of what the index does not have yet
 	tailMost  = 5000
@@ -42,11 +43,14 @@ type places struct {
 	all  bool    // nothing is behind it
 	step int     // how much was read
 	hits int     // and of use
+	idle int     // pieces in a row of which next to nothing was
 }
 
 // lists are the places that several terms share. It goes from one to the next by
 // the list that is furthest: what it reads grows with the rarest term, and with
-// how often the others change places, not with the archive.
+// how often the others change places, not with the archive. A term that is nearly
+// everywhere where the others are is not asked any more: who asks looks at what is
+// found, for many places at once.
 type lists struct {
 	db       storage.Querier
 	owner    int64
@@ -77,6 +81,9 @@ func (l *lists) beyond(id, other int64) bool { return id > other != l.backward &
 func (l *lists) next(ctx context.Context) (int64, bool, error) {
 	for {
 		same := true
+		if i := slices.IndexFunc(l.each, func(one *places) bool { return one.idle >= listIdle }); i >= 0 && len(l.each) > 1 {
+			l.each = slices.Delete(l.each, i, i+1)
+		}
 		for _, one := range l.each {
 			id, ok, err := l.seek(ctx, one)
 			if err != nil || !ok {
@@ -101,18 +108,24 @@ func (l *lists) next(ctx context.Context) (int64, bool, error) {
 
 // seek is the term's first place from at on.
 func (l *lists) seek(ctx context.Context, one *places) (int64, bool, error) {
-	for {
+	for moved := false; ; moved = true {
 		i := sort.Search(len(one.ids), func(i int) bool { return !l.beyond(l.at, one.ids[i]) })
 		if one.ids = one.ids[i:]; len(one.ids) > 0 {
-			one.hits++
+			if moved || i > 0 {
+				one.hits++
+			}
 			return one.ids[0], true, nil
 		}
 		if one.all || l.at == l.end || l.beyond(l.at, l.end) {
 			return 0, false, nil
 		}
-		if one.hits > one.step/2 {
-			one.step = min(one.step*2, listMost)
-		} else {
+		switch {
+		case one.hits > one.step/2:
+			one.step, one.idle = min(one.step*2, listMost), 0
+		case one.hits <= 1 && one.step > 0:
+			one.idle++
+			fallthrough
+		default:
 			one.step = listLeast
 		}
 		sql := listUp
@@ -225,6 +238,7 @@ func (a *Archive) searchTail(ctx context.Context, o *owner, q *query, s span, pg
 			return err
 		}
 		if seen += n; seen >= tailMost && pg.complete {
+			a.index.touch(o.id)
 			return errIndexing()
 		}
 	}
