@@ -32,7 +32,7 @@ type picture struct {
 
 // read decodes a picture; false: it is none.
 func read(text, mime string) (p *picture, data []byte, ok bool) {
-	text = strings.Join(strings.Fields(text), "") // XEP-0153 §4.5, XEP-0084 §4.1
+	text = strings.Join(strings.Fields(text), "") // XEP-0153 §4.6, XEP-0084 §4.1
 	data, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(data) == 0 {
 		return nil, nil, false
@@ -118,7 +118,7 @@ func (c *component) hidden(ctx context.Context, account jid.JID) (bool, error) {
 	return false, nil
 }
 
-// photo reads the photo of a vCard (XEP-0153 §4.4); nil: it has none that could be
+// photo reads the photo of a vCard (XEP-0153 §4.5); nil: it has none that could be
 // published. The type is what the vCard says (XEP-0398 §3.2), if it is one of a
 // picture, or else what the data looks like (XEP-0153 §5).
 func (c *component) photo(card *stanza.Element) (*picture, *stanza.Element) {

@@ -76,7 +76,7 @@ func (*component) Stop(context.Context) error { return nil }
 
 // Register implements processor.Component.
 func (c *component) Register(r *processor.Registrar) {
-	r.AccountFeature(NS+"#compat", NS+"#compat-pep") // XEP-0402 §5
+	r.AccountFeature(NS+"#compat", NS+"#compat-pep") // XEP-0402 §6
 	processor.On(r, pubsub.Defaults, processor.Normal, wellKnown)
 	processor.On(r, pubsub.Publishing, processor.Normal, c.publishing)
 	processor.On(r, pubsub.Published, processor.Normal, c.published)
@@ -138,7 +138,7 @@ func (c *component) bounded(n int) error {
 	return stanza.NewError(stanza.PolicyViolation, fmt.Sprintf("the bookmarks have %d bytes and may have %d (max_size)", n, int64(c.cfg.MaxSize)))
 }
 
-// replaced takes over a whole list (XEP-0402 §5.2). In a node that is new it adds
+// replaced takes over a whole list (XEP-0402 §5.3.2). In a node that is new it adds
 // to what there is: its client has not seen that.
 func (c *component) replaced(ctx context.Context, p *pubsub.Publication) error {
 	last := p.Items[len(p.Items)-1]
@@ -225,7 +225,7 @@ func (c *component) fetching(ctx context.Context, a *private.Access) (processor.
 	return processor.Continue, err
 }
 
-// storing takes over what an older client stores (XEP-0402 §5.2).
+// storing takes over what an older client stores (XEP-0402 §5.3.2).
 func (c *component) storing(ctx context.Context, a *private.Access) (processor.Verdict, error) {
 	if a.Name != name {
 		return processor.Continue, nil

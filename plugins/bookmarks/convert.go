@@ -137,7 +137,7 @@ func splitAll(data []byte) (rest []*stanza.Element, rooms list) {
 	return rest, rooms
 }
 
-// collate is everything in one element (XEP-0402 §5.1).
+// collate is everything in one element (XEP-0402 §5.3.1).
 func collate(rest []*stanza.Element, rooms list) *stanza.Element {
 	storage := stanza.El(NSOld, "storage")
 	for _, b := range rooms {

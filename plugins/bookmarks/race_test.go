@@ -31,7 +31,7 @@ func ask(ctx context.Context, c *plugintest.Client, typ, id, payload string) (*s
 }
 
 // Several devices publish at once: the copy for older clients has everything in the
-// end (XEP-0402 §5.1).
+// end (XEP-0402 §5.3.1).
 func TestDevicesAtOnce(t *testing.T) {
 	const devices, each = 4, 10
 	house := plugintest.Start(t, plugintest.Options{Plugins: house()})

@@ -18,8 +18,8 @@ import (
 	"parley/router/sessions"
 )
 
-// The node, which is a namespace as well, and what is announced (XEP-0490 §3.1,
-// §3.5.1).
+// The node, which is a namespace as well, and what is announced (XEP-0490 §4.1,
+// §4.5.2).
 const (
 	NS       = "urn:xmpp:mds:displayed:0"
 	NSAssist = "urn:xmpp:mds:server-assist:0"
@@ -45,7 +45,7 @@ type Mark struct {
 }
 
 // Displayed fires when an account has published how far a conversation was shown.
-// What it says is the client's word (XEP-0490 §4.2): it may be older than what was
+// What it says is the client's word (XEP-0490 §5.2): it may be older than what was
 // said before, and name messages that there are not.
 var Displayed = processor.NewHook[*Mark]("displayed")
 
@@ -79,7 +79,7 @@ func (c *component) Register(r *processor.Registrar) {
 	processor.On(r, pubsub.Published, processor.Normal, c.published)
 }
 
-// wellKnown is what the node is like (XEP-0490 §3.2, §4.2): nobody's but the
+// wellKnown is what the node is like (XEP-0490 §4.2, §5.2): nobody's but the
 // account's.
 func wellKnown(_ context.Context, d *pubsub.Default) (processor.Verdict, error) {
 	if d.PEP() && d.Node == NS {
@@ -89,7 +89,7 @@ func wellKnown(_ context.Context, d *pubsub.Default) (processor.Verdict, error) 
 	return processor.Continue, nil
 }
 
-// outgoing is XEP-0490 §3.5.2. What was asked of the server is done or logged: it
+// outgoing is XEP-0490 §4.5.3. What was asked of the server is done or logged: it
 // does not keep the message from going on.
 func (c *component) outgoing(ctx context.Context, f *processor.Flow) (processor.Verdict, error) {
 	if f.Kind != stanza.Message || f.Session.Kind != sessions.Client || !f.Has(NS, "displayed") {
@@ -101,7 +101,7 @@ func (c *component) outgoing(ctx context.Context, f *processor.Flow) (processor.
 			f.Cut(ch)
 		}
 	}
-	if err := f.Settle(); err != nil { // it must not be leaked (§6)
+	if err := f.Settle(); err != nil { // it must not be leaked (§7)
 		return processor.Stop, err
 	}
 	account := f.Session.JID.Bare()
@@ -121,7 +121,7 @@ func at(account jid.JID) pubsub.Address { return pubsub.Address{Service: account
 const maxID = 1024
 
 // assisted is what is published of <displayed/>: exactly one stanza-id (XEP-0490
-// §3.1).
+// §4.1).
 func assisted(el *stanza.Element) (*stanza.Element, bool) {
 	id, ok := stanzaID(el)
 	if !ok {
@@ -150,7 +150,7 @@ func (c *component) published(ctx context.Context, p *pubsub.Publication) (proce
 	for _, it := range p.Items {
 		conversation, err := jid.Parse(it.ID)
 		if err != nil || it.Payload == nil || it.Payload.Name != (stanza.Name{Space: NS, Local: "displayed"}) {
-			continue // opaque (XEP-0490 §4.2)
+			continue // opaque (XEP-0490 §5.2)
 		}
 		id, ok := stanzaID(it.Payload)
 		if !ok {

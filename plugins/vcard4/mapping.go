@@ -11,8 +11,7 @@ import (
 // root is the element of XEP-0292 §3.
 var root = stanza.Name{Space: NS, Local: "vcard"}
 
-// property says how one property looks in both formats (XEP-0292, "Mapping from
-// vcard-temp to vCard4"). What its functions return nil for is not converted, and
+// property says how one property looks in both formats (XEP-0292 §11). What its functions return nil for is not converted, and
 // stays where it is.
 type property struct {
 	temp []string // in XEP-0054; the first one is written
