@@ -175,4 +175,19 @@ func TestBatchFlushesOnce(t *testing.T) {
 	if len(due.list) != 2 || len(other.list) != 1 {
 		t.Errorf("%d and %d flushes", len(due.list), len(other.list))
 	}
+	wide := []*channel.Envelope{{Kind: channel.Deliver, To: c.refs()[:1]}, {Kind: channel.Deliver, To: c.refs()}, {Kind: channel.Handled}}
+	if at := lastWide(wide); at != 1 {
+		t.Errorf("number %d is the last for many", at)
+	}
+	if at := lastWide(wide[:1]); at != -1 {
+		t.Errorf("number %d is for many", at)
+	}
+	last := touched{batch: c.batches.Add(1), last: true}
+	last.add(c.conns[0].session)
+	for _, conn := range c.conns {
+		last.came(conn.session)
+	}
+	if len(last.list) != 1 {
+		t.Errorf("%d flushes of what was not flushed at once", len(last.list))
+	}
 }

@@ -332,7 +332,9 @@ func (s *Server) handleHTTP(w http.ResponseWriter, r *http.Request) {
 // deliver is the channel.Handler of the way back.
 func (s *Server) deliver(ctx context.Context, batch []*channel.Envelope) error {
 	due := touched{batch: s.batches.Add(1), list: make([]*Session, 0, 8)}
-	for _, e := range batch {
+	last := lastWide(batch)
+	for i, e := range batch {
+		due.last = i == last
 		s.deliverOne(e, &due)
 	}
 	due.flush()
@@ -419,7 +421,7 @@ func (s *Server) hand(e *channel.Envelope, due *touched) {
 			sess.await(len(d.raw))
 		}
 		if sess.take(d, e.Splice) && !sess.gathers(e) {
-			due.add(sess)
+			due.came(sess)
 		}
 	}
 }
