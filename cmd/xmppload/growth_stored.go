@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"parley/cmd/xmppload/internal/bulk"
@@ -23,7 +25,7 @@ import (
 func (g *growth) archives(ctx context.Context) error {
 	return g.onDatabases(ctx, func(driver, title string, db *peers.Postgres) error {
 		t := topic{id: "archive-" + driver,
-			text:  "Half of the rows are one owner's, 50 contacts in turn; the others have 100 rows each. Pages of 50, as the client sees them, median of 200.",
+			text:  "Half of the rows are one owner's, 50 contacts in turn; the others have 100 rows each. Pages of 50, as the client sees them, median of 200. Text: a word that every message has, one that every 200th has, both together, and the first with a contact; the index has come to the end.",
 			Chart: chart.Chart{Title: "Pages of an archive in " + title, X: "rows in the archive table", Y: "milliseconds per page"}}
 		if err := g.archive(ctx, &t, driver, db); err != nil {
 			return err
@@ -40,7 +42,7 @@ func (g *growth) archive(ctx context.Context, t *topic, driver string, db *peers
 	}
 	defer func() { err = errors.Join(err, child.Stop()) }()
 	from := 0
-	for _, n := range g.sizes(10_000, 1_000_000, 5_000_000) {
+	for _, n := range g.sizes(10_000, 100_000, 1_000_000, 2_000_000, 5_000_000) {
 		err := g.load(ctx, child, func(b *bulk.DB) error {
 			if err := b.Accounts(ctx, domain, scenario.Password, bulk.Owner, 0, 1+bulk.Owners(n)); err != nil {
 				return err
@@ -52,11 +54,43 @@ func (g *growth) archive(ctx context.Context, t *topic, driver string, db *peers
 		}
 		from = n
 		g.say("%s: %d rows", t.id, n)
+		if err := g.indexed(ctx, child); err != nil {
+			return err
+		}
+		g.say("%s: %d rows are indexed", t.id, n)
 		if err := g.pages(ctx, t, child, n); err != nil {
 			return fmt.Errorf("%d rows: %w", n, err)
 		}
 	}
 	return nil
+}
+
+// indexed waits until the server has indexed its archives: until then it does not
+// look for what is in none of them (XEP-0431).
+func (g *growth) indexed(ctx context.Context, child *peers.Child) error {
+	look := func() error {
+		crowd, err := g.server(child, wire.Plain, 0).Crowd(g.common, bulk.Owner)
+		if err != nil {
+			return err
+		}
+		defer crowd.Close()
+		if err := crowd.Grow(ctx, 1); err != nil {
+			return err
+		}
+		_, err = crowd.Pages([]scenario.Page{{Query: text("nobody said this") + scenario.LastPage}})
+		return err
+	}
+	for {
+		err := look()
+		if err == nil || !strings.Contains(err.Error(), "resource-constraint") {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Second):
+		}
+	}
 }
 
 // pages measures each kind of page once the archive has n rows.
@@ -91,6 +125,14 @@ func (g *growth) pages(ctx context.Context, t *topic, child *peers.Child, n int)
 		{"with somebody of long ago", func(int) scenario.Page {
 			return scenario.Page{Query: form("with", bulk.Rare+"@"+domain) + scenario.LastPage}
 		}},
+		{"text, a frequent word", func(int) scenario.Page { return scenario.Page{Query: text(bulk.Frequent) + scenario.LastPage} }},
+		{"text, a rare word", func(i int) scenario.Page { return scenario.Page{Query: text(bulk.Word(i)) + scenario.LastPage} }},
+		{"text, both", func(i int) scenario.Page {
+			return scenario.Page{Query: text(bulk.Frequent+" "+bulk.Word(i)) + scenario.LastPage}
+		}},
+		{"text, with a contact", func(i int) scenario.Page {
+			return scenario.Page{Query: form(textField, bulk.Frequent, "with", bulk.Contact(i)+"@"+domain) + scenario.LastPage}
+		}},
 		{"newest, 200 others", func(i int) scenario.Page {
 			return scenario.Page{Session: 1 + i%others, Query: scenario.LastPage}
 		}},
@@ -122,10 +164,19 @@ func (g *growth) pages(ctx context.Context, t *topic, child *peers.Child, n int)
 const firstPage = "<set xmlns='http://jabber.org/protocol/rsm'><max>50</max></set>"
 
 // form filters a query (XEP-0313 §4.1).
-func form(name, value string) string {
-	return "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'><value>urn:xmpp:mam:2</value></field>" +
-		"<field var='" + name + "'><value>" + value + "</value></field></x>"
+func form(namesAndValues ...string) string {
+	x := "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'><value>urn:xmpp:mam:2</value></field>"
+	for some := range slices.Chunk(namesAndValues, 2) {
+		x += "<field var='" + some[0] + "'><value>" + some[1] + "</value></field>"
+	}
+	return x + "</x>"
 }
+
+// textField is that of XEP-0431.
+const textField = "{urn:xmpp:fulltext:0}fulltext"
+
+// text looks for what was said.
+func text(words string) string { return form(textField, words) }
 
 // starts: from the start of the process to the first answer on a stream.
 func (g *growth) starts(ctx context.Context) error {

@@ -77,15 +77,16 @@ const (
 
 // Config is the component's section.
 type Config struct {
-	Store      Store         `yaml:"store" enum:"all,undeliverable" doc:"Which messages are stored. all: every one, before it is delivered, so that nothing acknowledged is ever lost and devices can query the history. undeliverable: only those for accounts that are away; delivery does not wait for the disk, there is no history, and what a crash catches on its way is lost."`
-	MaxAge     time.Duration `yaml:"max_age" min:"0s" doc:"Older messages are removed from archives, except those that wait for their recipient. 0: never."`
-	Quota      int           `yaml:"quota" min:"0" unit:"messages" doc:"Messages that one account's archive holds; beyond it the oldest are removed. When those wait for their recipient, new ones are refused. 0: no limit."`
-	MaxPending int           `yaml:"max_pending" min:"1" unit:"messages" doc:"Messages that may wait for one account; more are refused (RFC 6121 §8.5.2.2.1)."`
-	Page       int           `yaml:"page" min:"1" max:"1000" unit:"messages" doc:"Size of a page when the client names none."`
-	MaxPage    int           `yaml:"max_page" min:"1" max:"1000" unit:"messages" doc:"Largest page."`
-	Queries    int           `yaml:"queries" min:"1" doc:"Queries that one account may have under way."`
-	Timeout    time.Duration `yaml:"timeout" min:"10ms" doc:"How long one query may take."`
-	Expiry     time.Duration `yaml:"expiry_interval" min:"1s" doc:"How often old messages are looked for."`
+	Store      Store                    `yaml:"store" enum:"all,undeliverable" doc:"Which messages are stored. all: every one, before it is delivered, so that nothing acknowledged is ever lost and devices can query the history. undeliverable: only those for accounts that are away; delivery does not wait for the disk, there is no history, and what a crash catches on its way is lost."`
+	MaxAge     time.Duration            `yaml:"max_age" min:"0s" doc:"Older messages are removed from archives, except those that wait for their recipient. 0: never."`
+	MaxAges    map[string]time.Duration `yaml:"max_ages" doc:"max_age of single archives instead: by account or room, or by domain for all of a domain, such as a service of rooms."`
+	Quota      int                      `yaml:"quota" min:"0" unit:"messages" doc:"Messages that one account's archive holds; beyond it the oldest are removed. When those wait for their recipient, new ones are refused. 0: no limit."`
+	MaxPending int                      `yaml:"max_pending" min:"1" unit:"messages" doc:"Messages that may wait for one account; more are refused (RFC 6121 §8.5.2.2.1)."`
+	Page       int                      `yaml:"page" min:"1" max:"1000" unit:"messages" doc:"Size of a page when the client names none."`
+	MaxPage    int                      `yaml:"max_page" min:"1" max:"1000" unit:"messages" doc:"Largest page."`
+	Queries    int                      `yaml:"queries" min:"1" doc:"Queries that one account may have under way."`
+	Timeout    time.Duration            `yaml:"timeout" min:"10ms" doc:"How long one query may take."`
+	Expiry     time.Duration            `yaml:"expiry_interval" min:"1s" doc:"How often old messages are looked for."`
 }
 
 func defaults() *Config {
@@ -104,17 +105,20 @@ type Archive struct {
 	resent *resent
 	days   *days
 	quiet  *quiet
+	index  *index
 	jids   *jid.Cache   // of stored stanzas: who waits for messages has few senders
 	began  int64        // the first id of this process
 	open   atomic.Int32 // components that answer queries; two while one replaces the other
 	will   will
+
+	serving atomic.Pointer[part] // answers queries of rooms, whose messages it keeps; nil: they have no archive
 }
 
 // addresses is how many of stored stanzas are remembered.
 const addresses = 1 << 14
 
 func newArchive(env plugins.Env) (any, error) {
-	a := &Archive{env: env, quiet: newQuiet(env.DB), jids: jid.NewCache(addresses)}
+	a := &Archive{env: env, quiet: newQuiet(env.DB), index: newIndex(), jids: jid.NewCache(addresses)}
 	var err error
 	if a.owners, err = newOwners(env.DB); err != nil {
 		return nil, err
@@ -154,6 +158,7 @@ const startLimit = 30 * time.Second
 type part struct {
 	*Archive
 	cfg     Config
+	ages    maxAges
 	rosters *roster.Rosters
 	reg     *processor.Registrar
 	metrics *metrics
@@ -179,6 +184,9 @@ func newPart(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		return nil, err
 	}
 	if p.metrics, err = newMetrics(env.Metrics); err != nil {
+		return nil, err
+	}
+	if p.ages, err = newMaxAges(&p.cfg); err != nil {
 		return nil, err
 	}
 	p.acks = newAcks(p)
@@ -208,9 +216,21 @@ func (p *part) Register(r *processor.Registrar) {
 	}
 	anybody := processor.Self | processor.Account
 	r.IQ(NS, "query", anybody, p.query)
-	r.IQ(NS, "metadata", anybody, p.metadata)
+	r.IQ(NS, "metadata", anybody, p.ownMetadata)
 	r.IQ(NS, "prefs", anybody, p.prefs)
-	r.AccountFeature(NS, NS+"#extended", NS+"#groupchat-field") // XEP-0313 §7
+	r.AccountFeature(p.features()...)
+	r.Feature(retractFeatures()...) // XEP-0424 §3
+	p.serving.Store(p)
+}
+
+// features are what an archive announces (XEP-0313 §7, XEP-0413 §6,
+// XEP-0424 §5, XEP-0431 §3).
+func (a *Archive) features() []string {
+	all := append(retractFeatures(), NS, NS+"#extended", NS+"#groupchat-field", nsOrder, nsOrder+"@"+NS)
+	if a.searches() {
+		all = append(all, nsText)
+	}
+	return all
 }
 
 // Start implements plugins.Component.
@@ -223,6 +243,7 @@ func (p *part) Start(ctx context.Context) error {
 	p.tasks.Go(func() { p.acks.run(work) })
 	p.tasks.Go(func() { p.expire(work) })
 	if p.cfg.Store == All {
+		p.tasks.Go(func() { p.keepIndex(work) })
 		p.open.Add(1)
 	}
 	return nil
@@ -232,6 +253,7 @@ func (p *part) Start(ctx context.Context) error {
 // whoever comes next learns who waits for what.
 func (p *part) Stop(context.Context) error {
 	p.will.close(p)
+	p.serving.CompareAndSwap(p, nil)
 	if p.stop != nil {
 		p.stop()
 		if p.cfg.Store == All {

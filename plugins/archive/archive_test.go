@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,7 +51,7 @@ type fixture struct {
 	clock *clock
 }
 
-func newFixture(t *testing.T, db storage.DB, cfg Config) *fixture {
+func newFixture(t testing.TB, db storage.DB, cfg Config) *fixture {
 	t.Helper()
 	ctx := context.Background()
 	if err := db.Migrate(ctx, Name, migrations); err != nil {
@@ -67,6 +68,9 @@ func newFixture(t *testing.T, db storage.DB, cfg Config) *fixture {
 		t.Fatal(err)
 	}
 	p := &part{Archive: a.(*Archive), cfg: cfg, metrics: m, prune: make(chan *owner, pruneQueue)}
+	if p.ages, err = newMaxAges(&cfg); err != nil {
+		t.Fatal(err)
+	}
 	p.acks = newAcks(p)
 	p.owners.count.Store(cfg.Quota > 0)
 	return &fixture{p, cl}
@@ -269,13 +273,13 @@ func TestSecuritySQLInjectionThroughPaging(t *testing.T) {
 			"<query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data' type='submit'><field var='before-id'><value>%s</value></field></x></query>",
 			"<query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data' type='submit'><field var='ids'><value>%s</value></field></x></query>",
 		} {
-			q, err := f.parseQuery(parse(t, fmt.Sprintf(format, escape(evil))))
+			q, err := f.parseQuery(parse(t, fmt.Sprintf(format, escape(evil))), contactParty)
 			if err == nil {
 				t.Errorf("%q is taken for an id: %+v", evil, q)
 			}
 		}
 	}
-	q, err := f.parseQuery(parse(t, "<query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data' type='submit'><field var='with'><value>x;drop--@example.net</value></field></x></query>"))
+	q, err := f.parseQuery(parse(t, "<query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data' type='submit'><field var='with'><value>x;drop--@example.net</value></field></x></query>"), contactParty)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,11 +352,13 @@ func TestRule62TimesAreInclusive(t *testing.T) {
 		{"2999-01-01T00:00:00Z", "", false},
 	} {
 		r := &reader{q: &query{}}
+		fields := new(Archive).fields()
 		for name, v := range map[string]string{"start": c.start, "end": c.end} {
 			if v == "" {
 				continue
 			}
-			if err := fields[name](r, []string{v}); err != nil {
+			i := slices.IndexFunc(fields, func(f field) bool { return f.Var == name })
+			if err := fields[i].read(r, []string{v}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -371,13 +377,14 @@ func FuzzQuery(f *testing.F) {
 	}
 	p := &part{Archive: &Archive{mask: mask}, cfg: *defaults()}
 	f.Add("<query xmlns='urn:xmpp:mam:2' queryid='x'><x xmlns='jabber:x:data' type='submit'><field var='with'><value>a@b/c</value></field><field var='start'><value>2010-06-07T00:00:00Z</value></field></x><set xmlns='http://jabber.org/protocol/rsm'><max>10</max><before>" + mask.Encode(7) + "</before></set></query>")
+	f.Add("<query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data'><field var='{urn:xmpp:fulltext:0}fulltext'><value>light 北京</value></field></x><order xmlns='urn:xmpp:order-by:1' by='creation' desc='1'/></query>")
 	f.Add("<query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data'><field var='ids'><value>" + mask.Encode(1) + "</value></field></x><flip-page/></query>")
 	f.Fuzz(func(t *testing.T, s string) {
 		el, err := stanza.ParseElement([]byte(s), stanza.NSClient)
 		if err != nil {
 			return // not what a client can send
 		}
-		q, err := p.parseQuery(el)
+		q, err := p.parseQuery(el, contactParty)
 		if err != nil {
 			return
 		}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
-	"parley/processor"
 	"parley/storage"
 )
 
@@ -45,13 +44,13 @@ func newDays() (*days, error) {
 // note adds the day to what is written with a row, unless it is there. It
 // counts as there once it is committed: another session's row must not rely on
 // a set that fails.
-func (d *days) note(f *processor.Flow, owner, peer, id int64) {
+func (d *days) note(w writes, owner, peer, id int64) {
 	key, day := dayKey{owner, peer}, dayOf(id)
 	if last, ok := d.written.GetIfPresent(key); ok && last == day {
 		return
 	}
-	f.Store(&insertDay, owner, peer, day)
-	f.Settled(func(stored bool) {
+	w.Store(&insertDay, owner, peer, day)
+	w.Settled(func(stored bool) {
 		if stored {
 			d.written.Set(key, day)
 		}
@@ -65,8 +64,8 @@ type span struct{ after, before int64 }
 // the order of paging, days in a row as one; all of it when there is no
 // contact, or rows are named. There are as many as a page can use up; rest is
 // what lies behind them, nil when nothing does.
-func (p *part) spans(ctx context.Context, o *owner, q *query, s span) (found []span, rest *span, err error) {
-	if q.with.IsZero() || len(q.ids) > 0 {
+func (a *Archive) spans(ctx context.Context, o *owner, q *query, s span) (found []span, rest *span, err error) {
+	if q.with.none() || len(q.ids) > 0 {
 		return []span{s}, nil, nil
 	}
 	first, last := dayOf(s.after+1), int64(math.MaxInt64)
@@ -77,10 +76,10 @@ func (p *part) spans(ctx context.Context, o *owner, q *query, s span) (found []s
 	if q.backward {
 		sql = `SELECT day FROM archive_day WHERE owner = $1 AND peer = $2 AND day BETWEEN $3 AND $4 ORDER BY day DESC LIMIT $5`
 	}
-	some, err := storage.All(ctx, p.env.DB, func(r storage.Row) (day int64, err error) {
+	some, err := storage.All(ctx, a.env.DB, func(r storage.Row) (day int64, err error) {
 		err = r.Scan(&day)
 		return day, err
-	}, sql, o.id, peerKey(q.with.Bare()), first, last, q.max+1)
+	}, sql, o.id, q.with.peer, first, last, q.max+1)
 	if err != nil {
 		return nil, nil, fmt.Errorf("archive days: %w", err)
 	}
@@ -119,9 +118,9 @@ func (s span) within(day int64) span {
 }
 
 // oldest is the archive's first row, 0 when it is empty.
-func (p *part) oldest(ctx context.Context, owner int64) (int64, error) {
+func (a *Archive) oldest(ctx context.Context, owner int64) (int64, error) {
 	var id *int64
-	if err := p.env.DB.QueryRow(ctx, `SELECT MIN(id) FROM archive WHERE owner = $1`, owner).Scan(&id); err != nil {
+	if err := a.env.DB.QueryRow(ctx, `SELECT MIN(id) FROM archive WHERE owner = $1`, owner).Scan(&id); err != nil {
 		return 0, fmt.Errorf("archive expiry: %w", err)
 	}
 	if id == nil {
@@ -132,19 +131,19 @@ func (p *part) oldest(ctx context.Context, owner int64) (int64, error) {
 
 // forgetDays drops the days before the archive's first row, which was another
 // one before. Yesterday and today stay: sets that rely on them may be under way.
-func (p *part) forgetDays(ctx context.Context, owner, was int64) error {
-	oldest, err := p.oldest(ctx, owner)
+func (a *Archive) forgetDays(ctx context.Context, owner, was int64) error {
+	oldest, err := a.oldest(ctx, owner)
 	if err != nil {
 		return err
 	}
-	before := dayOf(p.env.Clock.Now().UnixMicro()) - 1
+	before := dayOf(a.env.Clock.Now().UnixMicro()) - 1
 	if oldest > 0 {
 		before = min(before, dayOf(oldest))
 	}
 	if before <= dayOf(was) {
 		return nil
 	}
-	if _, err := p.env.DB.Exec(ctx, `DELETE FROM archive_day WHERE owner = $1 AND day < $2`, owner, before); err != nil {
+	if _, err := a.env.DB.Exec(ctx, `DELETE FROM archive_day WHERE owner = $1 AND day < $2`, owner, before); err != nil {
 		return fmt.Errorf("archive expiry: %w", err)
 	}
 	return nil

@@ -66,7 +66,7 @@ func TestRule62WithReadsDays(t *testing.T) {
 		}
 		for range 400 {
 			who := with[chance.IntN(len(with))]
-			q := &query{with: who, max: chance.IntN(12), backward: chance.IntN(2) == 0}
+			q := &query{with: contactParty(who), max: chance.IntN(12), backward: chance.IntN(2) == 0}
 			some := all[with[chance.IntN(3)]]
 			if chance.IntN(2) == 0 {
 				q.after = some[chance.IntN(len(some))] + chance.Int64N(3) - 1

@@ -7,7 +7,6 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
-	"parley/processor"
 	"parley/storage"
 )
 
@@ -76,21 +75,21 @@ func idsFrom(now func() time.Time, node int, number, mark int64) *ids {
 	return g
 }
 
-// take returns an id for a row that is stored with the flow.
-func (g *ids) take(f *processor.Flow) int64 {
+// take returns an id for a row that is stored with w.
+func (g *ids) take(w writes) int64 {
 	id := g.Next()
-	g.cover(f, id)
+	g.cover(w, id)
 	return id
 }
 
-// cover raises the mark beyond an id that is stored with the flow.
-func (g *ids) cover(f *processor.Flow, id int64) {
+// cover raises the mark beyond an id that is stored with w.
+func (g *ids) cover(w writes, id int64) {
 	if id <= g.durable.Load() {
 		return
 	}
 	mark := id + markAhead
-	f.Store(&raiseMark, g.mark, mark)
-	f.Settled(func(stored bool) {
+	w.Store(&raiseMark, g.mark, mark)
+	w.Settled(func(stored bool) {
 		for old := g.durable.Load(); stored && old < mark && !g.durable.CompareAndSwap(old, mark); {
 			old = g.durable.Load()
 		}

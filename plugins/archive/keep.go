@@ -8,22 +8,6 @@ import (
 	"parley/parser/stanza"
 	"parley/plugins/message/kinds"
 	"parley/processor"
-	"parley/storage"
-)
-
-// The writes that go with a message. They are repeated when a connection
-// breaks during the commit: a row's id is its own.
-var (
-	insertRow = storage.Stmt{
-		Name:       "archive.insert",
-		SQL:        `INSERT INTO archive (owner, id, peer, contact, resource, stanza, key_id) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`,
-		Idempotent: true,
-	}
-	insertPending = storage.Stmt{
-		Name:       "archive.pending",
-		SQL:        `INSERT INTO archive_pending (owner, id, stanza, key_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
-		Idempotent: true,
-	}
 )
 
 // outgoing archives what a local client sends, on its own side.
@@ -111,11 +95,16 @@ func (p *part) incoming(ctx context.Context, f *processor.Flow) (processor.Verdi
 // keep adds the row. It counts towards the quota when it is in the archive: what
 // is refused in the end must not cost the oldest ones.
 func (p *part) keep(o *owner, e *entry, contact jid.JID, f *processor.Flow) {
-	bare := contact.Bare()
-	peer := peerKey(bare)
-	body, key := p.env.AtRest.Seal(&sealedRows, forwarded(f), o.id, e.id, peer)
-	f.Store(&insertRow, o.id, e.id, peer, bare.String(), contact.Resource(), body, key)
-	p.days.note(f, o.id, peer, e.id)
+	with := contactParty(contact)
+	p.put(f, o, e.id, with, forwarded(f))
+	if retracts(f.Stanza) != "" {
+		id, st := e.id, f.Stanza
+		f.Settled(func(stored bool) {
+			if stored {
+				p.retracted(o, id, with.peer, st)
+			}
+		})
+	}
 	if p.cfg.Quota > 0 {
 		p.fate(o, e, f).row = true
 	}

@@ -1,19 +1,15 @@
 package archive
 
 import (
-	"errors"
-	"strconv"
+	"cmp"
+	"slices"
 	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/parser/stanza/form"
+	"parley/parser/stanza/rsm"
 	"parley/storage"
-)
-
-// Namespaces of what a query is made of.
-const (
-	nsRSM      = "http://jabber.org/protocol/rsm"
-	nsValidate = "http://jabber.org/protocol/xdata-validate"
 )
 
 // query is what a client asks for (XEP-0313 §4): the row numbers it may lie
@@ -23,10 +19,12 @@ type query struct {
 	after    int64 // exclusive; 0: from the beginning
 	before   int64 // exclusive; 0: to the end
 	ids      []int64
-	with     jid.JID
+	with     party
+	text     *wanted // nil: whatever they say
 	known    []int64 // rows the client has named: they must exist
 	max      int
 	backward bool // the page at the end
+	desc     bool // the newest first, of pages and of what is in them (XEP-0413)
 	flip     bool
 }
 
@@ -35,53 +33,72 @@ func errNotFound() error { return stanza.NewError(stanza.ItemNotFound, "no such 
 
 func badRequest(text string) error { return stanza.NewError(stanza.BadRequest, text) }
 
-// fields are the form's, by name.
-var fields = map[string]func(*reader, []string) error{
-	"FORM_TYPE": func(_ *reader, v []string) error {
-		if v[0] != NS {
-			return badRequest("the form is of another type")
-		}
-		return nil
-	},
-	"with":  (*reader).with,
-	"start": func(r *reader, v []string) error { return r.moment(v[0], 0, &r.q.after) },
-	"end":   func(r *reader, v []string) error { return r.moment(v[0], time.Microsecond, &r.q.before) },
-	"before-id": func(r *reader, v []string) error {
-		return r.bound(v[0], &r.q.before)
-	},
-	"after-id": func(r *reader, v []string) error { return r.bound(v[0], &r.q.after) },
-	"ids":      (*reader).list,
-	"include-groupchat": func(_ *reader, v []string) error { // there are none (§4.1.4)
-		switch v[0] {
-		case "true", "false", "0", "1":
+// field is one of the form's (§4.1.5).
+type field struct {
+	form.Field
+	read func(*reader, []string) error // gets at least one value
+}
+
+// fields are the form's, in its order.
+func (a *Archive) fields() []field {
+	all := []field{
+		{form.Field{Var: "with", Type: form.JIDSingle}, (*reader).party},
+		{form.Field{Var: "start", Type: form.TextSingle}, func(r *reader, v []string) error { return r.moment(v[0], 0, &r.q.after) }},
+		{form.Field{Var: "end", Type: form.TextSingle}, func(r *reader, v []string) error { return r.moment(v[0], time.Microsecond, &r.q.before) }},
+		{form.Field{Var: "before-id", Type: form.TextSingle}, func(r *reader, v []string) error { return r.below(v[0]) }},
+		{form.Field{Var: "after-id", Type: form.TextSingle}, func(r *reader, v []string) error { return r.above(v[0]) }},
+		{form.Field{Var: "ids", Type: form.ListMulti, Open: true}, (*reader).list},
+		{form.Field{Var: "include-groupchat", Type: form.Boolean}, func(_ *reader, v []string) error { // what is in one is all of it (§4.1.4)
+			if _, ok := form.ParseFlag(v[0]); !ok {
+				return badRequest("include-groupchat is a boolean")
+			}
 			return nil
-		}
-		return badRequest("include-groupchat is a boolean")
-	},
+		}},
+	}
+	if a.searches() {
+		all = append(all, field{form.Field{Var: "{" + nsText + "}fulltext", Type: form.TextSingle}, func(r *reader, v []string) (err error) {
+			r.q.text, err = parseWanted(v[0])
+			return err
+		}})
+	}
+	return all
+}
+
+// form is the one to fill in (§4.1.5).
+func (a *Archive) form() *stanza.Element {
+	f := &form.Form{Kind: form.Empty, Type: NS}
+	for _, x := range a.fields() {
+		f.Fields = append(f.Fields, x.Field)
+	}
+	return stanza.El(NS, "query").Add(f.Element())
 }
 
 // reader reads one query.
 type reader struct {
-	mask *storage.Mask
-	q    *query
-	cap  int // of ids
+	mask   *storage.Mask
+	with   func(jid.JID) party
+	q      *query
+	cap    int // of ids
+	fields []field
 }
 
-// parseQuery reads <query/>. Errors are stanza errors.
-func (p *part) parseQuery(el *stanza.Element) (*query, error) {
-	r := &reader{mask: p.mask, cap: p.cfg.MaxPage, q: &query{queryID: el.Get("queryid"), max: p.cfg.Page}}
+// parseQuery reads <query/>; with is what an address in it means. Errors are
+// stanza errors.
+func (p *part) parseQuery(el *stanza.Element, with func(jid.JID) party) (*query, error) {
+	r := &reader{mask: p.mask, with: with, cap: p.cfg.MaxPage, fields: p.fields(), q: &query{queryID: el.Get("queryid"), max: p.cfg.Page}}
 	if el.Has("node") { // reserved for pubsub (§6.1.3)
 		return nil, stanza.NewError(stanza.ItemNotFound, "there are no nodes here")
 	}
-	if x := el.Child(stanza.NSDataForms, "x"); x != nil {
+	if x := form.In(el); x != nil {
 		if err := r.form(x); err != nil {
 			return nil, err
 		}
 	}
-	if set := el.Child(nsRSM, "set"); set != nil {
-		if err := r.page(set); err != nil {
-			return nil, err
-		}
+	if err := r.order(el); err != nil {
+		return nil, err
+	}
+	if err := r.page(el); err != nil {
+		return nil, err
 	}
 	r.q.max = min(r.q.max, p.cfg.MaxPage)
 	r.q.flip = el.Child(NS, "flip-page") != nil
@@ -89,38 +106,37 @@ func (p *part) parseQuery(el *stanza.Element) (*query, error) {
 }
 
 func (r *reader) form(x *stanza.Element) error {
-	if t := x.Get("type"); t != "submit" && t != "" {
+	f, err := form.Parse(x)
+	switch {
+	case err != nil:
+		return err
+	case f.Kind != form.Submit && f.Kind != "":
 		return badRequest("the form is not submitted")
+	case f.Type != NS && f.Type != "":
+		return badRequest("the form is of another type")
 	}
-	for f := range x.Elements() {
-		if f.Name != (stanza.Name{Space: stanza.NSDataForms, Local: "field"}) {
+	for _, given := range f.Fields {
+		i := slices.IndexFunc(r.fields, func(k field) bool { return k.Var == given.Var })
+		switch {
+		case i < 0: // §4.1.5
+			return stanza.NewError(stanza.FeatureNotImplemented, "unknown field "+given.Var)
+		case len(given.Values) == 0: // an empty field is none (XEP-0004 §3.3)
 			continue
 		}
-		read, ok := fields[f.Get("var")]
-		if !ok { // §4.1.5
-			return stanza.NewError(stanza.FeatureNotImplemented, "unknown field")
-		}
-		var values []string
-		for v := range f.Elements() {
-			if v.Name.Local == "value" {
-				values = append(values, v.Text())
-			}
-		}
-		if len(values) == 0 { // an empty field is none (XEP-0004 §3.3)
-			continue
-		}
-		if err := read(r, values); err != nil {
+		if err := r.fields[i].read(r, given.Values); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// with is §4.1.1.
-func (r *reader) with(v []string) (err error) {
-	if r.q.with, err = jid.Parse(v[0]); err != nil {
+// party is with (§4.1.1).
+func (r *reader) party(v []string) error {
+	j, err := jid.Parse(v[0])
+	if err != nil {
 		return stanza.NewError(stanza.JIDMalformed, "")
 	}
+	r.q.with = r.with(j)
 	return nil
 }
 
@@ -162,18 +178,22 @@ func (r *reader) id(s string) (int64, error) {
 	return id, nil
 }
 
-// bound is before-id and after-id (§4.1.3), and RSM's before and after.
-func (r *reader) bound(s string, to *int64) error {
+// below is before-id (§4.1.3).
+func (r *reader) below(s string) error {
 	id, err := r.id(s)
-	if err != nil {
-		return err
+	if err == nil {
+		lower(&r.q.before, id)
 	}
-	if to == &r.q.before {
-		lower(to, id)
-	} else {
-		*to = max(*to, id)
+	return err
+}
+
+// above is after-id.
+func (r *reader) above(s string) error {
+	id, err := r.id(s)
+	if err == nil {
+		r.q.after = max(r.q.after, id)
 	}
-	return nil
+	return err
 }
 
 func (r *reader) list(v []string) error {
@@ -190,51 +210,61 @@ func (r *reader) list(v []string) error {
 	return nil
 }
 
-// page reads <set/> (XEP-0059 §2, XEP-0313 §4.3).
-func (r *reader) page(set *stanza.Element) error {
-	if set.Child(nsRSM, "index") != nil { // XEP-0059 §2.6: only by key
-		return stanza.NewError(stanza.FeatureNotImplemented, "pages have no numbers")
-	}
-	if el := set.Child(nsRSM, "max"); el != nil {
-		n, err := strconv.Atoi(el.Text())
-		if errors.Is(err, strconv.ErrRange) && n > 0 {
-			err = nil
+// nsOrder is that of XEP-0413.
+const nsOrder = "urn:xmpp:order-by:1"
+
+// order reads <order/> (XEP-0413 §4). A message is never overwritten, so both
+// orders are the same, and a second one has nothing to decide.
+func (r *reader) order(el *stanza.Element) error {
+	first := true
+	for o := range el.Elements() {
+		if o.Name != (stanza.Name{Space: nsOrder, Local: "order"}) {
+			continue
 		}
-		if err != nil || n < 0 {
-			return badRequest("max is a number")
+		if by := o.Get("by"); by != "creation" && by != "modification" {
+			return stanza.NewError(stanza.FeatureNotImplemented, "ordered by creation or modification")
 		}
-		r.q.max = n
+		desc, ok := form.ParseFlag(cmp.Or(o.Get("desc"), "false"))
+		if !ok {
+			return badRequest("desc is a boolean")
+		}
+		if first {
+			r.q.desc = desc
+		}
+		first = false
 	}
-	if el := set.Child(nsRSM, "after"); el != nil && el.Text() != "" {
-		if err := r.bound(el.Text(), &r.q.after); err != nil {
+	return nil
+}
+
+// page reads <set/> (XEP-0059 §2, XEP-0313 §4.3). In descending order a page goes
+// the other way.
+func (r *reader) page(el *stanza.Element) error {
+	set, err := rsm.Parse(el)
+	if err != nil {
+		return err
+	}
+	r.q.backward = r.q.desc
+	if set == nil {
+		return nil
+	}
+	after, before := r.above, r.below
+	if r.q.desc {
+		after, before = before, after
+	}
+	if set.Max >= 0 {
+		r.q.max = set.Max
+	}
+	if set.After != "" {
+		if err := after(set.After); err != nil {
 			return err
 		}
 	}
-	el := set.Child(nsRSM, "before")
-	if el == nil {
+	if !set.Backward {
 		return nil
 	}
-	r.q.backward = true
-	if el.Text() == "" { // the last page (§4.3.3)
+	r.q.backward = !r.q.desc
+	if set.Before == "" { // the last page (§4.3.3)
 		return nil
 	}
-	return r.bound(el.Text(), &r.q.before)
-}
-
-// form tells which fields there are (§4.1.5).
-func form() *stanza.Element {
-	field := func(typ, name string) *stanza.Element {
-		return stanza.El(stanza.NSDataForms, "field").With("type", typ).With("var", name)
-	}
-	x := stanza.El(stanza.NSDataForms, "x").With("type", "form").Add(
-		field("hidden", "FORM_TYPE").Add(stanza.El(stanza.NSDataForms, "value").AddText(NS)),
-		field("jid-single", "with"),
-		field("text-single", "start"),
-		field("text-single", "end"),
-		field("text-single", "before-id"),
-		field("text-single", "after-id"),
-		field("list-multi", "ids").Add(stanza.El(nsValidate, "validate").With("datatype", "xs:string").Add(stanza.El(nsValidate, "open"))),
-		field("boolean", "include-groupchat"),
-	)
-	return stanza.El(NS, "query").Add(x)
+	return before(set.Before)
 }

@@ -55,8 +55,8 @@ func (x *fate) settled(stored bool) {
 			x.owner.pending.Add(-1)
 		}
 	}
-	if x.row && stored && x.owner.rows.Add(1) > int64(x.part.cfg.Quota) {
-		x.part.shrink(x.owner)
+	if x.row && stored {
+		x.part.counts(x.owner)
 	}
 }
 

@@ -14,14 +14,19 @@ import (
 
 // Rows end in small steps, so that nobody waits for a large one.
 const (
-	expireStep = 500
-	ownersStep = 200
-	pruneQueue = 64        // owners over their quota that wait; others are found at the next round
-	goneFor    = time.Hour // how long after an account's end rows of it may still come in
+	expireStep  = 500
+	expireWords = 3000 // of the index, taken out in one step, about
+	ownersStep  = 200
+	pruneQueue  = 64        // owners over their quota that wait; others are found at the next round
+	goneFor     = time.Hour // how long after an account's end rows of it may still come in
 )
 
-// shrink asks for an owner's oldest rows to go.
-func (p *part) shrink(o *owner) {
+// counts counts a row that was stored, and asks for the oldest ones to go when it
+// is one too many.
+func (p *part) counts(o *owner) {
+	if p.cfg.Quota == 0 || o.rows.Add(1) <= int64(p.cfg.Quota) {
+		return
+	}
 	select {
 	case p.prune <- o:
 	default:
@@ -40,7 +45,7 @@ func (p *part) expire(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-round:
-			err = errors.Join(p.expireAll(ctx), p.sweep(ctx))
+			err = errors.Join(p.expireAll(ctx), p.expireAges(ctx), p.sweep(ctx))
 		case o := <-p.prune:
 			err = p.fit(ctx, o)
 		}
@@ -71,13 +76,10 @@ func (p *part) every(d time.Duration, c chan<- struct{}) (stop func()) {
 
 // expireAll goes through all owners once.
 func (p *part) expireAll(ctx context.Context) error {
-	if p.cfg.MaxAge <= 0 && p.cfg.Quota <= 0 {
+	if p.ages.none() && p.cfg.Quota <= 0 {
 		return nil
 	}
-	cutoff := int64(0)
-	if p.cfg.MaxAge > 0 {
-		cutoff = idAt(p.env.Clock.Now().Add(-p.cfg.MaxAge))
-	}
+	now := p.env.Clock.Now()
 	for last := int64(0); ; {
 		type named struct {
 			id  int64
@@ -95,7 +97,7 @@ func (p *part) expireAll(ctx context.Context) error {
 			if !p.env.Owns(n.jid) {
 				continue
 			}
-			if err := p.expireOne(ctx, n.id, n.jid, cutoff); err != nil {
+			if err := p.expireOne(ctx, n.id, n.jid, p.ages.cutoff(n.jid, now)); err != nil {
 				return err
 			}
 		}
@@ -148,12 +150,8 @@ func (p *part) cut(ctx context.Context, owner, below, most int64) (n int64, err 
 			err = p.forgetDays(ctx, owner, first)
 		}
 	}()
-	var waiting *int64
-	if err := p.env.DB.QueryRow(ctx, `SELECT MIN(id) FROM archive_pending WHERE owner = $1 AND stanza IS NULL`, owner).Scan(&waiting); err != nil {
-		return 0, fmt.Errorf("archive expiry: %w", err)
-	}
-	if waiting != nil {
-		below = min(below, *waiting)
+	if below, err = p.free(ctx, owner, below); err != nil {
+		return 0, err
 	}
 	for n < most && ctx.Err() == nil {
 		step, err := p.cutStep(ctx, owner, below, min(expireStep, most-n))
@@ -167,45 +165,66 @@ func (p *part) cut(ctx context.Context, owner, below, most int64) (n int64, err 
 }
 
 func (p *part) cutStep(ctx context.Context, owner, below, rows int64) (int64, error) {
-	var end int64
-	err := p.env.DB.QueryRow(ctx, `SELECT id FROM archive WHERE owner = $1 AND id < $2 ORDER BY id LIMIT 1 OFFSET $3`, owner, below, rows-1).Scan(&end)
-	switch {
-	case errors.Is(err, storage.ErrNoRows): // fewer than that
-		end = below - 1
-	case err != nil:
-		return 0, fmt.Errorf("archive expiry: %w", err)
-	}
-	n, err := p.env.DB.Exec(ctx, `DELETE FROM archive WHERE owner = $1 AND id <= $2`, owner, end)
+	some, err := p.storedAll(ctx, p.env.DB, owner, `SELECT id, peer, key_id, stanza FROM archive WHERE owner = $1 AND id < $2 ORDER BY id LIMIT $3`, owner, below, rows)
 	if err != nil {
 		return 0, fmt.Errorf("archive expiry: %w", err)
 	}
-	return n, nil
-}
-
-// removed forgets an account: at once for everybody who asks, the rows a
-// little later. Whoever gets the name next begins with an empty archive.
-func (p *part) removed(ctx context.Context, bare jid.JID) (processor.Verdict, error) {
-	err := p.env.DB.Tx(ctx, func(tx storage.Tx) error {
-		var id int64
-		err := tx.QueryRow(ctx, `SELECT id FROM archive_owner WHERE jid = $1`, bare.String()).Scan(&id)
-		if errors.Is(err, storage.ErrNoRows) {
-			return nil
+	if len(some) == 0 {
+		return 0, nil
+	}
+	var w storage.WriteSet
+	end := int64(0)
+	for _, m := range some {
+		if w.Len() >= expireWords {
+			break
 		}
-		if err != nil {
-			return err
-		}
-		for _, sql := range [...]string{
-			`DELETE FROM archive_owner WHERE id = $1`,
-			`DELETE FROM archive_rule WHERE owner = $1`,
-			`DELETE FROM archive_pending WHERE owner = $1`,
-		} {
-			if _, err := tx.Exec(ctx, sql, id); err != nil {
-				return err
+		if m.st != nil {
+			for _, t := range terms(m.st, m.peer, p.searches()) {
+				w.Add(&deleteWord, owner, t, m.id)
 			}
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO archive_gone (owner, at) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id, p.env.Clock.Now().UnixMicro())
-		return err
-	})
+		end = m.id
+	}
+	w.Add(&deleteRows, owner, end)
+	if err := p.env.DB.Commit(ctx, &w); err != nil {
+		return 0, fmt.Errorf("archive expiry: %w", err)
+	}
+	return w.Affected(w.Len() - 1), nil
+}
+
+var deleteRows = storage.Stmt{Name: "archive.expire", SQL: `DELETE FROM archive WHERE owner = $1 AND id <= $2`, Idempotent: true}
+
+// What is written when an archive is forgotten.
+var forgotten = [...]storage.Stmt{
+	{Name: "archive.forget.owner", SQL: `DELETE FROM archive_owner WHERE id = $1`, Idempotent: true},
+	{Name: "archive.forget.rules", SQL: `DELETE FROM archive_rule WHERE owner = $1`, Idempotent: true},
+	{Name: "archive.forget.ages", SQL: `DELETE FROM archive_age WHERE owner = $1`, Idempotent: true},
+	{Name: "archive.forget.pending", SQL: `DELETE FROM archive_pending WHERE owner = $1`, Idempotent: true},
+}
+
+var insertGone = storage.Stmt{Name: "archive.gone", SQL: `INSERT INTO archive_gone (owner, at) VALUES ($1, $2) ON CONFLICT DO NOTHING`, Idempotent: true}
+
+// forget lets an archive end: at once for everybody who asks, the rows a little
+// later. Whoever gets the name next begins with an empty one. What is remembered
+// of it is to be forgotten after the commit (changed).
+func (a *Archive) forget(owner int64, store func(*storage.Stmt, ...any)) {
+	for i := range forgotten {
+		store(&forgotten[i], owner)
+	}
+	store(&insertGone, owner, a.env.Clock.Now().UnixMicro())
+}
+
+// removed forgets an account.
+func (p *part) removed(ctx context.Context, bare jid.JID) (processor.Verdict, error) {
+	var id int64
+	err := p.env.DB.QueryRow(ctx, `SELECT id FROM archive_owner WHERE jid = $1`, bare.String()).Scan(&id)
+	if err == nil {
+		var w storage.WriteSet
+		p.forget(id, w.Add)
+		err = p.env.DB.Commit(ctx, &w)
+	} else if errors.Is(err, storage.ErrNoRows) {
+		err = nil
+	}
 	p.changed(ctx, bare)
 	if err != nil {
 		return processor.Continue, fmt.Errorf("archive of %s: %w", bare, err)
@@ -232,7 +251,7 @@ func (p *part) sweep(ctx context.Context) error {
 		if p.env.Clock.Now().Sub(time.UnixMicro(g[1])) < goneFor {
 			continue
 		}
-		for _, sql := range [...]string{`DELETE FROM archive_day WHERE owner = $1`, `DELETE FROM archive_gone WHERE owner = $1`} {
+		for _, sql := range [...]string{`DELETE FROM archive_day WHERE owner = $1`, `DELETE FROM archive_word WHERE owner = $1`, `DELETE FROM archive_gone WHERE owner = $1`} {
 			if _, err := p.env.DB.Exec(ctx, sql, g[0]); err != nil {
 				return fmt.Errorf("archive sweep: %w", err)
 			}

@@ -7,6 +7,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins/archive"
 )
 
 // enter is available presence: somebody enters the room (XEP-0045 §7.2), has lost
@@ -24,7 +25,10 @@ func (r *room) enter(ctx context.Context, st *stanza.Stanza) error {
 		if err := r.s.mayCreate(ctx, st.From.Bare()); err != nil {
 			return err
 		}
-		e.create = true
+		var err error
+		if e.kept, err = r.s.kept.Room(ctx, r.jid); err != nil {
+			return err
+		}
 	}
 	shown, err := copied(st, jid.JID{}, "", func(c stanza.Child) bool { return r.forged(st, c) })
 	if err != nil {
@@ -36,12 +40,12 @@ func (r *room) enter(ctx context.Context, st *stanza.Stanza) error {
 
 // entry is available presence that looks for its place.
 type entry struct {
-	r      *room
-	st     *stanza.Stanza
-	nick   string
-	x      *stanza.Element // nil: it is no request to enter
-	shown  *stanza.Stanza  // what the room shows of it
-	create bool            // the room may be made
+	r     *room
+	st    *stanza.Stanza
+	nick  string
+	x     *stanza.Element // nil: it is no request to enter
+	shown *stanza.Stanza  // what the room shows of it
+	kept  *archive.Room   // the room may be made, and this is its archive; nil: it is there
 }
 
 func (e *entry) place(o *op) error {
@@ -81,7 +85,7 @@ func (r *room) admit(o *op, e *entry) error {
 	if err := r.s.checkNick(e.nick); err != nil {
 		return err
 	}
-	if r.state == vacant && !e.create {
+	if r.state == vacant && e.kept == nil {
 		return errAgain // it was there a moment ago
 	}
 	if err := r.refusal(e, who); err != nil {
@@ -92,7 +96,7 @@ func (r *room) admit(o *op, e *entry) error {
 	}
 	var own []string
 	if r.state == vacant {
-		r.create(o, who)
+		r.create(o, who, e.kept)
 		own = append(own, statusCreated)
 	}
 	old := r.nicks[e.nick]
@@ -101,6 +105,9 @@ func (r *room) admit(o *op, e *entry) error {
 		role = old.role
 	}
 	x := r.seat(e.nick, e.st.From, role, e.shown, now.UnixMicro())
+	if most := r.s.cfg.Large; old == nil && most > 0 && len(r.nicks) > most {
+		x.hushed = true
+	}
 	r.saveSession(o, x)
 	r.s.m.entries.Inc()
 	r.showOthers(o, x, told{})
@@ -120,9 +127,19 @@ func (r *room) admit(o *op, e *entry) error {
 // welcome is what a session gets that has entered (rule 67, XEP-0045 §7.1): the
 // others' presence, its own, the history, the subject.
 func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) {
+	r.roster(o, x, own...)
+	wanted, most := historyRequest(asked, r.s.env.Clock.Now()), r.cfg.MaxHistory
+	o.out = append(o.out, delivery{later: func() []delivery {
+		out := r.recent.replay(r, wanted, most, x.jid)
+		return append(out, delivery{st: r.subject.shown(r), to: []jid.JID{x.jid}, sure: true})
+	}})
+}
+
+// roster shows a session who is in the room, itself last.
+func (r *room) roster(o *op, x *session, own ...string) {
 	address := r.knows(x.role)
 	for _, other := range r.nicks {
-		if other != x.occupant && r.sees(x.role, other.role) {
+		if other != x.occupant && r.sees(x.role, other.role, other.hushed) {
 			o.send(r.seen(other, address), x.jid)
 		}
 	}
@@ -133,11 +150,6 @@ func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) 
 		own = append(own, statusLogged)
 	}
 	r.showSelf(o, x, []jid.JID{x.jid}, told{}, own...)
-	wanted, most := historyRequest(asked, r.s.env.Clock.Now()), r.cfg.MaxHistory
-	o.out = append(o.out, delivery{later: func() []delivery {
-		out := r.recent.replay(r, wanted, most, x.jid)
-		return append(out, delivery{st: r.subject.shown(r), to: []jid.JID{x.jid}, sure: true})
-	}})
 }
 
 // again is for a client that has lost track (XEP-0045 §7.2.1): it gets what it

@@ -61,7 +61,7 @@ func (r *room) goodbye(o *op, x *session, said *stanza.Stanza, t told) {
 	if len(x.sessions) > 1 {
 		return
 	}
-	knowing, others := r.split(x.occupant, x.role)
+	knowing, others := r.split(x.occupant)
 	if len(knowing) > 0 {
 		o.send(r.farewell(x, said, x.jid, t), knowing...)
 	}
@@ -91,6 +91,9 @@ func (r *room) bounced(ctx context.Context, st *stanza.Stanza) (ghost bool) {
 		_ = r.do(ctx, false, func(*op) error { // it only marks
 			if x := r.sessions[st.From]; x != nil && x.absent.IsZero() {
 				x.absent = r.s.env.Clock.Now()
+				if x.away.IsZero() {
+					x.away = x.absent
+				}
 			}
 			return nil
 		})

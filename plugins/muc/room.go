@@ -9,6 +9,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins/archive"
 	"parley/router/cluster/owner"
 )
 
@@ -50,11 +51,12 @@ type room struct {
 	nicks    map[string]*occupant
 	sessions map[jid.JID]*session // by full address
 	entries  limiter[jid.JID]
-	last     int64     // the place of the last message
 	topic    string    // the subject, for those who ask
 	cached   *crowd    // nil: it has changed
 	members  []Member  // nil: they have changed
 	voice    []jid.JID // who has asked for voice, full addresses
+
+	kept *archive.Room // nil: the room is not there
 
 	// The leader's (line.go).
 	subject subject
@@ -76,6 +78,7 @@ type occupant struct {
 	at       jid.JID // in the room
 	bare     jid.JID
 	role     Role
+	hushed   bool       // its presence is the moderators' to see: the room was large when it came
 	id       string     // XEP-0421
 	sessions []*session // who has shown itself last is last
 	shown    [2]*stanza.Stanza
@@ -90,6 +93,7 @@ type session struct {
 	presence *stanza.Stanza
 	since    int64
 	absent   time.Time // since when it is not known to be bound; zero: it is
+	away     time.Time // since when it was not the last time, until it has been told what it missed
 }
 
 // crowd is who is in a room, at one time.
@@ -199,7 +203,7 @@ func (r *room) addressOf(nick string) (jid.JID, error) { return r.jid.WithResour
 func (r *room) wipe() {
 	r.state, r.cfg, r.version, r.creator, r.created = vacant, r.s.cfg.initial(), 0, jid.JID{}, 0
 	r.people, r.nicks, r.sessions = map[jid.JID]affiliate{}, map[string]*occupant{}, map[jid.JID]*session{}
-	r.cached, r.members, r.voice, r.topic = nil, nil, nil, ""
+	r.cached, r.members, r.voice, r.topic, r.kept = nil, nil, nil, "", nil
 	r.counted()
 }
 
@@ -226,8 +230,9 @@ func (r *room) fill(ctx context.Context) error {
 	for _, x := range in.occupants {
 		r.seat(x.nick, x.jid, x.role, x.presence, x.since)
 	}
+	r.counted()
 	r.s.absences(r, r.s.env.Clock.Now())
-	return nil
+	return r.remember(ctx)
 }
 
 // seat puts a session into the room; the nickname is free or its own person's.

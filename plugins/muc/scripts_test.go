@@ -6,12 +6,14 @@ import (
 	"parley/parser"
 	"parley/plugins"
 	"parley/plugins/accounts"
+	"parley/plugins/archive"
 	"parley/plugins/blocking"
 	"parley/plugins/disco"
 	"parley/plugins/muc"
 	"parley/plugins/ping"
 	"parley/plugins/plugintest"
 	"parley/plugins/presence"
+	"parley/plugins/resumption"
 	"parley/plugins/roster"
 	"parley/plugins/vcard"
 	"parley/processor"
@@ -22,7 +24,7 @@ import (
 func house() []plugins.Plugin {
 	return []plugins.Plugin{
 		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin,
-		disco.Plugin, roster.Plugin, presence.Plugin, blocking.Plugin, vcard.Plugin, muc.Plugin,
+		disco.Plugin, roster.Plugin, presence.Plugin, blocking.Plugin, archive.Plugin, resumption.Plugin, vcard.Plugin, muc.Plugin,
 	}
 }
 

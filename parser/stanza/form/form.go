@@ -17,6 +17,8 @@ import (
 // (XEP-0068 §3.1).
 const FormType = "FORM_TYPE"
 
+const nsValidate = "http://jabber.org/protocol/xdata-validate"
+
 // Kinds of forms (XEP-0004 §3.1).
 const (
 	Empty  = "form"
@@ -62,6 +64,7 @@ type Field struct {
 	Required bool
 	Values   []string
 	Options  []Option
+	Open     bool // a list from which other values may be given, too (XEP-0122 §3.2.2)
 }
 
 // Option is one of the answers that a list offers.
@@ -173,6 +176,9 @@ func (f Field) element() *stanza.Element {
 	}
 	for _, v := range f.Values {
 		out.Add(el("value").AddText(v))
+	}
+	if f.Open {
+		out.Add(stanza.El(nsValidate, "validate").With("datatype", "xs:string").Add(stanza.El(nsValidate, "open")))
 	}
 	for _, o := range f.Options {
 		out.Add(el("option").WithOpt("label", o.Label).Add(el("value").AddText(o.Value)))

@@ -105,6 +105,23 @@ func TestBadForms(t *testing.T) {
 	}
 }
 
+// A list that is open says so (XEP-0122 §3.2.2).
+func TestOpenList(t *testing.T) {
+	f := form.Form{Kind: form.Empty, Type: ns, Fields: []form.Field{{Var: "ids", Type: form.ListMulti, Open: true}}}
+	v := f.Element()
+	for _, name := range []string{"field", "validate", "open"} {
+		var found *stanza.Element
+		for c := range v.Elements() {
+			if c.Name.Local == name {
+				found = c
+			}
+		}
+		if v = found; v == nil {
+			t.Fatalf("no %s in %s", name, f.Element().Bytes(""))
+		}
+	}
+}
+
 func TestCanceled(t *testing.T) {
 	f, err := submitted(t, `<x xmlns='jabber:x:data' type='cancel'/>`)
 	if err != nil || f.Kind != form.Cancel {

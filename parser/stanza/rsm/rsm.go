@@ -2,6 +2,7 @@
 package rsm
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 
@@ -33,7 +34,7 @@ func Parse(el *stanza.Element) (*Request, error) {
 	}
 	if m := set.Child(NS, "max"); m != nil {
 		n, err := strconv.ParseUint(m.Text(), 10, 31)
-		if err != nil {
+		if err != nil && !errors.Is(err, strconv.ErrRange) { // a larger one is the largest
 			return nil, stanza.NewError(stanza.BadRequest, "max is a number")
 		}
 		q.Max = int(n)

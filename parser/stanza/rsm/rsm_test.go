@@ -24,6 +24,7 @@ func TestPages(t *testing.T) {
 		``: {"a", "b", "c"},
 		`<set xmlns='http://jabber.org/protocol/rsm'><max>2</max></set>`:                       {"a", "b"},
 		`<set xmlns='http://jabber.org/protocol/rsm'><max>100</max></set>`:                     {"a", "b", "c"},
+		`<set xmlns='http://jabber.org/protocol/rsm'><max>99999999999999999999</max></set>`:    {"a", "b", "c"},
 		`<set xmlns='http://jabber.org/protocol/rsm'><max>0</max></set>`:                       {},
 		`<set xmlns='http://jabber.org/protocol/rsm'><max>2</max><after>b</after></set>`:       {"c", "d"},
 		`<set xmlns='http://jabber.org/protocol/rsm'><max>2</max><before/></set>`:              {"d", "e"},

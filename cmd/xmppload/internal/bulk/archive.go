@@ -139,9 +139,15 @@ func (db *DB) ownerIDs(ctx context.Context, domain string) (map[string]int64, er
 
 // stored is a message as plugins/archive keeps it.
 func stored(i int, owner, contact string) []byte {
-	return fmt.Appendf(nil, "<message xmlns='jabber:client' from='%s/phone' to='%s' type='chat' id='m%d'><body>%s</body></message>",
-		contact, owner, i, "But soft, what light through yonder window breaks? It is the east, and Juliet is the sun. No. "[:60+i%30])
+	return fmt.Appendf(nil, "<message xmlns='jabber:client' from='%s/phone' to='%s' type='chat' id='m%d'><body>%s %s</body></message>",
+		contact, owner, i, "But soft, what light through yonder window breaks? It is the east, and Juliet is the sun. No. "[:60+i%30], Word(i/2))
 }
+
+// Frequent is a word that every message has.
+const Frequent = "window"
+
+// Word is one that every 200th of Large's has, or of the others'.
+func Word(n int) string { return fmt.Sprintf("w%dw", n%200) }
 
 // peerKey is that of plugins/archive.
 func peerKey(jid string) int64 {
