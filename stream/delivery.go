@@ -65,6 +65,27 @@ func (s *Session) own(splice channel.Splice) string {
 type touched struct {
 	batch uint64
 	list  []*Session
+	last  bool // what comes now is for many, and most of them get nothing else
+}
+
+// lastWide is the last of a batch that is for many.
+func lastWide(batch []*channel.Envelope) int {
+	for i := len(batch) - 1; i >= 0; i-- {
+		if batch[i].Kind == channel.Deliver && len(batch[i].To) > 1 {
+			return i
+		}
+	}
+	return -1
+}
+
+// came is add for a delivery. Who gets nothing else is flushed at once, while what
+// it takes is at hand.
+func (t *touched) came(s *Session) {
+	if t.last && s.touched.Load() != t.batch {
+		s.flush()
+		return
+	}
+	t.add(s)
 }
 
 // add is for any number of times.

@@ -175,4 +175,51 @@ func TestBatchFlushesOnce(t *testing.T) {
 	if len(due.list) != 2 || len(other.list) != 1 {
 		t.Errorf("%d and %d flushes", len(due.list), len(other.list))
 	}
+	wide := []*channel.Envelope{{Kind: channel.Deliver, To: c.refs()[:1]}, {Kind: channel.Deliver, To: c.refs()}, {Kind: channel.Handled}}
+	if at := lastWide(wide); at != 1 {
+		t.Errorf("number %d is the last for many", at)
+	}
+	if at := lastWide(wide[:1]); at != -1 {
+		t.Errorf("number %d is for many", at)
+	}
+	last := touched{batch: c.batches.Add(1), last: true}
+	last.add(c.conns[0].session)
+	for _, conn := range c.conns {
+		last.came(conn.session)
+	}
+	if len(last.list) != 1 {
+		t.Errorf("%d flushes of what was not flushed at once", len(last.list))
+	}
+}
+
+// What somebody has asked for of a crowd, as who is in a room, may be more than may
+// wait for an acknowledgement; but nobody waits for who does not read it.
+func TestSpreadThatWasAskedFor(t *testing.T) {
+	const raw = "<presence from='room@x/n'/>"
+	h := newHouse(t, nil)
+	c := h.crowd(t, "a")
+	enable(t, c.conns[0], c.pipes[0])
+	asked := func() {
+		st, err := stanza.Parse([]byte(raw), stanza.NSClient, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := channel.Spread(sessions.Ref{}, st, channel.Full, c.refs())
+		e.Solicited = true
+		_ = c.deliver(t.Context(), []*channel.Envelope{e})
+	}
+	n := 3 * h.cfg.Resumption.Unacked
+	for range n {
+		asked()
+	}
+	if got := strings.Count(c.pipes[0].read(), "<presence "); got != n || c.pipes[0].closed {
+		t.Fatalf("%d of %d came, closed %t", got, n, c.pipes[0].closed)
+	}
+	c.pipes[0].stuck = true
+	for range 1 + int(h.cfg.Outbox)/len(raw) { // each would wait for a minute
+		asked()
+	}
+	if !c.pipes[0].closed {
+		t.Error("who does not read is still connected")
+	}
 }

@@ -332,7 +332,9 @@ func (s *Server) handleHTTP(w http.ResponseWriter, r *http.Request) {
 // deliver is the channel.Handler of the way back.
 func (s *Server) deliver(ctx context.Context, batch []*channel.Envelope) error {
 	due := touched{batch: s.batches.Add(1), list: make([]*Session, 0, 8)}
-	for _, e := range batch {
+	last := lastWide(batch)
+	for i, e := range batch {
+		due.last = i == last
 		s.deliverOne(e, &due)
 	}
 	due.flush()
@@ -402,11 +404,14 @@ func (s *Server) noted(e *channel.Envelope) {
 }
 
 // hand appends one delivery to each of its recipients. What a client has asked
-// for itself waits, on the client's own road, until there is room for it.
+// for itself waits, on the client's own road, until there is room for it; but not
+// what comes from where others wait as well (Splice): to a client that does not read
+// it is like what nobody asked for.
 func (s *Server) hand(e *channel.Envelope, due *touched) {
 	d := s.deliveryOf(e)
 	for ; len(e.To) > 0; e.To = e.To[1:] { // what is left of it goes on after a panic
 		ref := e.To[0]
+		d.solicited = e.Solicited
 		sess, ok := s.session(ref)
 		if !ok { // it has just ended
 			d.to = string(stanza.AppendTo(nil, e.Splice.Of(ref.JID)))
@@ -414,12 +419,14 @@ func (s *Server) hand(e *channel.Envelope, due *touched) {
 			d.to = ""
 			continue
 		}
-		if d.solicited && sess.crowded(len(d.raw)) {
-			due.flush()
-			sess.await(len(d.raw))
+		if e.Solicited && sess.crowded(len(d.raw)) {
+			if d.solicited = e.Splice == channel.Nobody; d.solicited {
+				due.flush()
+				sess.await(len(d.raw))
+			}
 		}
 		if sess.take(d, e.Splice) && !sess.gathers(e) {
-			due.add(sess)
+			due.came(sess)
 		}
 	}
 }

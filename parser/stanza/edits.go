@@ -36,6 +36,16 @@ func (s *Stanza) stamp(declare string) Edits {
 	}
 }
 
+// AppendShared appends s as Stamp lets it go out, but for to=, which is left out: see AppendTo.
+func (s *Stanza) AppendShared(dst []byte) []byte {
+	own := *s
+	own.To = jid.JID{}
+	e := Edits{Cut: s.redundant}
+	dst = own.appendHead(slices.Grow(dst, len(s.Raw)+64), "")
+	start := len(dst)
+	return closeTag(e.appendRaw(dst, s.Raw, s.inner), start, s.tail())
+}
+
 // appendHead writes the start tag.
 func (s *Stanza) appendHead(dst []byte, declare string) []byte {
 	dst = append(dst, '<')

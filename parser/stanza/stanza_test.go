@@ -341,3 +341,29 @@ func BenchmarkStampRender(b *testing.B) {
 		buf = e.Render(buf[:0], s.Raw)
 	}
 }
+
+// What many share is what each of them would get, but for its address.
+func TestSharedIsStampedWithoutTo(t *testing.T) {
+	for _, raw := range []string{
+		"<message to='a@b/c' id='1' x='y'><body xmlns='jabber:client'>a</body>\n<x xmlns='u'/></message>",
+		"<presence/>", "<presence xmlns:p='u' to='a@b'><p:x/></presence>", "<iq type='get' id='&lt;'><q xmlns='u'/></iq>",
+	} {
+		s, err := Parse([]byte(raw), NSClient, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.From = jid.MustParse("room@x/it's")
+		shared := string(s.AppendShared(nil))
+		s.To = jid.JID{}
+		e := s.Stamp()
+		if want := string(e.Render(nil, s.Raw)); shared != want {
+			t.Errorf("got  %s\nwant %s", shared, want)
+		}
+		s.To = jid.MustParse("a@b/o'c")
+		e = s.Stamp()
+		at := NameEnd([]byte(shared))
+		if got, want := shared[:at]+string(AppendTo(nil, s.To))+shared[at:], string(e.Render(nil, s.Raw)); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}

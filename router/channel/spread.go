@@ -11,10 +11,7 @@ import (
 // st.To is not looked at, and st must not be changed after. from keeps it in line with what else that stream sends;
 // zero: the house itself.
 func Spread(from sessions.Ref, st *stanza.Stanza, splice Splice, to []sessions.Ref) *Envelope {
-	own := *st
-	own.To = jid.JID{}
-	edits := own.Stamp()
-	return &Envelope{Kind: Deliver, Session: from, Raw: edits.Render(nil, st.Raw), Stanza: st, To: to, Class: ClassOf(st), Splice: splice, rendered: true}
+	return &Envelope{Kind: Deliver, Session: from, Raw: st.AppendShared(nil), Stanza: st, To: to, Class: ClassOf(st), Splice: splice, rendered: true}
 }
 
 // Shared is what all recipients of a Deliver get, but for Splice. It must not be

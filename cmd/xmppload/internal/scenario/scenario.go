@@ -164,6 +164,7 @@ func (s *Server) grow(ctx context.Context, c Common, f *fleet, first, n int, ava
 			mu.Lock()
 			defer mu.Unlock()
 			x.Gone = f.gone(x)
+			x.On = func(el []byte) { x.Counted(el) } // until the scenario has an ear for it
 			if err := f.loop.Adopt(x); err != nil {
 				return err
 			}
