@@ -42,6 +42,7 @@ type entry struct {
 	x      *stanza.Element // nil: it is no request to enter
 	shown  *stanza.Stanza  // what the room shows of it
 	create bool            // the room may be made
+	token  *token          // it invites somebody (XEP-0488); nil: none
 }
 
 func (e *entry) place(o *op) error {
@@ -90,6 +91,11 @@ func (r *room) admit(o *op, e *entry) error {
 	if !r.entries.take(who, now) {
 		return r.s.tooFast("entry")
 	}
+	if e.token != nil {
+		if err := r.admitBy(o, e.token, who); err != nil {
+			return err
+		}
+	}
 	var own []string
 	if r.state == vacant {
 		r.create(o, who)
@@ -101,6 +107,7 @@ func (r *room) admit(o *op, e *entry) error {
 		role = old.role
 	}
 	x := r.seat(e.nick, e.st.From, role, e.shown, now.UnixMicro())
+	x.versions = r.observesVersions(x, e.x)
 	r.saveSession(o, x)
 	r.s.m.entries.Inc()
 	r.showOthers(o, x, told{})
@@ -120,7 +127,7 @@ func (r *room) admit(o *op, e *entry) error {
 // welcome is what a session gets that has entered (rule 67, XEP-0045 §7.1): the
 // others' presence, its own, the history, the subject.
 func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) {
-	address := r.knows(x.role)
+	address, versions := r.knows(x.role), r.catchUp(o, x, asked)
 	for _, other := range r.nicks {
 		if other != x.occupant && r.sees(x.role, other.role) {
 			o.send(r.seen(other, address), x.jid)
@@ -132,7 +139,7 @@ func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) 
 	if r.cfg.Logged { // XEP-0045 §7.2.12
 		own = append(own, statusLogged)
 	}
-	r.showSelf(o, x, []jid.JID{x.jid}, told{}, own...)
+	r.showSelf(o, x, []jid.JID{x.jid}, told{versions: versions}, own...)
 	wanted, most := historyRequest(asked, r.s.env.Clock.Now()), r.cfg.MaxHistory
 	o.out = append(o.out, delivery{later: func() []delivery {
 		out := r.recent.replay(r, wanted, most, x.jid)
@@ -143,7 +150,7 @@ func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) 
 // again is for a client that has lost track (XEP-0045 §7.2.1): it gets what it
 // would if it entered now, and the others its presence.
 func (r *room) again(o *op, x *session, e *entry) {
-	x.presence = e.shown
+	x.presence, x.versions = e.shown, r.observesVersions(x, e.x)
 	x.front()
 	r.saveSession(o, x)
 	r.showOthers(o, x, told{})
@@ -189,15 +196,21 @@ func (r *room) refusal(e *entry, who jid.JID) error {
 	if el := e.x.Child(NS, "password"); el != nil {
 		password = el.Text()
 	}
+	invited := r.tokenOf(password)
+	if invited != nil && a == IsNone {
+		e.token, a = invited, IsMember
+	}
 	switch {
 	case a == IsOutcast: // XEP-0045 §7.2.7
 		return stanza.NewError(stanza.Forbidden, "you are banned from this room")
 	case r.state == locked && a < IsOwner: // XEP-0045 §7.2.10
 		return stanza.NewError(stanza.ItemNotFound, "the room is not ready yet")
+	case r.cfg.MembersOnly && a < IsMember && password != "" && !r.cfg.Protected:
+		return r.notAuthorized(password)
 	case r.cfg.MembersOnly && a < IsMember: // XEP-0045 §7.2.6
 		return stanza.NewError(stanza.RegistrationRequired, "only members may enter this room")
-	case r.cfg.Protected && !same(password, r.cfg.Password): // XEP-0045 §7.2.5
-		return stanza.NewError(stanza.NotAuthorized, "a password is needed")
+	case r.cfg.Protected && !same(password, r.cfg.Password) && invited == nil: // XEP-0045 §7.2.5
+		return r.notAuthorized(password)
 	case old != nil && old.bare != who, isReserved && reserved != who: // XEP-0045 §7.2.8
 		return stanza.NewError(stanza.Conflict, "the nickname is somebody else's")
 	case old != nil && len(old.sessions) >= maxSessions:

@@ -146,7 +146,7 @@ func (r *room) settle(ctx context.Context, group []*op) {
 		case broken:
 			o.err = errAgain
 		case o.post != nil:
-			o.err = r.s.protect(func() error { _, err := processor.Fire(ctx, r.s.reg, Posting, o.post); return err })
+			o.err = r.s.protect(func() error { return r.offer(ctx, o.post) })
 		}
 	}
 	if !broken {

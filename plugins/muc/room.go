@@ -55,6 +55,7 @@ type room struct {
 	cached   *crowd    // nil: it has changed
 	members  []Member  // nil: they have changed
 	voice    []jid.JID // who has asked for voice, full addresses
+	extras
 
 	// The leader's (line.go).
 	subject subject
@@ -90,6 +91,7 @@ type session struct {
 	presence *stanza.Stanza
 	since    int64
 	absent   time.Time // since when it is not known to be bound; zero: it is
+	versions bool      // it has asked for affiliations (XEP-0463)
 }
 
 // crowd is who is in a room, at one time.
@@ -200,6 +202,7 @@ func (r *room) wipe() {
 	r.state, r.cfg, r.version, r.creator, r.created = vacant, r.s.cfg.initial(), 0, jid.JID{}, 0
 	r.people, r.nicks, r.sessions = map[jid.JID]affiliate{}, map[string]*occupant{}, map[jid.JID]*session{}
 	r.cached, r.members, r.voice, r.topic = nil, nil, nil, ""
+	r.extras = noExtras()
 	r.counted()
 }
 
@@ -224,11 +227,11 @@ func (r *room) fill(ctx context.Context) error {
 		r.topic = subjectOf(r.subject.stanza)
 	}
 	for _, x := range in.occupants {
-		r.seat(x.nick, x.jid, x.role, x.presence, x.since)
+		r.seat(x.nick, x.jid, x.role, x.presence, x.since).versions = x.versions
 	}
 	r.counted()
 	r.s.absences(r, r.s.env.Clock.Now())
-	return nil
+	return r.fillExtras(ctx)
 }
 
 // seat puts a session into the room; the nickname is free or its own person's.
