@@ -128,32 +128,28 @@ func (r *room) seen(o *occupant, address bool) *stanza.Stanza {
 // knows reports whether somebody of the role is shown addresses (XEP-0045 §7.2.4).
 func (r *room) knows(role Role) bool { return role == Moderator || r.cfg.Whois == Anyone }
 
-// split are the sessions of everybody but one occupant that are shown presence of
-// somebody of the role: those that are shown the address, and the others.
-func (r *room) split(but *occupant, role Role) (knowing, others []jid.JID) {
+// split are the sessions of all others that are shown an occupant's presence: those that are shown the address, and the others.
+func (r *room) split(but *occupant) (knowing, others []jid.JID) {
 	for _, o := range r.nicks {
-		if o == but || !r.sees(o.role, role) {
+		if o == but || !r.sees(o.role, but.role, but.hushed) {
 			continue
 		}
+		to := &others
 		if r.knows(o.role) {
-			knowing = append(knowing, o.addresses()...)
-		} else {
-			others = append(others, o.addresses()...)
+			to = &knowing
+		}
+		for _, x := range o.sessions {
+			*to = append(*to, x.jid)
 		}
 	}
 	return knowing, others
 }
 
-// sees reports whether an occupant of the role is shown presence of one of the
-// other role: moderators see everybody (muc#roomconfig_presencebroadcast).
-func (r *room) sees(role, of Role) bool {
-	if role == Moderator || of == Moderator {
-		return true
-	}
-	if most := r.s.cfg.Large; most > 0 && len(r.nicks) > most {
-		return false
-	}
-	return r.cfg.shows(of)
+// sees reports whether an occupant of the role is shown presence of one of another
+// role: moderators see everybody (muc#roomconfig_presencebroadcast), and nobody else
+// sees who has entered a room that was large (Config.Large).
+func (r *room) sees(role, of Role, hushed bool) bool {
+	return role == Moderator || of == Moderator || !hushed && r.cfg.shows(of)
 }
 
 // show sends the session's presence to the others, and to the occupant itself with
@@ -164,7 +160,7 @@ func (r *room) show(o *op, x *session, t told, own ...string) {
 }
 
 func (r *room) showOthers(o *op, x *session, t told) {
-	knowing, others := r.split(x.occupant, x.role)
+	knowing, others := r.split(x.occupant)
 	plain := len(t.statuses) == 0 && t.newNick == "" && t.actor == "" && t.reason == "" && t.versions == nil && x == x.face()
 	for _, v := range []struct {
 		to      []jid.JID

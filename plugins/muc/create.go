@@ -5,6 +5,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins/archive"
 )
 
 // mayCreate returns why somebody, bare, may not make a room; nil: it may (XEP-0045
@@ -38,8 +39,9 @@ func (s *service) creators(who jid.JID) bool {
 
 // create makes the room, which waits for its configuration: nobody but its owner
 // gets in (XEP-0045 §10.1).
-func (r *room) create(o *op, who jid.JID) {
+func (r *room) create(o *op, who jid.JID, kept *archive.Room) {
 	r.wipe()
+	r.kept = kept
 	r.state, r.creator, r.created = locked, who, r.s.env.Clock.Now().UnixMicro()
 	r.saveRoom(o)
 	r.version++
@@ -80,8 +82,12 @@ func (r *room) destroy(o *op, d destruction) {
 	o.rows.Add(&dropAffiliations, at)
 	o.rows.Add(&dropRoom, at)
 	r.dropExtras(o)
+	forgotten := r.kept.Forget(o.rows.Add)
 	r.wipe()
 	o.done = func() { r.subject, r.recent.kept, r.recent.bytes = subject{}, nil, 0 }
+	stored := false
+	o.settled = func(ok bool) { stored = ok }
+	o.after = append(o.after, func(ctx context.Context) { forgotten(ctx, stored) })
 	event := &Destruction{Room: r.jid, Alternate: d.alternate, Reason: d.reason}
 	o.after = append(o.after, func(ctx context.Context) { tell(ctx, r.s, Destroyed, event) })
 }

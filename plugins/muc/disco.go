@@ -54,6 +54,7 @@ func (r *room) description(asker jid.JID) (*Description, error) {
 	f.AddFeature(always...)
 	f.AddFeature(r.cfg.features()...)
 	f.AddFeature(extraFeatures...)
+	f.AddFeature(r.s.kept.RoomFeatures()...)
 	if r.cfg.Registration != RegisterClosed {
 		f.AddFeature(nsIQReg)
 	}
@@ -137,7 +138,7 @@ func (s *service) items(_ context.Context, r *room, q *request) (*stanza.Element
 		return out, nil
 	}
 	for _, o := range r.nicks {
-		if o == x.occupant || r.sees(x.role, o.role) {
+		if o == x.occupant || r.sees(x.role, o.role, o.hushed) {
 			out.Add(stanza.El(stanza.NSDiscoItem, "item").With("jid", o.at.String()))
 		}
 	}

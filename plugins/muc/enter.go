@@ -7,6 +7,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins/archive"
 )
 
 // enter is available presence: somebody enters the room (XEP-0045 §7.2), has lost
@@ -24,7 +25,10 @@ func (r *room) enter(ctx context.Context, st *stanza.Stanza) error {
 		if err := r.s.mayCreate(ctx, st.From.Bare()); err != nil {
 			return err
 		}
-		e.create = true
+		var err error
+		if e.kept, err = r.s.kept.Room(ctx, r.jid); err != nil {
+			return err
+		}
 	}
 	shown, err := copied(st, jid.JID{}, "", func(c stanza.Child) bool { return r.forged(st, c) })
 	if err != nil {
@@ -36,13 +40,13 @@ func (r *room) enter(ctx context.Context, st *stanza.Stanza) error {
 
 // entry is available presence that looks for its place.
 type entry struct {
-	r      *room
-	st     *stanza.Stanza
-	nick   string
-	x      *stanza.Element // nil: it is no request to enter
-	shown  *stanza.Stanza  // what the room shows of it
-	create bool            // the room may be made
-	token  *token          // it invites somebody (XEP-0488); nil: none
+	r     *room
+	st    *stanza.Stanza
+	nick  string
+	x     *stanza.Element // nil: it is no request to enter
+	shown *stanza.Stanza  // what the room shows of it
+	kept  *archive.Room   // the room may be made, and this is its archive; nil: it is there
+	token *token          // it invites somebody (XEP-0488); nil: none
 }
 
 func (e *entry) place(o *op) error {
@@ -82,7 +86,7 @@ func (r *room) admit(o *op, e *entry) error {
 	if err := r.s.checkNick(e.nick); err != nil {
 		return err
 	}
-	if r.state == vacant && !e.create {
+	if r.state == vacant && e.kept == nil {
 		return errAgain // it was there a moment ago
 	}
 	if err := r.refusal(e, who); err != nil {
@@ -98,7 +102,7 @@ func (r *room) admit(o *op, e *entry) error {
 	}
 	var own []string
 	if r.state == vacant {
-		r.create(o, who)
+		r.create(o, who, e.kept)
 		own = append(own, statusCreated)
 	}
 	old := r.nicks[e.nick]
@@ -108,6 +112,9 @@ func (r *room) admit(o *op, e *entry) error {
 	}
 	x := r.seat(e.nick, e.st.From, role, e.shown, now.UnixMicro())
 	x.versions = r.observesVersions(x, e.x)
+	if most := r.s.cfg.Large; old == nil && most > 0 && len(r.nicks) > most {
+		x.hushed = true
+	}
 	r.saveSession(o, x)
 	r.s.m.entries.Inc()
 	r.showOthers(o, x, told{})
@@ -129,7 +136,7 @@ func (r *room) admit(o *op, e *entry) error {
 func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) {
 	address, versions := r.knows(x.role), r.catchUp(o, x, asked)
 	for _, other := range r.nicks {
-		if other != x.occupant && r.sees(x.role, other.role) {
+		if other != x.occupant && r.sees(x.role, other.role, other.hushed) {
 			o.send(r.seen(other, address), x.jid)
 		}
 	}

@@ -19,7 +19,7 @@ type extras struct {
 
 // extraFeatures are announced by each room, and by the service.
 var extraFeatures = []string{
-	nsConference, nsModerate, nsRetract, nsRetract + "#tombstone", nsHats, nsCommands, nsVCard, nsVersions, nsTokens,
+	nsConference, nsModerate, nsHats, nsCommands, nsVCard, nsVersions, nsTokens,
 }
 
 // nsConference is that of direct invitations: they go from one account to another, and

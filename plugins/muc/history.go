@@ -17,6 +17,7 @@ type history struct {
 }
 
 type remembered struct {
+	id int64          // its place
 	st *stanza.Stanza // as it went out
 	at time.Time
 }
@@ -24,9 +25,9 @@ type remembered struct {
 // maxHistoryBytes bounds what a room keeps in memory of its messages.
 const maxHistoryBytes = 256 << 10
 
-func (h *history) add(st *stanza.Stanza, at time.Time) {
-	h.kept = append(h.kept, remembered{st, at})
-	h.bytes += len(st.Raw)
+func (h *history) add(m remembered) {
+	h.kept = append(h.kept, m)
+	h.bytes += len(m.st.Raw)
 	for len(h.kept) > h.most || h.bytes > maxHistoryBytes && len(h.kept) > 0 {
 		h.bytes -= len(h.kept[0].st.Raw)
 		h.kept[0] = remembered{}

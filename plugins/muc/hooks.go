@@ -38,6 +38,7 @@ type Post struct {
 	Role       Role           // the author's, at the time
 	Standing   Affiliation    // likewise
 	Stanza     *stanza.Stanza // as it goes out, but for 'to'
+	Lasting    bool           // it is in the room's archive: more than a sign of typing
 	Subject    bool           // it changes the subject (XEP-0045 §8.1)
 	Config     *RoomConfig    // of the room, at the time
 	Members    []Member       // everybody with an affiliation, in the room or not

@@ -61,7 +61,7 @@ func (r *room) goodbye(o *op, x *session, said *stanza.Stanza, t told) {
 	if len(x.sessions) > 1 {
 		return
 	}
-	knowing, others := r.split(x.occupant, x.role)
+	knowing, others := r.split(x.occupant)
 	if len(knowing) > 0 {
 		o.send(r.farewell(x, said, x.jid, t), knowing...)
 	}

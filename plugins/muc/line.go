@@ -29,6 +29,7 @@ type op struct {
 	rows    storage.WriteSet
 	post    *Post // nil: it is no message
 	out     []delivery
+	settled func(stored bool)           // whether it is committed, for who has rows in it
 	done    func()                      // when it is committed, before out goes out: changes what is the leader's
 	after   []func(ctx context.Context) // when out is on its way
 	awaited bool
@@ -154,6 +155,9 @@ func (r *room) settle(ctx context.Context, group []*op) {
 	}
 	out := outbox{s: r.s, ctx: ctx}
 	for _, o := range group {
+		if o.settled != nil {
+			_ = r.s.protect(func() error { o.settled(o.err == nil); return nil }) // it is logged
+		}
 		if o.err != nil {
 			continue
 		}

@@ -2,9 +2,12 @@ package muc
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins/archive"
 	"parley/processor"
 )
 
@@ -15,20 +18,16 @@ const (
 	nsModerate = "urn:xmpp:message-moderate:1"
 )
 
-// Retraction takes an earlier message of the room back. Who keeps the room's messages
-// puts a tombstone in its place when Posting fires for the one that says so, in the
-// same commit (XEP-0424 §4, XEP-0425 §4).
+// Retraction is what takes an earlier message of the room back.
 type Retraction struct {
-	StanzaID  string          // which message
-	ID        int64           // and its place
-	By        string          // the id of the message that says so
+	ID        int64           // which message
 	Moderated *stanza.Element // <moderated/>; nil: its author takes it back
 	Reason    string          // of a moderator; "": none
-	// May returns why the message, as it was kept, may not be taken back by who asks;
-	// nil: it may.
-	May func(kept *stanza.Stanza) error
-	// Found is set by who has the message.
-	Found bool
+
+	stanzaID string // what clients call the message
+	kept     *archive.Room
+	may      func(kept *stanza.Stanza) error
+	found    bool // the leader's: the room has the message
 }
 
 // maxStanzaID bounds what a client calls a message of the room, in bytes.
@@ -46,10 +45,6 @@ func (s *service) moderate(ctx context.Context, r *room, q *request) (*stanza.El
 	case len(reason) > int(s.cfg.MaxDescription):
 		return nil, stanza.NewError(stanza.PolicyViolation, "the reason is too long")
 	}
-	id, err := s.placeOf(q.query.Get("id"))
-	if err != nil {
-		return nil, err
-	}
 	return nil, r.do(ctx, true, func(o *op) error {
 		by, err := r.actorOf(q.From)
 		if err != nil {
@@ -61,22 +56,24 @@ func (s *service) moderate(ctx context.Context, r *room, q *request) (*stanza.El
 		if x := r.sessions[q.From]; x != nil && !x.messages.take(s.env.Clock.Now()) {
 			return s.tooFast("messages")
 		}
+		id, ok := r.placeOf(q.query.Get("id"))
+		if !ok {
+			return noMessage()
+		}
 		r.moderated(o, by, &Retraction{
-			StanzaID: q.query.Get("id"), ID: id, By: newID(), Reason: reason, Moderated: r.moderatedBy(by),
-			May: func(*stanza.Stanza) error { return nil },
+			ID: id, Moderated: r.moderatedBy(by), Reason: reason, stanzaID: q.query.Get("id"), kept: r.kept,
+			may: func(*stanza.Stanza) error { return nil },
 		})
 		return nil
 	})
 }
 
-// placeOf reads what a client calls a message of a room.
-func (s *service) placeOf(stanzaID string) (int64, error) {
-	if len(stanzaID) <= maxStanzaID {
-		if id, ok := s.ids.mask.Decode(stanzaID); ok {
-			return id, nil
-		}
+// placeOf reads what a client calls a message of the room.
+func (r *room) placeOf(stanzaID string) (int64, bool) {
+	if len(stanzaID) > maxStanzaID {
+		return 0, false
 	}
-	return 0, noMessage()
+	return r.kept.ID(stanzaID)
 }
 
 func noMessage() error { return stanza.NewError(stanza.ItemNotFound, "the room has no such message") }
@@ -92,21 +89,24 @@ func (r *room) moderatedBy(by actor) *stanza.Element {
 
 // moderated is the room's message that says so to everybody (XEP-0425 §3.1).
 func (r *room) moderated(o *op, by actor, what *Retraction) {
-	el := stanza.El(nsRetract, "retract").With("id", what.StanzaID).Add(what.Moderated)
+	el := stanza.El(nsRetract, "retract").With("id", what.stanzaID).Add(what.Moderated)
 	if what.Reason != "" {
 		el.Add(stanza.El(nsRetract, "reason").AddText(what.Reason))
 	}
-	id := r.next()
-	sid := r.s.ids.mask.Encode(id)
-	out := stanza.Make(stanza.Message, stanza.TypeGroupchat, r.jid, jid.JID{}, what.By, el,
-		stanza.El(stanza.NSStanzaID, "stanza-id").With("by", r.jid.String()).With("id", sid))
+	id, now := r.kept.Next(), r.s.env.Clock.Now()
+	sid := r.kept.StanzaID(id)
+	out := stanza.Make(stanza.Message, stanza.TypeGroupchat, r.jid, jid.JID{}, newID(), el, sid)
+	o.settled = r.kept.Keep(id, out, o.rows.Add)
 	crowd := r.everybody()
 	o.post = &Post{
-		Room: r.jid, ID: id, StanzaID: sid, From: r.jid, Author: by.bare, Role: by.role, Standing: by.Affiliation,
+		Room: r.jid, ID: id, StanzaID: sid.Get("id"), Lasting: true, From: r.jid, Author: by.bare, Role: by.role, Standing: by.Affiliation,
 		Stanza: out, Config: r.cfg, Members: r.affiliates(), Retraction: what, present: crowd.bare, rows: &o.rows,
 	}
 	o.send(out, crowd.all...)
-	o.done = func() { r.recent.forget(what.StanzaID) }
+	o.done = func() {
+		r.recent.forget(what.ID)
+		r.recent.add(remembered{id, out, now})
+	}
 }
 
 // retraction is what an occupant's message takes back; nil: nothing. Only the room says
@@ -116,11 +116,11 @@ func (r *room) retraction(p *posting) *Retraction {
 	if el == nil || el.Child(nsModerate, "moderated") != nil || p.st.ID == "" {
 		return nil
 	}
-	id, err := r.s.placeOf(el.Get("id"))
-	if err != nil {
+	id, ok := r.placeOf(el.Get("id"))
+	if !ok {
 		return nil
 	}
-	return &Retraction{StanzaID: el.Get("id"), ID: id, By: p.st.ID, May: func(kept *stanza.Stanza) error {
+	return &Retraction{ID: id, stanzaID: el.Get("id"), kept: r.kept, may: func(kept *stanza.Stanza) error {
 		if who := kept.Child(nsOccupantID, "occupant-id"); who == nil || who.Get("id") != p.x.id {
 			return stanza.NewError(stanza.Forbidden, "only its author takes a message back")
 		}
@@ -140,48 +140,53 @@ func moderates(st *stanza.Stanza, c stanza.Child) bool {
 }
 
 // offer lets others take part in a message, and refuses one that takes back what its
-// sender may not. An author may ask occupants to forget what the room does not know any
-// more: they check who asks (XEP-0424 §5).
+// sender may not.
 func (r *room) offer(ctx context.Context, p *Post) error {
-	if _, err := processor.Fire(ctx, r.s.reg, Posting, p); err != nil {
-		return err
-	}
-	what := p.Retraction
-	if what == nil {
-		return nil
-	}
-	if kept := r.recent.find(what.StanzaID); kept != nil {
-		if err := what.May(kept); err != nil {
+	if what := p.Retraction; what != nil {
+		if err := r.takeBack(ctx, p, what); err != nil {
 			return err
 		}
-		what.Found = true
 	}
-	if what.Moderated != nil && !what.Found {
+	_, err := processor.Fire(ctx, r.s.reg, Posting, p)
+	return err
+}
+
+// takeBack puts a tombstone in the place of a message, with the commit of the one that
+// says so (XEP-0424 §4, XEP-0425 §4). An author may ask the occupants to forget what
+// the room does not know any more: they check who asks (XEP-0424 §5).
+func (r *room) takeBack(ctx context.Context, p *Post, what *Retraction) error {
+	how := archive.Retraction{ID: what.ID, By: p.Stanza.ID, Moderated: what.Moderated, Reason: what.Reason}
+	err := what.kept.Retract(ctx, how, what.may, p.Store)
+	var none *stanza.Error
+	if !errors.As(err, &none) || none.Condition != stanza.ItemNotFound {
+		what.found = err == nil
+		return err
+	}
+	if m := r.recent.find(what.ID); m != nil { // an archive that keeps nothing
+		what.found = true
+		return what.may(m)
+	}
+	if what.Moderated != nil {
 		return noMessage()
 	}
 	return nil
 }
 
-// find is the message that has the id; nil: it is not there.
-func (h *history) find(stanzaID string) *stanza.Stanza {
-	if i := h.index(stanzaID); i >= 0 {
+// find is the message of a place; nil: it is not there.
+func (h *history) find(id int64) *stanza.Stanza {
+	if i := h.index(id); i >= 0 {
 		return h.kept[i].st
 	}
 	return nil
 }
 
-func (h *history) index(stanzaID string) int {
-	for i, m := range h.kept {
-		if el := m.st.Child(stanza.NSStanzaID, "stanza-id"); el != nil && el.Get("id") == stanzaID {
-			return i
-		}
-	}
-	return -1
+func (h *history) index(id int64) int {
+	return slices.IndexFunc(h.kept, func(m remembered) bool { return m.id == id })
 }
 
 // forget shows a message to nobody any more who enters (XEP-0424 §5).
-func (h *history) forget(stanzaID string) {
-	i := h.index(stanzaID)
+func (h *history) forget(id int64) {
+	i := h.index(id)
 	if i < 0 {
 		return
 	}

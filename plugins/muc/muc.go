@@ -32,6 +32,7 @@ import (
 	"parley/parser/stanza"
 	"parley/parser/stanza/form"
 	"parley/plugins"
+	"parley/plugins/archive"
 	"parley/plugins/blocking"
 	"parley/plugins/config"
 	"parley/plugins/disco"
@@ -57,7 +58,7 @@ var migrations embed.FS
 var Plugin = plugins.Plugin{
 	Name:     Name,
 	Doc:      "Chat rooms.",
-	Requires: []string{blocking.Name, "disco"},
+	Requires: []string{archive.Name, blocking.Name, "disco"},
 	Components: []plugins.Maker{
 		{Server: processor.Name, Defaults: defaults(), New: newService},
 		{Server: router.Name, Name: "muc-returns", New: newReturns},
@@ -120,7 +121,7 @@ type Config struct {
 	Rooms int           `yaml:"rooms_in_memory" min:"10" doc:"Rooms that a node has in memory. Those that nobody uses go first."`
 	Idle  time.Duration `yaml:"idle" min:"1s" doc:"How long a room stays in memory that nobody uses."`
 	Grace time.Duration `yaml:"grace" min:"1s" doc:"How long an occupant keeps its place when its session is gone without a word, so that it may come back: its node has died, or the server was restarted."`
-	Large int           `yaml:"large_room" min:"0" doc:"From so many occupants on, presence of those without a role above participant is shown only to themselves and to moderators. 0: never."`
+	Large int           `yaml:"large_room" min:"0" doc:"Who enters a room that has so many occupants already is shown to moderators alone, and sees moderators and those who were there before it was so large; what it writes reaches everybody. 0: every room shows everybody to everybody, whose cost grows with the square of their number."`
 }
 
 // Defaults are what a room is that nobody has configured.
@@ -162,7 +163,7 @@ type service struct {
 	lists  blocks
 	reg    *processor.Registrar
 	rooms  *memory
-	ids    *ids
+	kept   *archive.Archive
 	people *pseudonyms
 	admins map[jid.JID]bool
 	m      *metrics
@@ -207,7 +208,7 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
-	if s.ids, err = newIDs(ctx, env); err != nil {
+	if s.kept, err = plugins.Need[*archive.Archive](env, archive.Name); err != nil {
 		return nil, err
 	}
 	if s.people, err = newPseudonyms(ctx, env.DB); err != nil {
@@ -259,7 +260,7 @@ func (s *service) key(st *stanza.Stanza) (string, bool) {
 	if _, ours := s.hosts[st.To.Domain()]; !ours {
 		return "", false
 	}
-	if st.To.Local() == "" {
+	if st.To.Local() == "" || st.To.IsBare() && isQuery(st) {
 		return "", true
 	}
 	return st.To.Bare().String(), true

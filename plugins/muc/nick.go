@@ -51,7 +51,7 @@ func (r *room) goneAs(o *op, x *session, nick string) {
 	t := told{newNick: nick, statuses: []string{statusNickChanged}}
 	self := t
 	self.statuses = append([]string{statusSelf}, t.statuses...)
-	knowing, others := r.split(x.occupant, x.role)
+	knowing, others := r.split(x.occupant)
 	gone := func(at jid.JID, t told) *stanza.Stanza {
 		st := stanza.Make(stanza.Presence, stanza.TypeUnavailable, x.at, jid.JID{}, "", r.x(x.occupant, x.role, at, t), occupantID(x.id))
 		return st

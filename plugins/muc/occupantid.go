@@ -8,7 +8,6 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
-	"parley/plugins"
 	"parley/storage"
 )
 
@@ -36,26 +35,4 @@ func (p *pseudonyms) of(room, who jid.JID) string {
 
 func occupantID(id string) *stanza.Element {
 	return stanza.El(nsOccupantID, "occupant-id").With("id", id)
-}
-
-// ids gives messages their place. A room's are larger than all before, whoever
-// owned it then (room.place).
-type ids struct {
-	*storage.IDs
-	mask *storage.Mask
-}
-
-func newIDs(ctx context.Context, env plugins.Env) (*ids, error) {
-	key, err := storage.Secret(ctx, env.DB, "muc.ids", 32)
-	if err != nil {
-		return nil, err
-	}
-	mask, err := storage.NewMask(key)
-	return &ids{storage.NewIDs(env.Clock.Now, env.Slot, 0), mask}, err
-}
-
-// next is the place of the next message of the room.
-func (r *room) next() int64 {
-	r.last = max(r.s.ids.Next(), r.last+1)
-	return r.last
 }

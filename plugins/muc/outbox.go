@@ -14,6 +14,7 @@ type outbox struct {
 	s     *service
 	ctx   context.Context //nolint:containedctx // of one group
 	batch []*channel.Envelope
+	free  map[jid.JID]bool // accounts that have blocked nobody
 }
 
 func (o *outbox) add(out []delivery) {
@@ -24,7 +25,7 @@ func (o *outbox) add(out []delivery) {
 		}
 		to := d.to
 		if !d.sure {
-			to = o.s.wanting(o.ctx, d.st.From, to)
+			to = o.wanting(d.st.From, to)
 		}
 		o.fan(d.st, to)
 	}
@@ -45,17 +46,10 @@ func (o *outbox) flush() {
 
 // wanting are those of to whose account has not blocked the sender, the room or the
 // service (XEP-0191 §3.3). What cannot be known is not sent.
-func (s *service) wanting(ctx context.Context, from jid.JID, to []jid.JID) []jid.JID {
+func (o *outbox) wanting(from jid.JID, to []jid.JID) []jid.JID {
 	out := to
 	for i, at := range to {
-		no := false
-		if s.env.Local(at.Domain()) {
-			var err error
-			if no, err = s.lists.Blocked(ctx, at.Bare(), from); err != nil {
-				s.env.Log.Error("an occupant does not get a stanza: who is blocked cannot be read", "jid", at.String(), "err", err)
-				no = true
-			}
-		}
+		no := o.s.env.Local(at.Domain()) && o.blocked(at.Bare(), from)
 		switch {
 		case no && len(out) == len(to):
 			out = append(make([]jid.JID, 0, len(to)), to[:i]...)
@@ -64,4 +58,24 @@ func (s *service) wanting(ctx context.Context, from jid.JID, to []jid.JID) []jid
 		}
 	}
 	return out
+}
+
+func (o *outbox) blocked(account, from jid.JID) bool {
+	free, known := o.free[account]
+	if !known {
+		list, err := o.s.lists.List(o.ctx, account)
+		free = err == nil && len(list) == 0
+		if o.free == nil {
+			o.free = map[jid.JID]bool{}
+		}
+		o.free[account] = free
+	}
+	if free {
+		return false
+	}
+	no, err := o.s.lists.Blocked(o.ctx, account, from)
+	if err != nil {
+		o.s.env.Log.Error("an occupant does not get a stanza: who is blocked cannot be read", "jid", account.String(), "err", err)
+	}
+	return no || err != nil
 }

@@ -20,6 +20,13 @@ type posting struct {
 // post is a message to everybody (XEP-0045 §7.4). When it returns nil the message
 // is committed and on its way (D1).
 func (r *room) post(ctx context.Context, st *stanza.Stanza) error {
+	if !r.there.Load() {
+		return noRoom()
+	}
+	kept, err := r.s.kept.Room(ctx, r.jid) // with no lock held
+	if err != nil {
+		return err
+	}
 	return r.do(ctx, true, func(o *op) error {
 		x, err := r.occupantOf(st.From)
 		if err != nil {
@@ -29,6 +36,7 @@ func (r *room) post(ctx context.Context, st *stanza.Stanza) error {
 		if err := r.mayPost(p); err != nil {
 			return err
 		}
+		r.kept = kept
 		return r.accept(o, p)
 	})
 }
@@ -58,12 +66,16 @@ func (r *room) mayPost(p *posting) error {
 // accept gives the message its place. Subject changes count as messages: they are
 // in the archive (rule 63).
 func (r *room) accept(o *op, p *posting) error {
-	id := r.next()
-	sid := r.s.ids.mask.Encode(id)
-	add := append([]*stanza.Element{occupantID(p.x.id), stanza.El(stanza.NSStanzaID, "stanza-id").With("by", r.jid.String()).With("id", sid)}, p.add...)
+	id := r.kept.Next()
+	el := r.kept.StanzaID(id)
+	add := append([]*stanza.Element{occupantID(p.x.id)}, p.add...)
+	lasts := p.subject || lasting(p.st)
+	if lasts {
+		add = append(add, el)
+	}
 	src := *p.st
 	if src.ID == "" { // XEP-0045 §7.4: so that all have the same
-		src.ID = sid
+		src.ID = el.Get("id")
 	}
 	out, err := copied(&src, p.x.at, stanza.TypeGroupchat, p.cut, add...)
 	if err != nil {
@@ -74,9 +86,12 @@ func (r *room) accept(o *op, p *posting) error {
 		o.rows.Add(&putSubject, r.jid.String(), out.Raw, now.UnixMicro())
 		r.topic = subjectOf(out)
 	}
+	if lasts {
+		o.settled = r.kept.Keep(id, r.storedForm(out, p.x), o.rows.Add)
+	}
 	crowd := r.everybody()
 	o.post = &Post{
-		Room: r.jid, ID: id, StanzaID: sid, From: p.x.at, Author: p.x.bare, Role: p.x.role, Standing: r.affiliationOf(p.x.bare),
+		Room: r.jid, ID: id, StanzaID: el.Get("id"), Lasting: lasts, From: p.x.at, Author: p.x.bare, Role: p.x.role, Standing: r.affiliationOf(p.x.bare),
 		Stanza: out, Subject: p.subject, Config: r.cfg, Members: r.affiliates(), Retraction: r.retraction(p), present: crowd.bare, rows: &o.rows,
 	}
 	o.send(out, crowd.all...)
@@ -86,10 +101,12 @@ func (r *room) accept(o *op, p *posting) error {
 			r.subject = subject{out, now}
 			return
 		}
-		if what := o.post.Retraction; what != nil && what.Found {
-			r.recent.forget(what.StanzaID)
+		if what := o.post.Retraction; what != nil && what.found {
+			r.recent.forget(what.ID)
 		}
-		r.recent.add(out, now)
+		if lasts {
+			r.recent.add(remembered{id, out, now})
+		}
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func (r *room) becomes(o *op, who *occupant, role Role, t told) {
 	if was != role {
 		var hidden []*occupant
 		for _, other := range r.nicks {
-			if other != who && r.sees(other.role, was) && !r.sees(other.role, role) {
+			if other != who && r.sees(other.role, was, who.hushed) && !r.sees(other.role, role, who.hushed) {
 				hidden = append(hidden, other)
 			}
 		}

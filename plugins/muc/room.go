@@ -9,6 +9,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins/archive"
 	"parley/router/cluster/owner"
 )
 
@@ -50,12 +51,13 @@ type room struct {
 	nicks    map[string]*occupant
 	sessions map[jid.JID]*session // by full address
 	entries  limiter[jid.JID]
-	last     int64     // the place of the last message
 	topic    string    // the subject, for those who ask
 	cached   *crowd    // nil: it has changed
 	members  []Member  // nil: they have changed
 	voice    []jid.JID // who has asked for voice, full addresses
 	extras
+
+	kept *archive.Room // nil: the room is not there
 
 	// The leader's (line.go).
 	subject subject
@@ -77,6 +79,7 @@ type occupant struct {
 	at       jid.JID // in the room
 	bare     jid.JID
 	role     Role
+	hushed   bool       // its presence is the moderators' to see: the room was large when it came
 	id       string     // XEP-0421
 	sessions []*session // who has shown itself last is last
 	shown    [2]*stanza.Stanza
@@ -201,7 +204,7 @@ func (r *room) addressOf(nick string) (jid.JID, error) { return r.jid.WithResour
 func (r *room) wipe() {
 	r.state, r.cfg, r.version, r.creator, r.created = vacant, r.s.cfg.initial(), 0, jid.JID{}, 0
 	r.people, r.nicks, r.sessions = map[jid.JID]affiliate{}, map[string]*occupant{}, map[jid.JID]*session{}
-	r.cached, r.members, r.voice, r.topic = nil, nil, nil, ""
+	r.cached, r.members, r.voice, r.topic, r.kept = nil, nil, nil, "", nil
 	r.extras = noExtras()
 	r.counted()
 }
@@ -231,7 +234,10 @@ func (r *room) fill(ctx context.Context) error {
 	}
 	r.counted()
 	r.s.absences(r, r.s.env.Clock.Now())
-	return r.fillExtras(ctx)
+	if err := r.fillExtras(ctx); err != nil {
+		return err
+	}
+	return r.remember(ctx)
 }
 
 // seat puts a session into the room; the nickname is free or its own person's.

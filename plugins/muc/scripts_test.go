@@ -6,6 +6,7 @@ import (
 	"parley/parser"
 	"parley/plugins"
 	"parley/plugins/accounts"
+	"parley/plugins/archive"
 	"parley/plugins/blocking"
 	"parley/plugins/disco"
 	"parley/plugins/muc"
@@ -22,7 +23,7 @@ import (
 func house() []plugins.Plugin {
 	return []plugins.Plugin{
 		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin,
-		disco.Plugin, roster.Plugin, presence.Plugin, blocking.Plugin, vcard.Plugin, muc.Plugin,
+		disco.Plugin, roster.Plugin, presence.Plugin, blocking.Plugin, archive.Plugin, vcard.Plugin, muc.Plugin,
 	}
 }
 

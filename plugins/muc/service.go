@@ -14,6 +14,8 @@ import (
 // does.
 func (s *service) atService(ctx context.Context, st *stanza.Stanza) (*stanza.Element, error) {
 	switch {
+	case st.To.Local() != "":
+		return s.ask(ctx, st)
 	case st.Kind == stanza.Presence, st.Type == stanza.TypeError, st.Type == stanza.TypeResult:
 		return nil, nil
 	case st.Kind == stanza.Message:

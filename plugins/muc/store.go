@@ -56,6 +56,9 @@ const (
 	sqlListedLast   = `SELECT room, name FROM muc_room WHERE service = $1 AND listed ORDER BY room DESC LIMIT $2`
 	sqlSeats        = `SELECT room, nick FROM muc_occupant WHERE jid = $1`
 	sqlSeated       = `SELECT room, jid FROM muc_occupant WHERE room > $1 OR (room = $1 AND jid > $2) ORDER BY room, jid LIMIT $3`
+	sqlAccess       = `SELECT config, locked FROM muc_room WHERE room = $1`
+	sqlStanding     = `SELECT affiliation FROM muc_affiliation WHERE room = $1 AND jid IN ($2, $3) ORDER BY length(jid) DESC LIMIT 1`
+	sqlInside       = `SELECT count(*) FROM muc_occupant WHERE room = $1 AND jid = $2`
 	sqlStandings    = `SELECT room FROM muc_affiliation WHERE jid = $1 UNION SELECT room FROM muc_hat_worn WHERE jid = $1 UNION SELECT room FROM muc_token WHERE creator = $1 UNION SELECT room FROM muc_departure WHERE jid = $1`
 )
 
@@ -254,4 +257,32 @@ func (s *store) listed(ctx context.Context, service string, q *rsm.Request, limi
 		slices.Reverse(out)
 	}
 	return out, more, nil
+}
+
+// access is what somebody, by its full address, is to a room that may be another
+// node's; config nil: there is no such room.
+func (s *store) access(ctx context.Context, room, who jid.JID) (config *RoomConfig, locks bool, a Affiliation, inside bool, err error) {
+	var text, standing string
+	err = s.db.QueryRow(ctx, sqlAccess, room.String()).Scan(&text, &locks)
+	if errors.Is(err, storage.ErrNoRows) {
+		return nil, false, IsNone, false, nil
+	}
+	if err == nil {
+		config, err = decodeConfig(text)
+	}
+	if err == nil {
+		err = s.db.QueryRow(ctx, sqlStanding, room.String(), who.Bare().String(), who.Domain()).Scan(&standing)
+		if errors.Is(err, storage.ErrNoRows) {
+			standing, err = IsNone.String(), nil
+		}
+	}
+	var n int64
+	if err == nil {
+		err = s.db.QueryRow(ctx, sqlInside, room.String(), who.String()).Scan(&n)
+	}
+	if err != nil {
+		return nil, false, IsNone, false, fmt.Errorf("access to %s: %w", room, err)
+	}
+	a, _ = ParseAffiliation(standing)
+	return config, locks, a, n > 0, nil
 }

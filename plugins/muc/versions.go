@@ -244,7 +244,9 @@ func (r *room) tellStanding(o *op, c change, mav *stanza.Element) {
 	to := map[Affiliation][]jid.JID{}
 	for _, x := range r.sessions {
 		by := r.observes(x)
-		seen := slices.ContainsFunc(about, func(who *occupant) bool { return x.occupant == who || r.sees(x.role, who.role) && r.knows(x.role) })
+		seen := slices.ContainsFunc(about, func(who *occupant) bool {
+			return x.occupant == who || r.sees(x.role, who.role, who.hushed) && r.knows(x.role)
+		})
 		if !x.versions || seen || !r.mayList(by, IsMember) {
 			continue
 		}
