@@ -12,7 +12,7 @@ import (
 // Fan routes one stanza to many full JIDs: the occupants of a room. Each gets it
 // as if it were for that one alone, and in order with everything else that the
 // component routes to it; the bytes are shared, st.To is not looked at, and no hook
-// sees it. It is on its way before Fan returns.
+// sees it. It is on its way before Fan returns; st must not be changed after.
 func (r *Registrar) Fan(ctx context.Context, st *stanza.Stanza, to []jid.JID) {
 	r.server.send(ctx, r.Fanned(st, to))
 }
@@ -29,7 +29,7 @@ func (r *Registrar) Fan(ctx context.Context, st *stanza.Stanza, to []jid.JID) {
 func (r *Registrar) Fanned(st *stanza.Stanza, to []jid.JID) []*channel.Envelope {
 	env := &r.server.env
 	var batch []*channel.Envelope
-	var here []sessions.Ref
+	var here *channel.Envelope // for all of them
 	for _, j := range to {
 		if !env.Local(j.Domain()) {
 			own := *st
@@ -39,13 +39,11 @@ func (r *Registrar) Fanned(st *stanza.Stanza, to []jid.JID) []*channel.Envelope 
 		}
 		if e, ok := env.Sessions.Find(j); ok {
 			if here == nil {
-				here = make([]sessions.Ref, 0, len(to))
+				here = channel.Spread(sessions.Ref{}, st, channel.Full, nil)
+				batch = append(batch, here)
 			}
-			here = append(here, e.Ref)
+			here.Address(e.Ref, len(to))
 		}
-	}
-	if len(here) > 0 {
-		batch = append(batch, channel.Spread(sessions.Ref{}, st, channel.Full, here))
 	}
 	return batch
 }

@@ -32,9 +32,21 @@ type fans struct{ house *processor.Registrar }
 
 var fansPlugin = plugins.Plugin{
 	Name: "fans",
-	Components: []plugins.Maker{{Server: processor.Name, New: func(plugins.Env, plugins.Config) (plugins.Component, error) {
-		return &fans{}, nil
-	}}},
+	Components: []plugins.Maker{
+		{Server: processor.Name, New: func(plugins.Env, plugins.Config) (plugins.Component, error) { return &fans{}, nil }},
+		{Server: router.Name, Name: "fans-return", New: func(plugins.Env, plugins.Config) (plugins.Component, error) { return returned{}, nil }},
+	},
+}
+
+// returned brings back what was sent from fan.localhost and got nowhere.
+type returned struct{}
+
+func (returned) Start(context.Context) error { return nil }
+func (returned) Stop(context.Context) error  { return nil }
+
+// Register implements router.Component.
+func (returned) Register(r *router.Registrar) {
+	r.Returns(func(domain string) bool { return domain == "fan.localhost" })
 }
 
 func (*fans) Start(context.Context) error { return nil }
@@ -67,8 +79,9 @@ func (f *fans) handle(ctx context.Context, st *stanza.Stanza, _ *owner.Hold) (*s
 		return nil, nil
 	}
 	for i := range steps { // everybody's in turn with everybody's own
-		out.ID = fmt.Sprint(2 * i)
-		f.house.Fan(ctx, &out, to)
+		next := out
+		next.ID = fmt.Sprint(2 * i)
+		f.house.Fan(ctx, &next, to)
 		for _, j := range to {
 			f.house.Emit(ctx, stanza.Make(stanza.Message, stanza.TypeHeadline, out.From, j, fmt.Sprint(2*i+1)))
 		}
@@ -123,7 +136,7 @@ func TestFanScripts(t *testing.T) {
 // their making, wherever their sessions are (D3).
 func TestFanKeepsItsPlace(t *testing.T) {
 	const people = 7
-	eachHouse(t, func(t *testing.T, h *plugintest.House, _ plugintest.Options) {
+	eachHouse(t, func(t *testing.T, h *plugintest.House, o plugintest.Options) {
 		ctx, cancel := context.WithTimeout(t.Context(), fanLimit)
 		defer cancel()
 		var all []*plugintest.Client
@@ -133,7 +146,7 @@ func TestFanKeepsItsPlace(t *testing.T) {
 			if err := h.Account(ctx, user, plugintest.Password); err != nil {
 				t.Fatal(err)
 			}
-			c, err := h.Node(i).Dial(ctx, user, "a")
+			c, err := h.Node(i%max(o.Nodes, 1)).Dial(ctx, user, "a")
 			if err != nil {
 				t.Fatal(err)
 			}

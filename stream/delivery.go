@@ -21,7 +21,7 @@ type delivery struct {
 
 // deliveryOf takes over what a streamer needs of an envelope.
 func (s *Server) deliveryOf(e *channel.Envelope) delivery {
-	d := delivery{raw: e.Edits.Render(nil, e.Raw), row: e.Pending, class: e.Class, hops: e.Hops, solicited: e.Solicited, stamp: e.Stamp}
+	d := delivery{raw: e.Shared(), row: e.Pending, class: e.Class, hops: e.Hops, solicited: e.Solicited, stamp: e.Stamp}
 	if d.stamp == 0 {
 		d.stamp = s.env.Clock.Now().UnixMicro()
 	}

@@ -174,6 +174,7 @@ func (s *socket) Close() error {
 		s.failed = net.ErrClosed
 	}
 	s.waiting = nil
+	s.tally()
 	if s.watch == nil {
 		return nil
 	}
@@ -204,6 +205,7 @@ func (s *socket) leave() {
 	if s.failed == nil {
 		s.failed = net.ErrClosed
 	}
+	s.tally()
 	s.watch.forget()
 	s.watch.writable()
 	_ = syscall.Close(s.fd)
@@ -223,6 +225,7 @@ func (s *socket) insist(p []byte) error {
 		p = p[s.give(s.fd, p):]
 		s.writing = len(p)
 		err := s.failed
+		s.tally()
 		s.mu.Unlock()
 		if err != nil || len(p) == 0 {
 			return err

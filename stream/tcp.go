@@ -48,6 +48,7 @@ type socket struct {
 	alarm   *time.Timer   // watched: gives the reader a turn when it is due; nil: none is set
 
 	deadline atomic.Int32 // watched: unset, pending or passed
+	backlog  atomic.Int64 // of waiting and writing, in bytes; -1: failed
 }
 
 func newSocket(c net.Conn) *socket {
@@ -72,11 +73,13 @@ func (s *socket) Write(p []byte) (int, error) {
 	if !s.busy {
 		n = s.try(p)
 		if s.failed != nil {
+			s.tally()
 			return n, s.failed
 		}
 	}
 	if n < len(p) {
 		s.waiting = append(s.waiting, p[n:]...)
+		s.tally()
 		if !s.busy {
 			s.busy = true
 			s.idle = make(chan struct{})
@@ -140,6 +143,7 @@ func (s *socket) drain() {
 			return
 		}
 		s.writing = len(p)
+		s.tally()
 		conn := s.conn
 		s.mu.Unlock()
 		err := error(nil)
@@ -154,25 +158,25 @@ func (s *socket) drain() {
 			s.failed = err
 			s.waiting = nil
 		}
+		s.tally()
 		s.mu.Unlock()
 	}
 }
 
-func (s *socket) pending() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.waiting) + s.writing
+// tally is called with s.mu after a change of what waits: who asks for it does
+// not need the lock.
+func (s *socket) tally() {
+	n := len(s.waiting) + s.writing
+	if s.failed != nil {
+		n = -1
+	}
+	s.backlog.Store(int64(n))
 }
 
+func (s *socket) pending() int { return max(s.left(), 0) }
+
 // left is pending, or -1 when what was written since may be lost.
-func (s *socket) left() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.failed != nil {
-		return -1
-	}
-	return len(s.waiting) + s.writing
-}
+func (s *socket) left() int { return int(s.backlog.Load()) }
 
 // settle waits until nothing is pending, at most for d.
 func (s *socket) settle(d time.Duration) {
@@ -198,7 +202,8 @@ type tcp struct {
 	mu   sync.Mutex // guards out, conn and the order of writes
 	conn net.Conn   // sock, or the TLS connection on top of it
 	tls  *tls.Conn
-	out  *[]byte // nil: nothing is queued
+	out  *[]byte      // nil: nothing is queued
+	size atomic.Int64 // of out
 
 	held *[]byte // the buffer Fill returned last
 }
@@ -253,20 +258,29 @@ func (t *tcp) Release(grace time.Duration) {
 
 func (t *tcp) Queue(p []byte) {
 	t.mu.Lock()
+	t.room(len(p))
+	*t.out = append(*t.out, p...)
+	t.size.Store(int64(len(*t.out)))
+	t.mu.Unlock()
+}
+
+// room makes out ready for n bytes more: when it would be too large to be kept,
+// what is there is written; t.mu is held.
+func (t *tcp) room(n int) {
+	if t.out != nil && len(*t.out)+n > keptOut {
+		t.give()
+	}
 	if t.out == nil {
 		t.out = outs.Get().(*[]byte)
 	}
-	*t.out = append(*t.out, p...)
-	t.mu.Unlock()
 }
 
 // QueueSpliced implements splicer.
 func (t *tcp) QueueSpliced(p []byte, at int, attr string) {
 	t.mu.Lock()
-	if t.out == nil {
-		t.out = outs.Get().(*[]byte)
-	}
+	t.room(len(p) + len(attr))
 	*t.out = spliced(*t.out, p, at, attr)
+	t.size.Store(int64(len(*t.out)))
 	t.mu.Unlock()
 }
 
@@ -279,26 +293,25 @@ const keptOut = 32 << 10
 func (t *tcp) Flush() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.out != nil {
-		_, _ = t.conn.Write(*t.out) // a dead peer is the reader's to find out
-		if cap(*t.out) <= keptOut {
-			*t.out = (*t.out)[:0]
-			outs.Put(t.out)
-		}
-		t.out = nil
-	}
+	t.give()
 	return t.sock.left()
 }
 
-func (t *tcp) Pending() int {
-	n := t.sock.pending()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.out != nil {
-		n += len(*t.out)
+// give writes out; t.mu is held.
+func (t *tcp) give() {
+	if t.out == nil {
+		return
 	}
-	return n
+	_, _ = t.conn.Write(*t.out) // a dead peer is the reader's to find out
+	if cap(*t.out) <= keptOut {
+		*t.out = (*t.out)[:0]
+		outs.Put(t.out)
+	}
+	t.out = nil
+	t.size.Store(0)
 }
+
+func (t *tcp) Pending() int { return t.sock.pending() + int(t.size.Load()) }
 
 func (t *tcp) OnDrained(f func()) {
 	t.sock.mu.Lock()

@@ -50,7 +50,7 @@ func root() *cobra.Command {
   xmppload floor --listen 127.0.0.1:5322`,
 	}
 	cmd.AddCommand(loginCommand(), idleCommand(), chatCommand(), archiveCommand(),
-		presenceCommand(), offlineCommand(), mucCommand(), floorCommand(), benchCommand(), growthCommand(), nodesCommand())
+		presenceCommand(), offlineCommand(), mucCommand(), joinsCommand(), floorCommand(), benchCommand(), growthCommand(), nodesCommand())
 	return cmd
 }
 

@@ -65,9 +65,16 @@ func offlineCommand() *cobra.Command {
 	}, func(o *options) runner { s.Common = o.Common; return s })
 }
 
+func joinsCommand() *cobra.Command {
+	var s scenario.Joins
+	return command("joins", "A room: join it, one after the other", func(cmd *cobra.Command, _ *options) {
+		cmd.Flags().IntVar(&s.Occupants, "occupants", 1000, "occupants")
+	}, func(o *options) runner { s.Common = o.Common; return s })
+}
+
 func mucCommand() *cobra.Command {
 	var s scenario.Room
-	return command("muc", "A room: join it, post to everybody", func(cmd *cobra.Command, _ *options) {
+	return command("muc", "A room: post to everybody", func(cmd *cobra.Command, _ *options) {
 		cmd.Flags().IntVar(&s.Occupants, "occupants", 200, "occupants")
 		cmd.Flags().IntVar(&s.Posts, "posts", 500, "posts that are measured")
 		cmd.Flags().IntVar(&s.Window, "window", 1, "posts under way")

@@ -134,7 +134,18 @@ func (r *room) admit(o *op, e *entry) error {
 // welcome is what a session gets that has entered (rule 67, XEP-0045 §7.1): the
 // others' presence, its own, the history, the subject.
 func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) {
-	address, versions := r.knows(x.role), r.catchUp(o, x, asked)
+	r.roster(o, x, told{versions: r.catchUp(o, x, asked)}, own...)
+	wanted, most := historyRequest(asked, r.s.env.Clock.Now()), r.cfg.MaxHistory
+	o.out = append(o.out, delivery{later: func() []delivery {
+		out := r.recent.replay(r, wanted, most, x.jid)
+		return append(out, delivery{st: r.subject.shown(r), to: []jid.JID{x.jid}, sure: true})
+	}})
+}
+
+// roster shows a session who is in the room, itself last, with what the room tells it of
+// itself.
+func (r *room) roster(o *op, x *session, self told, own ...string) {
+	address := r.knows(x.role)
 	for _, other := range r.nicks {
 		if other != x.occupant && r.sees(x.role, other.role, other.hushed) {
 			o.send(r.seen(other, address), x.jid)
@@ -146,12 +157,7 @@ func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) 
 	if r.cfg.Logged { // XEP-0045 §7.2.12
 		own = append(own, statusLogged)
 	}
-	r.showSelf(o, x, []jid.JID{x.jid}, told{versions: versions}, own...)
-	wanted, most := historyRequest(asked, r.s.env.Clock.Now()), r.cfg.MaxHistory
-	o.out = append(o.out, delivery{later: func() []delivery {
-		out := r.recent.replay(r, wanted, most, x.jid)
-		return append(out, delivery{st: r.subject.shown(r), to: []jid.JID{x.jid}, sure: true})
-	}})
+	r.showSelf(o, x, []jid.JID{x.jid}, self, own...)
 }
 
 // again is for a client that has lost track (XEP-0045 §7.2.1): it gets what it

@@ -173,6 +173,7 @@ type service struct {
 	badges []func(*room, *occupant) *stanza.Element // what presence has besides; nil: nothing
 	extra  extraService
 	tidy   tidy
+	began  time.Time
 }
 
 // blocks is what is asked of the block lists.
@@ -184,7 +185,7 @@ type blocks interface {
 var _ processor.Component = (*service)(nil)
 
 func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
-	s := &service{env: env, cfg: *defaults(), hosts: map[string]string{}, admins: map[jid.JID]bool{}}
+	s := &service{env: env, began: env.Clock.Now(), cfg: *defaults(), hosts: map[string]string{}, admins: map[jid.JID]bool{}}
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}
@@ -251,6 +252,7 @@ func (s *service) Register(r *processor.Registrar) {
 	r.Owned(processor.Owned{Key: s.key, Handle: s.handle})
 	processor.On(r, disco.Items, processor.Normal, s.listed)
 	processor.On(r, processor.Bound, processor.Late, s.came)
+	processor.On(r, processor.Resumed, processor.Late, s.resumed)
 	processor.On(r, processor.Unbound, processor.Late, s.ended)
 	processor.On(r, processor.AccountRemoved, processor.Normal, s.accountRemoved)
 }

@@ -87,7 +87,10 @@ func (p *person) await(ctx context.Context, t *testing.T, what string, is func(*
 		select {
 		case <-p.more:
 		case <-ctx.Done():
-			t.Fatalf("%s never got %s; it has %d stanzas", p.nick, what, len(p.all()))
+			for _, el := range p.all() {
+				t.Logf("%s has %s", p.nick, el.Bytes(stanza.NSClient))
+			}
+			t.Fatalf("%s never got %s", p.nick, what)
 		}
 	}
 }

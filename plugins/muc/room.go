@@ -95,6 +95,7 @@ type session struct {
 	since    int64
 	absent   time.Time // since when it is not known to be bound; zero: it is
 	versions bool      // it has asked for affiliations (XEP-0463)
+	away     time.Time // since when it was not the last time, until it has been told what it missed
 }
 
 // crowd is who is in a room, at one time.

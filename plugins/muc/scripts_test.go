@@ -13,6 +13,7 @@ import (
 	"parley/plugins/ping"
 	"parley/plugins/plugintest"
 	"parley/plugins/presence"
+	"parley/plugins/resumption"
 	"parley/plugins/roster"
 	"parley/plugins/vcard"
 	"parley/processor"
@@ -23,7 +24,7 @@ import (
 func house() []plugins.Plugin {
 	return []plugins.Plugin{
 		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin,
-		disco.Plugin, roster.Plugin, presence.Plugin, blocking.Plugin, archive.Plugin, vcard.Plugin, muc.Plugin,
+		disco.Plugin, roster.Plugin, presence.Plugin, blocking.Plugin, archive.Plugin, resumption.Plugin, vcard.Plugin, muc.Plugin,
 	}
 }
 

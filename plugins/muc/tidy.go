@@ -3,6 +3,7 @@ package muc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -116,6 +117,7 @@ type errand struct {
 
 // errands are done where the room is owned.
 var errands = map[string]func(ctx context.Context, r *room, arg string) error{
+	"missed": func(ctx context.Context, r *room, arg string) error { return r.missed(ctx, arg) },
 	"look":   func(ctx context.Context, r *room, _ string) error { return r.look(ctx) },
 	"forget": func(ctx context.Context, r *room, arg string) error { return r.forget(ctx, arg) },
 }
@@ -189,6 +191,9 @@ func (s *service) absences(r *room, now time.Time) {
 			x.absent = time.Time{}
 		case x.absent.IsZero():
 			x.absent = now
+			if x.away.IsZero() {
+				x.away = now
+			}
 		}
 	}
 }
@@ -207,6 +212,49 @@ func (s *service) came(_ context.Context, e *sessions.Entry) (processor.Verdict,
 		}
 	}
 	return processor.Continue, nil
+}
+
+// resumed lets a session that goes on after its node has died, or been restarted, know
+// what it may have missed.
+func (s *service) resumed(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
+	if !e.Paused {
+		return processor.Continue, nil
+	}
+	seats, err := s.store.seats(ctx, e.JID)
+	for _, p := range seats {
+		s.send(ctx, p.room, errand{"missed", e.JID.String()})
+	}
+	return processor.Continue, err
+}
+
+// before is how long before a session was known to be away what it was sent may not
+// have got there: its node may have been dead since.
+const before = 30 * time.Second
+
+// missed tells a session of ours what was said while it was away, with the ids that it
+// knows it by if it has it already (D2), and who is there.
+func (r *room) missed(ctx context.Context, session string) error {
+	at, err := jid.Parse(session)
+	if err != nil {
+		return fmt.Errorf("missed by %q: %w", session, err)
+	}
+	return r.do(ctx, false, func(o *op) error {
+		x := r.sessions[at]
+		if x == nil {
+			return nil
+		}
+		since := x.away
+		if since.IsZero() {
+			since = r.s.began
+		}
+		x.absent, x.away = time.Time{}, time.Time{}
+		r.roster(o, x, told{})
+		o.out = append(o.out, delivery{later: func() []delivery {
+			wish := historyWish{chars: -1, stanzas: -1, since: since.Add(-before)}
+			return r.recent.replay(r, wish, r.recent.most, x.jid)
+		}})
+		return nil
+	})
 }
 
 // ended lets the rooms know of a session's end when nobody else does.

@@ -13,9 +13,9 @@ import (
 )
 
 // broadcast sends a session's presence to its subscribers and to the account's
-// available sessions (RFC 6121 §4.2.2, §4.4.2, §4.5.2). The bytes are shared;
-// a recipient costs a start tag. Local contacts without an available session
-// cost a look into the registry.
+// available sessions (RFC 6121 §4.2.2, §4.4.2, §4.5.2). The bytes are shared:
+// all local recipients together have one envelope. Local contacts without an
+// available session cost a look into the registry.
 func (c *component) broadcast(ctx context.Context, from *sessions.Entry, st *stanza.Stanza, contacts *roster.Snapshot) {
 	to := make([]jid.JID, 0, 1+len(contacts.Subscribers()))
 	for _, j := range contacts.Subscribers() {
@@ -24,14 +24,24 @@ func (c *component) broadcast(ctx context.Context, from *sessions.Entry, st *sta
 		}
 	}
 	to = c.audience(ctx, from.JID, to...)
-	if self := from.JID.Bare(); c.reachable(self) { // nobody hides from himself
-		to = append(to, self)
+	to = append(to, from.JID.Bare()) // nobody hides from himself
+	var batch []*channel.Envelope
+	here := make([]sessions.Ref, 0, len(to))
+	for _, j := range to {
+		if !c.env.Local(j.Domain()) {
+			batch = append(batch, readdressed(from, st, j))
+			continue
+		}
+		for _, s := range c.env.Sessions.Account(j) {
+			if s.Available {
+				here = append(here, s.Ref)
+			}
+		}
 	}
-	batch := make([]*channel.Envelope, len(to))
-	for i, j := range to {
-		batch[i] = readdressed(from, st, j)
+	c.sent.WithLabelValues("broadcast").Add(float64(len(batch) + len(here)))
+	if len(here) > 0 {
+		batch = append(batch, channel.Spread(from.Ref, st, channel.Bare, here))
 	}
-	c.sent.WithLabelValues("broadcast").Add(float64(len(batch)))
 	c.house.Route(ctx, batch...)
 }
 

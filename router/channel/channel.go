@@ -110,10 +110,11 @@ type Envelope struct {
 	Stamp     int64           // Undelivered: when it was first handed over, unix microseconds
 	Splice    Splice          // Deliver: each of To finds its own address in 'to', which neither Raw nor Edits have
 
-	one [1]sessions.Ref // room for To, which mostly is one
+	rendered bool            // Raw is as it goes out, and nothing else is in the same memory
+	one      [1]sessions.Ref // room for To, which mostly is one
 }
 
-// Address adds to To, which will have up to n.
+// Address adds to To, which will have up to n more.
 func (e *Envelope) Address(to sessions.Ref, n int) {
 	switch {
 	case e.To != nil:

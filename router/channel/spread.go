@@ -8,21 +8,30 @@ import (
 
 // Spread is a Deliver of one stanza to many streams, which share its bytes: each
 // gets it from the same sender with its own address, of which Splice tells more.
-// st.To is not looked at. from keeps it in line with what else that stream sends;
+// st.To is not looked at, and st must not be changed after. from keeps it in line with what else that stream sends;
 // zero: the house itself.
 func Spread(from sessions.Ref, st *stanza.Stanza, splice Splice, to []sessions.Ref) *Envelope {
 	own := *st
 	own.To = jid.JID{}
-	return &Envelope{Kind: Deliver, Session: from, Raw: st.Raw, Stanza: &own, Edits: own.Stamp(), To: to, Class: ClassOf(st), Splice: splice}
+	edits := own.Stamp()
+	return &Envelope{Kind: Deliver, Session: from, Raw: edits.Render(nil, st.Raw), Stanza: st, To: to, Class: ClassOf(st), Splice: splice, rendered: true}
+}
+
+// Shared is what all recipients of a Deliver get, but for Splice. It must not be
+// changed.
+func (e *Envelope) Shared() []byte {
+	if e.rendered {
+		return e.Raw
+	}
+	return e.Edits.Render(nil, e.Raw)
 }
 
 // Rendered appends what a recipient of a Deliver gets.
 func (e *Envelope) Rendered(dst []byte, to jid.JID) []byte {
-	own := e.Splice.Of(to)
+	shared, own := e.Shared(), e.Splice.Of(to)
 	if own.IsZero() {
-		return e.Edits.Render(dst, e.Raw)
+		return append(dst, shared...)
 	}
-	shared := e.Edits.Render(nil, e.Raw)
 	at := stanza.NameEnd(shared)
 	dst = append(dst, shared[:at]...)
 	return append(stanza.AppendTo(dst, own), shared[at:]...)

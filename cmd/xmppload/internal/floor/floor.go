@@ -27,7 +27,11 @@ type Server struct {
 	rooms  map[string]*room
 }
 
-type room struct{ here []*session }
+// room is who is in there, and the presence of all of them.
+type room struct {
+	here []*session
+	roll []byte
+}
 
 // session is one connection.
 type session struct {
@@ -146,11 +150,13 @@ func (e *session) presence(el []byte) {
 			r = &room{}
 			e.server.rooms[bare(to)] = r
 		}
+		shown := []byte("<presence to='" + e.jid + "' from='" + to + "'><x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='none' role='participant'/></x></presence>")
 		for _, t := range r.here {
-			t.Forward(el)
+			t.Forward(shown)
 		}
-		r.here = append(r.here, e)
-		e.SendString("<presence from='" + to + "'><x xmlns='http://jabber.org/protocol/muc#user'><status code='110'/></x></presence>")
+		e.Send(r.roll)
+		r.here, r.roll = append(r.here, e), append(r.roll, shown...)
+		e.SendString("<presence to='" + e.jid + "' from='" + to + "'><x xmlns='http://jabber.org/protocol/muc#user'><item affiliation='none' role='participant'/><status code='110'/></x></presence>")
 		e.SendString("<message from='" + bare(to) + "' type='groupchat'><subject/></message>")
 	case !bytes.HasPrefix(el, []byte("<presence>")):
 	default:

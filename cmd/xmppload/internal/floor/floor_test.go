@@ -65,6 +65,7 @@ func TestScenarios(t *testing.T) {
 		"chat, at rate": {scenario.Chat{Common: c, Pairs: 5, Rate: 5000, Messages: 500, Body: 10}, []string{"p50", "p95", "p99"}},
 		"presence":      {scenario.Presence{Common: c, Contacts: 7, Changes: 50, Window: 2}, []string{"CPU per 100,000 presences"}},
 		"room":          {scenario.Room{Common: c, Occupants: 7, Posts: 50, Window: 2, Body: 10}, []string{"CPU per 100,000 deliveries"}},
+		"joins":         {scenario.Joins{Common: c, Occupants: 12}, []string{"CPU per 1,000,000 stanzas of joins"}},
 		"login":         {scenario.Login{Common: c, Count: 20, Accounts: 5}, []string{"CPU per 1,000 logins", "CPU per 1,000 first logins"}},
 		"idle":          {scenario.Idle{Common: c, Sessions: 20}, []string{"RSS per session"}},
 	} {

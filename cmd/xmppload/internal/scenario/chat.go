@@ -172,7 +172,7 @@ func text(n int) string {
 	return strings.Repeat(words, n/len(words)+1)[:n]
 }
 
-var message = []byte("<message")
+var message, presence = []byte("<message"), []byte("<presence")
 
 // came is a receiver's handler.
 func (c *chat) came(i int, p *pair, el []byte) {

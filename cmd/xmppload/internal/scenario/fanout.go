@@ -5,6 +5,7 @@ package scenario
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -62,19 +63,29 @@ func (f *fan) faults() (all count.Faults) {
 	return all
 }
 
+// whole is a phase; over: it is the last one, because something has not come.
+func (f *fan) whole(n int, patience time.Duration, r *Result) (over bool, err error) {
+	err = f.phase(n, patience)
+	if errors.Is(err, wire.ErrStalled) { // it is lost, the books say, and nothing is to be read off
+		r.Faults = r.Faults.Plus(f.faults())
+		return true, nil
+	}
+	return err != nil, err
+}
+
 // measure warms up, measures, and closes the books.
 func (f *fan) measure(s *Server, c Common, n int, what string, r *Result) error {
 	if err := f.quiet(c.Settle); err != nil {
 		return err
 	}
-	if err := f.phase(max(n/10, 1), c.Patience); err != nil {
+	if over, err := f.whole(max(n/10, 1), c.Patience, r); over {
 		return err
 	}
 	m, err := s.meter()
 	if err != nil {
 		return err
 	}
-	if err := f.phase(n, c.Patience); err != nil {
+	if over, err := f.whole(n, c.Patience, r); over {
 		return err
 	}
 	if err := m.stop(r, n*len(f.lanes), 100_000, what); err != nil {
@@ -112,7 +123,7 @@ func (o Presence) Run(ctx context.Context, s *Server) (*Result, error) {
 	for i, x := range f.all[1:] {
 		from := []byte(hub.JID)
 		x.On = func(el []byte) {
-			if !x.Counted(el) && bytes.HasPrefix(el, []byte("<presence")) && (bytes.Contains(el, from) || wire.Attr(el, " from=") == nil) {
+			if !x.Counted(el) && bytes.HasPrefix(el, presence) && (bytes.Contains(el, from) || wire.Attr(el, " from=") == nil) {
 				n.came(i, wire.Number(wire.Between(el, "<status>", "</status>")))
 			}
 		}
@@ -172,80 +183,4 @@ func bare(j []byte) []byte {
 		return j[:i]
 	}
 	return j
-}
-
-// Room is a room (XEP-0045): many join, one posts.
-type Room struct {
-	Common
-	Occupants, Posts, Window, Body int
-}
-
-// Run joins one after the other, then posts.
-func (o Room) Run(ctx context.Context, s *Server) (*Result, error) {
-	f, err := s.bring(ctx, o.Common, 0, o.Occupants, true)
-	if err != nil {
-		return nil, err
-	}
-	defer f.close()
-	if err := f.quiet(o.Settle); err != nil {
-		return nil, err
-	}
-	room := fmt.Sprintf("load%d@%s", time.Now().UnixNano(), s.Rooms)
-	r := &Result{}
-	m, err := s.meter()
-	if err != nil {
-		return nil, err
-	}
-	if err := o.join(f, room); err != nil {
-		return nil, err
-	}
-	stanzas := o.Occupants * (o.Occupants + 1) / 2 * 2 // each sees all before it, and all before see it
-	var sub Result
-	if err := m.stop(&sub, stanzas, 100_000, "stanzas of joins"); err != nil {
-		return nil, err
-	}
-	if len(s.PIDs) > 0 {
-		r.Metrics = append(r.Metrics, sub.Metrics[0])
-	}
-	n := &fan{fleet: f, lanes: make([]count.Lane, o.Occupants), window: o.Window}
-	body := text(o.Body)
-	n.send = func(i int) {
-		f.all[0].SendString("<message to='" + room + "' type='groupchat' id='" + strconv.Itoa(i) + "'><body>" + body + "</body></message>")
-	}
-	for i, x := range f.all {
-		x.On = func(el []byte) {
-			if !x.Counted(el) && bytes.HasPrefix(el, message) {
-				n.came(i, wire.Number(wire.Attr(el, " id=")))
-			}
-		}
-	}
-	return r, n.measure(s, o.Common, o.Posts, "deliveries", r)
-}
-
-// join brings everybody in. The first one makes the room and opens it as it is
-// (XEP-0045 §10.1.2).
-func (o Room) join(f *fleet, room string) error {
-	for i, x := range f.all {
-		in, open := false, i > 0
-		x.On = func(el []byte) {
-			switch {
-			case x.Counted(el):
-			case bytes.HasPrefix(el, []byte("<presence")) && bytes.Contains(el, []byte("'110'")), bytes.Contains(el, []byte(`"110"`)):
-				in = true
-			case string(wire.Attr(el, " id=")) == "open":
-				open = true
-			}
-			if string(wire.Attr(el, " type=")) == "error" && f.err == nil {
-				f.err = fmt.Errorf("room %s: %s", room, el)
-			}
-		}
-		x.SendString(fmt.Sprintf("<presence to='%s/n%d'><x xmlns='http://jabber.org/protocol/muc'><history maxstanzas='0'/></x></presence>", room, i))
-		if i == 0 {
-			x.SendString("<iq type='set' id='open' to='" + room + "'><query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query></iq>")
-		}
-		if err := f.run(func() bool { return in && open }, o.Patience); err != nil {
-			return fmt.Errorf("joining %s as number %d: %w", room, i, err)
-		}
-	}
-	return nil
 }

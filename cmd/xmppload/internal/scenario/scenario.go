@@ -289,7 +289,7 @@ func PartOf(metric, part string) string { return metric + ", " + part }
 
 func thousands(n int) string {
 	if n >= 1000 && n%1000 == 0 {
-		return fmt.Sprintf("%d,000", n/1000)
+		return thousands(n/1000) + ",000"
 	}
 	return fmt.Sprint(n)
 }

@@ -1,0 +1,99 @@
+package muc_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"parley/parser/stanza"
+	"parley/plugins/plugintest"
+	"parley/storage"
+	"parley/storage/storagetest"
+)
+
+// TestReliability32SeatsOutliveTheirNode: the node of an occupant dies, and its client
+// resumes the session on another one. Nobody has seen it leave, it has not to enter
+// again, and it is told what was said meanwhile.
+func TestReliability32SeatsOutliveTheirNode(t *testing.T) {
+	c := storagetest.Postgres(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Nodes: 2, Mortal: true, Storage: func() storage.Config { return c }})
+	room := ownedBy(ctx, t, h, 0)
+	ann := opens(ctx, t, h, 0, "ann", room)
+	_ = h.Account(ctx, "bob", plugintest.Password)
+	conn, err := h.Node(1).Dial(ctx, "bob", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := &person{Client: conn, nick: "bob", more: make(chan struct{}, 1)}
+	t.Cleanup(conn.Close)
+	go bob.read(ctx)
+	bob.say(t, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+	id := bob.await(ctx, t, "a session that may be resumed", func(el *stanza.Element) bool { return el.Name.Local == "enabled" }).Get("id")
+	bob.enter(ctx, t, room)
+	bob.say(t, "<message to='ann@localhost' type='chat'><body>hello</body></message><r xmlns='urn:xmpp:sm:3'/>")
+	bob.await(ctx, t, "an acknowledgement", func(el *stanza.Element) bool { return el.Name.Local == "a" })
+	h.KillNode(1)
+	ann.say(t, "<message to='%s' type='groupchat' id='m1'><body>meanwhile</body></message>", room)
+
+	back, err := plugintest.Connect(ctx, h.DoorOf(0, "c2s"), h.Domain(), "bob", plugintest.Password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := &person{Client: back, nick: "bob", more: make(chan struct{}, 1)}
+	t.Cleanup(back.Close)
+	go again.read(ctx)
+	again.say(t, "<resume xmlns='urn:xmpp:sm:3' previd='%s' h='0'/>", id)
+	if el := again.await(ctx, t, "an answer", func(el *stanza.Element) bool { return el.Name.Local == "resumed" || el.Name.Local == "failed" }); el.Name.Local != "resumed" {
+		t.Fatalf("%s", el.Bytes(""))
+	}
+	says := func(text string) func(*stanza.Element) bool {
+		return func(el *stanza.Element) bool {
+			b := el.Child(stanza.NSClient, "body")
+			return el.Get("type") == "groupchat" && b != nil && b.Text() == text
+		}
+	}
+	again.await(ctx, t, "what was said meanwhile", says("meanwhile"))
+	if el := again.ask(ctx, t, "self", "<iq type='get' id='self' to='%s/bob'><ping xmlns='urn:xmpp:ping'/></iq>", room); el.Get("type") != "result" {
+		t.Errorf("bob has lost its seat: %s", el.Bytes(""))
+	}
+	again.say(t, "<message to='%s' type='groupchat' id='m2'><body>back</body></message>", room)
+	ann.await(ctx, t, "bob", says("back"))
+	ann.say(t, "<message to='%s' type='groupchat' id='m3'><body>welcome</body></message>", room)
+	again.await(ctx, t, "ann", says("welcome"))
+	for _, el := range ann.all() {
+		if el.Get("from") == room+"/bob" && el.Get("type") == "unavailable" {
+			t.Error("bob was seen to leave")
+		}
+	}
+	again.say(t, "</stream:stream>") // now it has left
+	ann.await(ctx, t, "bob's end", func(el *stanza.Element) bool {
+		return el.Get("from") == room+"/bob" && el.Get("type") == "unavailable"
+	})
+}
+
+// TestRule67GhostsLeave: who cannot be reached any more is taken out, and told so if
+// it can be after all (XEP-0045 §18.1.2).
+func TestRule67GhostsLeave(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	w := &watcher{}
+	h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), watcherPlugin(w))})
+	const room = "garden@conference.localhost"
+	ann := opens(ctx, t, h, 0, "ann", room)
+	// Another server's user, who cannot be reached: what the room sends comes back.
+	w.submit(ctx, fmt.Sprintf("<presence from='ghost@elsewhere.example/a' to='%s/ghost'><x xmlns='http://jabber.org/protocol/muc'/></presence>", room))
+	w.submit(ctx, fmt.Sprintf("<message from='ghost@elsewhere.example/a' to='%s' type='groupchat'><body>boo</body></message>", room))
+	el := ann.await(ctx, t, "its end", func(el *stanza.Element) bool {
+		return el.Get("from") == room+"/ghost" && el.Get("type") == "unavailable"
+	})
+	codes := ""
+	for c := range el.Child("http://jabber.org/protocol/muc#user", "x").Elements() {
+		codes += c.Get("code")
+	}
+	if codes != "307333" {
+		t.Errorf("statuses %s", codes)
+	}
+}
