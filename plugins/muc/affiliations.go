@@ -117,8 +117,8 @@ func (r *room) possible(changes []change) error {
 
 // affiliate makes a change, which is possible, and shows it.
 func (r *room) affiliate(o *op, c change, t told) {
-	if c.was.Affiliation == c.is.Affiliation && c.was.nick == c.is.nick {
-		return
+	if r.state == vacant || c.was.Affiliation == c.is.Affiliation && c.was.nick == c.is.nick {
+		return // an earlier change of the same request may have ended the room
 	}
 	r.version++
 	c.is.version = r.version

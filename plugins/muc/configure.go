@@ -62,7 +62,6 @@ func (r *room) formNow() roomForm {
 			f.owners = append(f.owners, at)
 		}
 	}
-	byName := func(a, b jid.JID) int { return cmpJID(a, b) }
 	slices.SortFunc(f.admins, byName)
 	slices.SortFunc(f.owners, byName)
 	return f

@@ -148,5 +148,5 @@ func (r *room) decline(ctx context.Context, st *stanza.Stanza, d *stanza.Element
 
 func newID() string { return rand.Text()[:16] }
 
-// cmpJID orders addresses.
-func cmpJID(a, b jid.JID) int { return strings.Compare(a.String(), b.String()) }
+// byName orders addresses.
+func byName(a, b jid.JID) int { return strings.Compare(a.String(), b.String()) }

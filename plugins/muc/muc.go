@@ -194,6 +194,9 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		if err != nil {
 			return nil, fmt.Errorf("host_prefix: %w", err)
 		}
+		if env.Local(host.Domain()) {
+			return nil, fmt.Errorf("host_prefix: %s is a domain of accounts", host)
+		}
 		s.hosts[host.Domain()] = domain
 	}
 	for _, a := range s.cfg.Admins {

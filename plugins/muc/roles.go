@@ -66,9 +66,6 @@ func (r *room) becomes(o *op, who *occupant, role Role, t told) {
 			o.send(r.farewell(who.face(), nil, who.face().jidFor(r, other), told{}), other.addresses()...)
 		}
 		who.role = role
-		if role >= Participant {
-			r.voiced(who)
-		}
 	}
 	who.changed()
 	for _, x := range who.sessions {

@@ -51,10 +51,9 @@ type room struct {
 	nicks    map[string]*occupant
 	sessions map[jid.JID]*session // by full address
 	entries  limiter[jid.JID]
-	topic    string    // the subject, for those who ask
-	cached   *crowd    // nil: it has changed
-	members  []Member  // nil: they have changed
-	voice    []jid.JID // who has asked for voice, full addresses
+	topic    string   // the subject, for those who ask
+	cached   *crowd   // nil: it has changed
+	members  []Member // nil: they have changed
 	extras
 
 	kept *archive.Room // nil: the room is not there
@@ -205,7 +204,7 @@ func (r *room) addressOf(nick string) (jid.JID, error) { return r.jid.WithResour
 func (r *room) wipe() {
 	r.state, r.cfg, r.version, r.creator, r.created = vacant, r.s.cfg.initial(), 0, jid.JID{}, 0
 	r.people, r.nicks, r.sessions = map[jid.JID]affiliate{}, map[string]*occupant{}, map[jid.JID]*session{}
-	r.cached, r.members, r.voice, r.topic, r.kept = nil, nil, nil, "", nil
+	r.cached, r.members, r.topic, r.kept = nil, nil, "", nil
 	r.extras = noExtras()
 	r.counted()
 }

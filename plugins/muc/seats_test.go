@@ -3,6 +3,7 @@ package muc_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -95,5 +96,26 @@ func TestRule67GhostsLeave(t *testing.T) {
 	}
 	if codes != "307333" {
 		t.Errorf("statuses %s", codes)
+	}
+}
+
+// TestReliability32WhoDoesNotComeBackLeaves: a house is killed with two people in a
+// room. One of them comes back, the other one is not there any more after a while.
+func TestReliability32WhoDoesNotComeBackLeaves(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: "servers: {processor: {components: {muc: {grace: 1s, defaults: {persistent: true}}}}}"})
+	const room = "garden@conference.localhost"
+	opens(ctx, t, h, 0, "ann", room)
+	enters(ctx, t, h, 0, "bob", room)
+	if err := h.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ann := enters(ctx, t, h, 0, "ann", room)
+	bob := func(typ string) func(*stanza.Element) bool {
+		return func(el *stanza.Element) bool { return el.Get("from") == room+"/bob" && el.Get("type") == typ }
+	}
+	if slices.ContainsFunc(ann.all(), bob("")) { // else it was gone before
+		ann.await(ctx, t, "bob's end", bob("unavailable"))
 	}
 }

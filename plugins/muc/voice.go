@@ -2,7 +2,6 @@ package muc
 
 import (
 	"context"
-	"slices"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -41,8 +40,6 @@ func (r *room) onVoice(o *op, st *stanza.Stanza, f *form.Form) error {
 			return stanza.NewError(stanza.ItemNotFound, "who has asked is not here any more")
 		case allow && who.role == Visitor:
 			r.becomes(o, who, Participant, told{})
-		default:
-			r.voiced(who)
 		}
 		return nil
 	}
@@ -54,16 +51,8 @@ func (r *room) onVoice(o *op, st *stanza.Stanza, f *form.Form) error {
 	case !x.messages.take(r.s.env.Clock.Now()):
 		return r.s.tooFast("messages")
 	}
-	if !slices.Contains(r.voice, x.jid) {
-		r.voice = append(r.voice, x.jid)
-	}
 	o.send(r.voiceForm(x), r.moderators()...)
 	return nil
-}
-
-// voiced lets the occupant ask again.
-func (r *room) voiced(o *occupant) {
-	r.voice = slices.DeleteFunc(r.voice, func(at jid.JID) bool { return at.Bare() == o.bare })
 }
 
 // voiceForm is what moderators get (XEP-0045 §8.6).
