@@ -102,7 +102,7 @@ func listWorn(r *room) *stanza.Element {
 	for at := range r.hats.worn {
 		who = append(who, at)
 	}
-	slices.SortFunc(who, cmpJID)
+	slices.SortFunc(who, byName)
 	var rows [][]string
 	for _, at := range who {
 		for _, h := range r.hats.of(at) {

@@ -208,7 +208,7 @@ func (r *room) wearers(uri string) (out []jid.JID) {
 			out = append(out, who)
 		}
 	}
-	slices.SortFunc(out, cmpJID)
+	slices.SortFunc(out, byName)
 	return out
 }
 

@@ -49,8 +49,8 @@ const (
 
 // orders are those that are known.
 var orders = map[order]func(a, b listing) int{
-	byUsers:   func(a, b listing) int { return cmp.Or(cmp.Compare(b.users, a.users), cmpJID(a.at, b.at)) },
-	byAddress: func(a, b listing) int { return cmpJID(a.at, b.at) },
+	byUsers:   func(a, b listing) int { return cmp.Or(cmp.Compare(b.users, a.users), byName(a.at, b.at)) },
+	byAddress: func(a, b listing) int { return byName(a.at, b.at) },
 }
 
 // listing is a public room as it is found.

@@ -154,7 +154,7 @@ type standing struct {
 }
 
 func byVersion(a, b standing) int {
-	return cmp.Or(cmp.Compare(a.version, b.version), cmpJID(a.at, b.at))
+	return cmp.Or(cmp.Compare(a.version, b.version), byName(a.at, b.at))
 }
 
 // observes is who asks for affiliations.
