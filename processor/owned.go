@@ -11,9 +11,9 @@ import (
 	"parley/storage"
 )
 
-// Unanswered is what Owned.Handle returns for a request that is answered by somebody
+// ErrUnanswered is what Owned.Handle returns for a request that is answered by somebody
 // else: it was handed on.
-var Unanswered = errors.New("the answer comes by itself")
+var ErrUnanswered = errors.New("the answer comes by itself")
 
 // Owned is work on stanzas that one node at a time does for each key: what is
 // addressed to a room. A stanza that comes to any node goes to the owner of its
@@ -83,7 +83,7 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) error {
 // served lets o do the work here.
 func (f *Flow) served(ctx context.Context, o *Owned, hold *owner.Hold) error {
 	result, err := o.Handle(ctx, f.Stanza, hold)
-	if errors.Is(err, Unanswered) {
+	if errors.Is(err, ErrUnanswered) {
 		return nil
 	}
 	if reply := f.Stanza.Reply(result); err == nil && reply != nil {
@@ -120,7 +120,7 @@ func (s *Server) owned(ctx context.Context, hold *owner.Hold, payload []byte) ([
 	} else {
 		err = s.protect(func() (err error) { result, err = o.Handle(ctx, e.Stanza, hold); return err })
 	}
-	if errors.Is(err, Unanswered) {
+	if errors.Is(err, ErrUnanswered) {
 		return nil, nil
 	}
 	reply := e.Stanza.Reply(result)

@@ -10,7 +10,7 @@ import (
 	"parley/plugins/disco"
 )
 
-// Nodes of XEP-0045 §15.4.
+// Nodes of XEP-0045 §16.4.
 const (
 	nodeNick    = "x-roomuser-item"
 	nodeTraffic = NS + "#traffic"
@@ -62,7 +62,7 @@ func (r *room) description(asker jid.JID) (*Description, error) {
 	return &Description{Room: r.jid, Asker: asker, Config: r.cfg, Facts: f}, nil
 }
 
-// features say what kind of room it is (XEP-0045 §15.3).
+// features say what kind of room it is (XEP-0045 §16.3).
 func (c *RoomConfig) features() []string {
 	either := func(is bool, yes, no string) string {
 		if is {
@@ -80,7 +80,7 @@ func (c *RoomConfig) features() []string {
 	}
 }
 
-// facts are muc#roominfo (XEP-0045 §15.5.4).
+// facts are muc#roominfo (XEP-0045 §16.5.4).
 func (r *room) facts() disco.Form {
 	const p = "muc#roominfo_"
 	out := disco.Form{Type: nsRoomInfo}

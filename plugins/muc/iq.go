@@ -75,7 +75,7 @@ func (r *room) handOn(ctx context.Context, q *request) (*stanza.Element, error) 
 		return nil, err
 	}
 	r.s.reg.Submit(ctx, out)
-	return nil, processor.Unanswered
+	return nil, processor.ErrUnanswered
 }
 
 // handed is the request as it goes on; nil: it is answered here.

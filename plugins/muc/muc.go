@@ -43,7 +43,7 @@ import (
 // Name is the plugin's name, for Requires.
 const Name = "muc"
 
-// Namespaces of XEP-0045 §15.1.
+// Namespaces of XEP-0045 §16.1.
 const (
 	NS      = "http://jabber.org/protocol/muc"
 	NSUser  = NS + "#user"

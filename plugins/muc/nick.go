@@ -19,7 +19,7 @@ func (r *room) rename(o *op, x *session, e *entry) error {
 		return stanza.NewError(stanza.Conflict, "the nickname is somebody else's")
 	case there != nil && len(there.sessions) >= maxSessions:
 		return r.s.limit("sessions", stanza.ResourceConstraint, "too many of your devices have this nickname")
-	case x.role < Participant && r.cfg.Moderated && there == nil: // XEP-0045 §13.5: long nicknames are no way to speak
+	case x.role < Participant && r.cfg.Moderated && there == nil: // XEP-0045 §14.6: long nicknames are no way to speak
 		return stanza.NewError(stanza.NotAcceptable, "visitors keep their nickname")
 	case !x.changes.take(r.s.env.Clock.Now()):
 		return r.s.tooFast("presence")

@@ -11,7 +11,6 @@ import (
 type posting struct {
 	x       *session
 	st      *stanza.Stanza // as it came
-	out     *stanza.Stanza // as it goes out; set by whoever changes it
 	cut     func(stanza.Child) bool
 	add     []*stanza.Element
 	subject bool

@@ -62,7 +62,7 @@ const (
 	RegisterClosed  Register = "closed"
 )
 
-// Names of forms (XEP-0045 §15.5).
+// Names of forms (XEP-0045 §16.5).
 const (
 	nsRoomConfig = NS + "#roomconfig"
 	nsRoomInfo   = NS + "#roominfo"
@@ -85,7 +85,7 @@ type roomForm struct {
 	admins, owners []jid.JID
 }
 
-// roomTable is the form (XEP-0045 §15.5.3).
+// roomTable is the form (XEP-0045 §16.5.3).
 func roomTable(c *Config) form.Table[roomForm] {
 	const p = "muc#roomconfig_"
 	flag := func(name, label string, at func(*roomForm) *bool) form.Binding[roomForm] {
@@ -155,7 +155,7 @@ func roles(name, label string, at func(*roomForm) *[]Role) form.Binding[roomForm
 }
 
 // maxUsers binds the number of occupants, of which clients expect a list
-// (XEP-0045 §15.5.3).
+// (XEP-0045 §16.5.3).
 func maxUsers(name string, limit int) form.Binding[roomForm] {
 	const none = "none"
 	b := form.Binding[roomForm]{Field: form.Field{Var: name, Type: form.ListSingle, Label: "Most occupants"}}

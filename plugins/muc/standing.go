@@ -66,7 +66,7 @@ func (c *RoomConfig) defaultRole(a Affiliation) Role {
 	return Visitor
 }
 
-// Codes of muc#user statuses (XEP-0045 §15.6.2).
+// Codes of muc#user statuses (XEP-0045 §16.6.2).
 const (
 	statusNonAnonymous      = "100"
 	statusAffiliation       = "101"
