@@ -122,6 +122,8 @@ func (r *room) affiliate(o *op, c change, t told) {
 	}
 	r.version++
 	c.is.version = r.version
+	t.versions = r.mav(r.version-1, r.version)
+	r.departs(o, c.at, c.is)
 	if c.is.Affiliation == IsNone && c.is.nick == "" {
 		delete(r.people, c.at)
 	} else {
@@ -131,6 +133,7 @@ func (r *room) affiliate(o *op, c change, t told) {
 	r.saveAffiliation(o, c.at, c.is)
 	event := &Affiliating{Room: r.jid, JID: c.at, Was: c.was.Affiliation, Is: c.is.Affiliation, Nick: c.is.nick, Reason: c.is.reason, Version: r.version}
 	o.after = append(o.after, func(ctx context.Context) { tell(ctx, r.s, Affiliated, event) })
+	r.tellStanding(o, c, t.versions)
 	for _, who := range r.concerned(c.at) {
 		r.stands(o, who, c, t)
 	}
@@ -184,6 +187,7 @@ func (r *room) forget(ctx context.Context, account string) error {
 		if known && r.possible([]change{c}) == nil {
 			r.affiliate(o, c, told{})
 		}
+		r.forgetExtras(o, who)
 		return nil
 	})
 }

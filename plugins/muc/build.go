@@ -42,7 +42,7 @@ func must(st *stanza.Stanza, err error) *stanza.Stanza {
 
 // roomsOwn are the namespaces in which the room alone speaks to its occupants
 // (XEP-0045 §17.3, XEP-0421 §4).
-var roomsOwn = []string{NS, NSUser, NSAdmin, NSOwner, nsOccupantID}
+var roomsOwn = []string{NS, NSUser, NSAdmin, NSOwner, nsOccupantID, nsHats}
 
 // forged reports whether a child of what an occupant sends says what only the room,
 // or the recipient's server, may say (XEP-0313 §8.4, XEP-0359 §6).
@@ -57,7 +57,7 @@ func (r *room) forged(st *stanza.Stanza, c stanza.Child) bool {
 		from, err := jid.Parse(st.Element(c).Get("from"))
 		return err == nil && from.Bare() == r.jid
 	}
-	return false
+	return moderates(st, c)
 }
 
 // told is what the room says of somebody beside what is so anyway.
@@ -67,6 +67,7 @@ type told struct {
 	actor     string // nickname of who did it
 	reason    string
 	destroyed *stanza.Element
+	versions  *stanza.Element // of the affiliations (XEP-0463)
 }
 
 // x is the element that tells of an occupant (XEP-0045 §7.2.2). at is the address
@@ -80,7 +81,7 @@ func (r *room) x(o *occupant, role Role, at jid.JID, t told) *stanza.Element {
 	if t.reason != "" {
 		item.Add(stanza.El(NSUser, "reason").AddText(t.reason))
 	}
-	return statuses(stanza.El(NSUser, "x").Add(item, t.destroyed), t.statuses...)
+	return statuses(stanza.El(NSUser, "x").Add(item, t.destroyed, t.versions), t.statuses...)
 }
 
 func statuses(x *stanza.Element, codes ...string) *stanza.Element {
@@ -160,7 +161,7 @@ func (r *room) show(o *op, x *session, t told, own ...string) {
 
 func (r *room) showOthers(o *op, x *session, t told) {
 	knowing, others := r.split(x.occupant)
-	plain := len(t.statuses) == 0 && t.newNick == "" && t.actor == "" && t.reason == "" && x == x.face()
+	plain := len(t.statuses) == 0 && t.newNick == "" && t.actor == "" && t.reason == "" && t.versions == nil && x == x.face()
 	for _, v := range []struct {
 		to      []jid.JID
 		address jid.JID

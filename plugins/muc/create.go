@@ -81,6 +81,7 @@ func (r *room) destroy(o *op, d destruction) {
 	o.rows.Add(&dropOccupants, at)
 	o.rows.Add(&dropAffiliations, at)
 	o.rows.Add(&dropRoom, at)
+	r.dropExtras(o)
 	forgotten := r.kept.Forget(o.rows.Add)
 	r.wipe()
 	o.done = func() { r.subject, r.recent.kept, r.recent.bytes = subject{}, nil, 0 }

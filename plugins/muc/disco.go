@@ -26,6 +26,9 @@ func (s *service) info(ctx context.Context, r *room, q *request) (*stanza.Elemen
 	case nodeTraffic: // XEP-0045 §18.1.1: nothing is discarded
 		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
 	default:
+		if el := s.commandInfo(q.query.Get("node")); el != nil {
+			return el, nil
+		}
 		return nil, stanza.NewError(stanza.ItemNotFound, "no such node")
 	}
 	d, err := r.description(q.From)
@@ -50,6 +53,7 @@ func (r *room) description(asker jid.JID) (*Description, error) {
 	f.AddIdentity(disco.Identity{Category: "conference", Type: "text", Name: name})
 	f.AddFeature(always...)
 	f.AddFeature(r.cfg.features()...)
+	f.AddFeature(extraFeatures...)
 	f.AddFeature(r.s.kept.RoomFeatures()...)
 	if r.cfg.Registration != RegisterClosed {
 		f.AddFeature(nsIQReg)
@@ -102,6 +106,7 @@ func (r *room) facts() disco.Form {
 		}
 		field(p+"contactjid", form.JIDMulti, "Owners", owners...)
 	}
+	out.Fields = append(out.Fields, r.extraFacts()...)
 	return out
 }
 
@@ -118,7 +123,11 @@ func (r *room) reservedNick(q *request) *stanza.Element {
 
 // items is XEP-0045 §6.5: who is in a room only its occupants know.
 func (s *service) items(_ context.Context, r *room, q *request) (*stanza.Element, error) {
-	if q.query.Get("node") != "" {
+	switch q.query.Get("node") {
+	case "":
+	case nsCommands:
+		return s.commandItems(r), nil
+	default:
 		return nil, stanza.NewError(stanza.ItemNotFound, "no such node")
 	}
 	r.mu.Lock()

@@ -46,6 +46,7 @@ type entry struct {
 	x     *stanza.Element // nil: it is no request to enter
 	shown *stanza.Stanza  // what the room shows of it
 	kept  *archive.Room   // the room may be made, and this is its archive; nil: it is there
+	token *token          // it invites somebody (XEP-0488); nil: none
 }
 
 func (e *entry) place(o *op) error {
@@ -94,6 +95,11 @@ func (r *room) admit(o *op, e *entry) error {
 	if !r.entries.take(who, now) {
 		return r.s.tooFast("entry")
 	}
+	if e.token != nil {
+		if err := r.admitBy(o, e.token, who); err != nil {
+			return err
+		}
+	}
 	var own []string
 	if r.state == vacant {
 		r.create(o, who, e.kept)
@@ -105,6 +111,7 @@ func (r *room) admit(o *op, e *entry) error {
 		role = old.role
 	}
 	x := r.seat(e.nick, e.st.From, role, e.shown, now.UnixMicro())
+	x.versions = r.observesVersions(x, e.x)
 	if most := r.s.cfg.Large; old == nil && most > 0 && len(r.nicks) > most {
 		x.hushed = true
 	}
@@ -127,7 +134,7 @@ func (r *room) admit(o *op, e *entry) error {
 // welcome is what a session gets that has entered (rule 67, XEP-0045 §7.1): the
 // others' presence, its own, the history, the subject.
 func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) {
-	r.roster(o, x, own...)
+	r.roster(o, x, told{versions: r.catchUp(o, x, asked)}, own...)
 	wanted, most := historyRequest(asked, r.s.env.Clock.Now()), r.cfg.MaxHistory
 	o.out = append(o.out, delivery{later: func() []delivery {
 		out := r.recent.replay(r, wanted, most, x.jid)
@@ -135,8 +142,9 @@ func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) 
 	}})
 }
 
-// roster shows a session who is in the room, itself last.
-func (r *room) roster(o *op, x *session, own ...string) {
+// roster shows a session who is in the room, itself last, with what the room tells it of
+// itself.
+func (r *room) roster(o *op, x *session, self told, own ...string) {
 	address := r.knows(x.role)
 	for _, other := range r.nicks {
 		if other != x.occupant && r.sees(x.role, other.role, other.hushed) {
@@ -149,13 +157,13 @@ func (r *room) roster(o *op, x *session, own ...string) {
 	if r.cfg.Logged { // XEP-0045 §7.2.12
 		own = append(own, statusLogged)
 	}
-	r.showSelf(o, x, []jid.JID{x.jid}, told{}, own...)
+	r.showSelf(o, x, []jid.JID{x.jid}, self, own...)
 }
 
 // again is for a client that has lost track (XEP-0045 §7.2.1): it gets what it
 // would if it entered now, and the others its presence.
 func (r *room) again(o *op, x *session, e *entry) {
-	x.presence = e.shown
+	x.presence, x.versions = e.shown, r.observesVersions(x, e.x)
 	x.front()
 	r.saveSession(o, x)
 	r.showOthers(o, x, told{})
@@ -201,15 +209,21 @@ func (r *room) refusal(e *entry, who jid.JID) error {
 	if el := e.x.Child(NS, "password"); el != nil {
 		password = el.Text()
 	}
+	invited := r.tokenOf(password)
+	if invited != nil && a == IsNone {
+		e.token, a = invited, IsMember
+	}
 	switch {
 	case a == IsOutcast: // XEP-0045 §7.2.7
 		return stanza.NewError(stanza.Forbidden, "you are banned from this room")
 	case r.state == locked && a < IsOwner: // XEP-0045 §7.2.10
 		return stanza.NewError(stanza.ItemNotFound, "the room is not ready yet")
+	case r.cfg.MembersOnly && a < IsMember && password != "" && !r.cfg.Protected:
+		return r.notAuthorized(password)
 	case r.cfg.MembersOnly && a < IsMember: // XEP-0045 §7.2.6
 		return stanza.NewError(stanza.RegistrationRequired, "only members may enter this room")
-	case r.cfg.Protected && !same(password, r.cfg.Password): // XEP-0045 §7.2.5
-		return stanza.NewError(stanza.NotAuthorized, "a password is needed")
+	case r.cfg.Protected && !same(password, r.cfg.Password) && invited == nil: // XEP-0045 §7.2.5
+		return r.notAuthorized(password)
 	case old != nil && old.bare != who, isReserved && reserved != who: // XEP-0045 §7.2.8
 		return stanza.NewError(stanza.Conflict, "the nickname is somebody else's")
 	case old != nil && len(old.sessions) >= maxSessions:

@@ -30,20 +30,21 @@ var (
 
 // Post is a message with a place in a room. It must not be changed.
 type Post struct {
-	Room     jid.JID
-	ID       int64          // its place: larger than every earlier one of the room
-	StanzaID string         // and what that is called on the wire (XEP-0359)
-	From     jid.JID        // the occupant
-	Author   jid.JID        // bare
-	Role     Role           // the author's, at the time
-	Standing Affiliation    // likewise
-	Stanza   *stanza.Stanza // as it goes out, but for 'to'
-	Lasting  bool           // it is in the room's archive: more than a sign of typing
-	Subject  bool           // it changes the subject (XEP-0045 §8.1)
-	Config   *RoomConfig    // of the room, at the time
-	Members  []Member       // everybody with an affiliation, in the room or not
-	present  map[jid.JID]struct{}
-	rows     *storage.WriteSet
+	Room       jid.JID
+	ID         int64          // its place: larger than every earlier one of the room
+	StanzaID   string         // and what that is called on the wire (XEP-0359)
+	From       jid.JID        // the occupant
+	Author     jid.JID        // bare
+	Role       Role           // the author's, at the time
+	Standing   Affiliation    // likewise
+	Stanza     *stanza.Stanza // as it goes out, but for 'to'
+	Lasting    bool           // it is in the room's archive: more than a sign of typing
+	Subject    bool           // it changes the subject (XEP-0045 §8.1)
+	Config     *RoomConfig    // of the room, at the time
+	Members    []Member       // everybody with an affiliation, in the room or not
+	Retraction *Retraction    // what it takes back; nil: nothing
+	present    map[jid.JID]struct{}
+	rows       *storage.WriteSet
 }
 
 // Present reports whether a session of the account, bare, was in the room.

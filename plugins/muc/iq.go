@@ -37,6 +37,12 @@ func (s *service) iqTable() map[stanza.Name]iqHandler {
 		{Space: NSAdmin, Local: "query"}:            s.admin,
 		{Space: NSOwner, Local: "query"}:            s.owner,
 		{Space: nsIQReg, Local: "query"}:            s.register,
+		{Space: nsVCard, Local: "vCard"}:            s.card,
+		{Space: nsCommands, Local: "command"}:       s.command,
+		{Space: nsModerate, Local: "moderate"}:      s.moderate,
+		{Space: nsTokens, Local: "request"}:         s.issueToken,
+		{Space: nsTokens, Local: "tokens"}:          s.listTokens,
+		{Space: nsTokens, Local: "revoke"}:          s.revokeToken,
 	}
 }
 

@@ -147,7 +147,7 @@ func (r *room) settle(ctx context.Context, group []*op) {
 		case broken:
 			o.err = errAgain
 		case o.post != nil:
-			if o.err = r.s.protect(func() error { _, err := processor.Fire(ctx, r.s.reg, Posting, o.post); return err }); o.err != nil {
+			if o.err = r.s.protect(func() error { return r.offer(ctx, o.post) }); o.err != nil {
 				r.refuse(o.post)
 			}
 		}

@@ -109,6 +109,7 @@ type Config struct {
 	MaxDescription  config.Size `yaml:"max_description" min:"64" doc:"Longest description of a room."`
 	MaxPresence     config.Size `yaml:"max_presence" min:"1KiB" doc:"Largest presence that is shown to a room."`
 	MaxMessage      config.Size `yaml:"max_message" min:"1KiB" doc:"Largest message that a room takes."`
+	MaxAvatar       config.Size `yaml:"max_avatar" min:"1KiB" max:"16MiB" doc:"Largest vCard of a room, its picture included. A stanza's limit bounds it, too."`
 	History         int         `yaml:"history" min:"0" unit:"messages" doc:"Messages shown to those who enter, unless the room's owners decide otherwise."`
 	MaxHistory      int         `yaml:"max_history" min:"0" max:"500" unit:"messages" doc:"Most messages shown to those who enter. So many of each room that is in use are kept in memory."`
 
@@ -143,7 +144,7 @@ func defaults() *Config {
 		HostPrefix: "conference", Name: "Rooms", Create: ByLocals,
 		Defaults:     Defaults{Public: true, Whois: Moderators},
 		RoomsPerUser: 100, MaxOccupants: 5000, MaxAffiliations: 10_000,
-		MaxNick: 128, MaxSubject: 4 << 10, MaxDescription: 4 << 10, MaxPresence: 8 << 10, MaxMessage: 64 << 10,
+		MaxNick: 128, MaxSubject: 4 << 10, MaxDescription: 4 << 10, MaxPresence: 8 << 10, MaxMessage: 64 << 10, MaxAvatar: 256 << 10,
 		History: 20, MaxHistory: 100,
 		Messages:  Rate{50 * time.Millisecond, 100},
 		Presences: Rate{200 * time.Millisecond, 50},
@@ -170,6 +171,7 @@ type service struct {
 	iqs    map[stanza.Name]iqHandler
 	checks []func(*room, *posting) error            // of messages; none is called when one refuses
 	badges []func(*room, *occupant) *stanza.Element // what presence has besides; nil: nothing
+	extra  extraService
 	tidy   tidy
 	began  time.Time
 }
@@ -222,6 +224,7 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		return nil, err
 	}
 	s.form, s.iqs = roomTable(&s.cfg), s.iqTable()
+	s.checks, s.badges, s.extra = append(s.checks, slowly), append(s.badges, hatsBadge), newExtraService()
 	env.Owners.Handle(topic, s.sent)
 	at, err := plugins.Need[*Hosts](env, Name)
 	if err != nil {

@@ -95,7 +95,7 @@ func (r *room) accept(o *op, p *posting) error {
 	crowd := r.everybody()
 	o.post = &Post{
 		Room: r.jid, ID: id, StanzaID: el.Get("id"), Lasting: lasts, From: p.x.at, Author: p.x.bare, Role: p.x.role, Standing: r.affiliationOf(p.x.bare),
-		Stanza: out, Subject: p.subject, Config: r.cfg, Members: r.affiliates(), present: crowd.bare, rows: &o.rows,
+		Stanza: out, Subject: p.subject, Config: r.cfg, Members: r.affiliates(), Retraction: r.retraction(p), present: crowd.bare, rows: &o.rows,
 	}
 	o.send(out, crowd.all...)
 	o.done = func() {
@@ -103,6 +103,9 @@ func (r *room) accept(o *op, p *posting) error {
 		if p.subject {
 			r.subject = subject{out, now}
 			return
+		}
+		if what := o.post.Retraction; what != nil && what.found {
+			r.recent.forget(what.ID)
 		}
 		if lasts {
 			r.recent.add(remembered{id, out, now})

@@ -55,6 +55,7 @@ type room struct {
 	cached   *crowd   // nil: it has changed
 	members  []Member // nil: they have changed
 	resent   resent
+	extras
 
 	kept *archive.Room // nil: the room is not there
 
@@ -93,6 +94,7 @@ type session struct {
 	presence *stanza.Stanza
 	since    int64
 	absent   time.Time // since when it is not known to be bound; zero: it is
+	versions bool      // it has asked for affiliations (XEP-0463)
 	away     time.Time // since when it was not the last time, until it has been told what it missed
 }
 
@@ -204,7 +206,7 @@ func (r *room) wipe() {
 	r.state, r.cfg, r.version, r.creator, r.created = vacant, r.s.cfg.initial(), 0, jid.JID{}, 0
 	r.people, r.nicks, r.sessions = map[jid.JID]affiliate{}, map[string]*occupant{}, map[jid.JID]*session{}
 	r.cached, r.members, r.topic, r.kept = nil, nil, "", nil
-	r.resent = resent{}
+	r.resent, r.extras = resent{}, noExtras()
 	r.counted()
 }
 
@@ -229,10 +231,13 @@ func (r *room) fill(ctx context.Context) error {
 		r.topic = subjectOf(r.subject.stanza)
 	}
 	for _, x := range in.occupants {
-		r.seat(x.nick, x.jid, x.role, x.presence, x.since)
+		r.seat(x.nick, x.jid, x.role, x.presence, x.since).versions = x.versions
 	}
 	r.counted()
 	r.s.absences(r, r.s.env.Clock.Now())
+	if err := r.fillExtras(ctx); err != nil {
+		return err
+	}
 	return r.remember(ctx)
 }
 

@@ -32,6 +32,8 @@ func (s *service) atService(ctx context.Context, st *stanza.Stanza) (*stanza.Ele
 		return s.directory(ctx, st.To, q)
 	case stanza.Name{Space: nsPing, Local: "ping"}:
 		return nil, nil
+	case stanza.Name{Space: nsSearch, Local: "search"}:
+		return s.search(ctx, st, q)
 	}
 	return s.others(ctx, &Question{Stanza: st, Query: q})
 }
@@ -49,7 +51,8 @@ func (s *service) describe(q *stanza.Element) (*stanza.Element, error) {
 	f := &disco.Facts{}
 	f.AddIdentity(disco.Identity{Category: "conference", Type: "text", Name: s.cfg.Name})
 	f.AddFeature(always...)
-	f.AddFeature("muc_rooms", rsm.NS)
+	f.AddFeature("muc_rooms", rsm.NS, nsSearch)
+	f.AddFeature(extraFeatures...)
 	return f.Element(""), nil
 }
 

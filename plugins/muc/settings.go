@@ -34,6 +34,7 @@ type RoomConfig struct {
 	MaxHistory   int      `json:"max_history"`              // messages that who enters is shown
 	PubSub       string   `json:"pubsub,omitempty"`         // URI of an associated node
 	Registration Register `json:"registration"`
+	SlowMode     int      `json:"slow_mode,omitempty"` // seconds between two messages of one person
 }
 
 // Whois says who may see the occupants' addresses.
@@ -118,6 +119,7 @@ func roomTable(c *Config) form.Table[roomForm] {
 		maxUsers(p+"maxusers", c.MaxOccupants),
 		form.Number("muc#maxhistoryfetch", "Messages shown to those who enter", 0, c.MaxHistory, func(f *roomForm) *int { return &f.MaxHistory }),
 		text("pubsub", "Address of a node that belongs to the room", maxURIBytes, func(f *roomForm) *string { return &f.PubSub }),
+		slowField(),
 		form.Choice("parley#roomconfig_registration", "What becomes of those who register", func(f *roomForm) *Register { return &f.Registration },
 			form.Option{Value: string(RegisterOpen), Label: "They are members at once"},
 			form.Option{Value: string(RegisterApprove), Label: "An admin is asked"}, form.Option{Value: string(RegisterClosed), Label: "Nobody can"}),

@@ -38,8 +38,8 @@ ON CONFLICT (room, jid) DO UPDATE SET affiliation = excluded.affiliation, nick =
 
 	putOccupant = storage.Stmt{
 		Name: "muc.occupant",
-		SQL: `INSERT INTO muc_occupant (room, jid, nick, role, presence, since) VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (room, jid) DO UPDATE SET nick = excluded.nick, role = excluded.role, presence = excluded.presence`,
+		SQL: `INSERT INTO muc_occupant (room, jid, nick, role, presence, since, versions) VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (room, jid) DO UPDATE SET nick = excluded.nick, role = excluded.role, presence = excluded.presence, versions = excluded.versions`,
 		Idempotent: true,
 	}
 	dropOccupant  = storage.Stmt{Name: "muc.occupant.drop", SQL: `DELETE FROM muc_occupant WHERE room = $1 AND jid = $2`, Idempotent: true}
@@ -49,7 +49,7 @@ ON CONFLICT (room, jid) DO UPDATE SET nick = excluded.nick, role = excluded.role
 const (
 	sqlRoom         = `SELECT creator, created_at, locked, config, version, subject, subject_at FROM muc_room WHERE room = $1`
 	sqlAffiliations = `SELECT jid, affiliation, nick, reason, version FROM muc_affiliation WHERE room = $1`
-	sqlOccupants    = `SELECT jid, nick, role, presence, since FROM muc_occupant WHERE room = $1 ORDER BY since, jid`
+	sqlOccupants    = `SELECT jid, nick, role, presence, since, versions FROM muc_occupant WHERE room = $1 ORDER BY since, jid`
 	sqlMade         = `SELECT count(*) FROM muc_room WHERE creator = $1`
 	sqlListed       = `SELECT room, name FROM muc_room WHERE service = $1 AND listed AND room > $2 ORDER BY room LIMIT $3`
 	sqlListedBefore = `SELECT room, name FROM muc_room WHERE service = $1 AND listed AND room < $2 ORDER BY room DESC LIMIT $3`
@@ -59,7 +59,7 @@ const (
 	sqlAccess       = `SELECT config, locked FROM muc_room WHERE room = $1`
 	sqlStanding     = `SELECT affiliation FROM muc_affiliation WHERE room = $1 AND jid IN ($2, $3) ORDER BY length(jid) DESC LIMIT 1`
 	sqlInside       = `SELECT count(*) FROM muc_occupant WHERE room = $1 AND jid = $2`
-	sqlStandings    = `SELECT room FROM muc_affiliation WHERE jid = $1`
+	sqlStandings    = `SELECT room FROM muc_affiliation WHERE jid = $1 UNION SELECT room FROM muc_hat_worn WHERE jid = $1 UNION SELECT room FROM muc_token WHERE creator = $1 UNION SELECT room FROM muc_departure WHERE jid = $1`
 )
 
 // stored is a room as its rows say.
@@ -80,6 +80,7 @@ type storedOccupant struct {
 	role     Role
 	presence *stanza.Stanza
 	since    int64
+	versions bool
 }
 
 // load reads a room; nil: there is none.
@@ -146,7 +147,7 @@ func (s *store) affiliations(ctx context.Context, room jid.JID, into map[jid.JID
 func scanOccupant(row storage.Row) (o storedOccupant, err error) {
 	var at, role string
 	var presence []byte
-	if err = row.Scan(&at, &o.nick, &role, &presence, &o.since); err != nil {
+	if err = row.Scan(&at, &o.nick, &role, &presence, &o.since, &o.versions); err != nil {
 		return o, err
 	}
 	if o.jid, err = jid.Parse(at); err != nil {
@@ -221,7 +222,7 @@ func (r *room) saveRoom(o *op) {
 }
 
 func (r *room) saveSession(o *op, x *session) {
-	o.rows.Add(&putOccupant, r.jid.String(), x.jid.String(), x.nick, x.role.String(), x.presence.Raw, x.since)
+	o.rows.Add(&putOccupant, r.jid.String(), x.jid.String(), x.nick, x.role.String(), x.presence.Raw, x.since, x.versions)
 }
 
 func (r *room) saveAffiliation(o *op, who jid.JID, a affiliate) {

@@ -248,7 +248,7 @@ func (r *room) missed(ctx context.Context, session string) error {
 			since = r.s.began
 		}
 		x.absent, x.away = time.Time{}, time.Time{}
-		r.roster(o, x)
+		r.roster(o, x, told{})
 		o.out = append(o.out, delivery{later: func() []delivery {
 			wish := historyWish{chars: -1, stanzas: -1, since: since.Add(-before)}
 			return r.recent.replay(r, wish, r.recent.most, x.jid)

@@ -9,6 +9,7 @@ package form
 import (
 	"iter"
 	"slices"
+	"strconv"
 
 	"parley/parser/stanza"
 )
@@ -64,8 +65,12 @@ type Field struct {
 	Required bool
 	Values   []string
 	Options  []Option
-	Open     bool // a list from which other values may be given, too (XEP-0122 §3.2.2)
+	Open     bool   // a list from which other values may be given, too (XEP-0122 §3.2.2)
+	Range    *Range // of an integer (XEP-0122 §3.2.3); nil: not told
 }
+
+// Range is the least and the most that a number may be.
+type Range struct{ Min, Max int }
 
 // Option is one of the answers that a list offers.
 type Option struct{ Value, Label string }
@@ -179,6 +184,10 @@ func (f Field) element() *stanza.Element {
 	}
 	if f.Open {
 		out.Add(stanza.El(nsValidate, "validate").With("datatype", "xs:string").Add(stanza.El(nsValidate, "open")))
+	}
+	if f.Range != nil {
+		out.Add(stanza.El(nsValidate, "validate").With("datatype", "xs:integer").
+			Add(stanza.El(nsValidate, "range").With("min", strconv.Itoa(f.Range.Min)).With("max", strconv.Itoa(f.Range.Max))))
 	}
 	for _, o := range f.Options {
 		out.Add(el("option").WithOpt("label", o.Label).Add(el("value").AddText(o.Value)))

@@ -1,0 +1,165 @@
+package muc
+
+import (
+	"context"
+
+	"parley/parser/stanza"
+	"parley/parser/stanza/form"
+)
+
+// nsCommands is that of XEP-0050. Commands to rooms have one step at most, so that no
+// session is kept: what a client fills in says everything.
+const nsCommands = "http://jabber.org/protocol/commands"
+
+// command is one that a room knows.
+type command struct {
+	node, name string
+	may        func(*room, actor) error
+	form       func(*room) *form.Form // to be filled in; nil: nothing
+	run        func(*room, *op, *form.Form) error
+	result     func(*room) *stanza.Element // of one that changes nothing
+}
+
+func adminsMay(_ *room, by actor) error {
+	if by.Affiliation < IsAdmin {
+		return stanza.NewError(stanza.Forbidden, "only admins can do that")
+	}
+	return nil
+}
+
+func anybodyMay(r *room, by actor) error {
+	if by.nick == "" && (by.Affiliation < IsNone || r.cfg.MembersOnly && by.Affiliation < IsMember) {
+		return forbidden()
+	}
+	return nil
+}
+
+// maxSessionID bounds what a client calls its session, in bytes.
+const maxSessionID = 128
+
+// command executes one (XEP-0050 §3).
+func (s *service) command(ctx context.Context, r *room, q *request) (*stanza.Element, error) {
+	c := s.extra.commands[q.query.Get("node")]
+	action := q.query.Get("action")
+	switch {
+	case !q.set():
+		return nil, stanza.NewError(stanza.BadRequest, "commands are sets")
+	case c == nil:
+		return nil, stanza.NewError(stanza.ItemNotFound, "there is no such command")
+	case !actions[action]:
+		return nil, badCommand("bad-action")
+	case len(q.query.Get("sessionid")) > maxSessionID:
+		return nil, badCommand("bad-sessionid")
+	case action == "cancel":
+		return commandAnswer(q, "canceled"), nil
+	}
+	var filled *form.Form
+	if x := form.In(q.query); x != nil && c.form != nil {
+		f, err := form.Submitted(x, nsHatForms)
+		if err != nil {
+			return nil, err
+		}
+		if f.Kind == form.Cancel {
+			return commandAnswer(q, "canceled"), nil
+		}
+		filled = f
+	}
+	if filled == nil {
+		return r.commandShown(q, c)
+	}
+	err := r.do(ctx, true, func(o *op) error {
+		by, err := r.actorOf(q.From)
+		if err != nil {
+			return err
+		}
+		if err := c.may(r, by); err != nil {
+			return err
+		}
+		return c.run(r, o, filled)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return commandAnswer(q, "completed"), nil
+}
+
+// actions are those that commands of one step know (XEP-0050 §3.4).
+var actions = map[string]bool{"": true, "execute": true, "complete": true, "next": true, "cancel": true}
+
+// badCommand is an error of XEP-0050 §4.4.
+func badCommand(why string) error {
+	return &stanza.Error{Type: stanza.Modify, Condition: stanza.BadRequest, App: stanza.El(nsCommands, why)}
+}
+
+// commandShown is a command's form, or the result of one without.
+func (r *room) commandShown(q *request, c *command) (*stanza.Element, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	by, err := r.actorOf(q.From)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.may(r, by); err != nil {
+		return nil, err
+	}
+	if c.form == nil {
+		return commandAnswer(q, "completed").Add(c.result(r)), nil
+	}
+	next := stanza.El(nsCommands, "actions").With("execute", "complete").Add(stanza.El(nsCommands, "complete"))
+	return commandAnswer(q, "executing").Add(next, c.form(r).Element()), nil
+}
+
+func commandAnswer(q *request, status string) *stanza.Element {
+	id := q.query.Get("sessionid")
+	if id == "" {
+		id = newID()
+	}
+	return stanza.El(nsCommands, "command").With("node", q.query.Get("node")).With("sessionid", id).With("status", status)
+}
+
+// commandItems are the commands that a room has (XEP-0050 §2.2).
+func (s *service) commandItems(r *room) *stanza.Element {
+	out := stanza.El(stanza.NSDiscoItem, "query").With("node", nsCommands)
+	for _, c := range s.extra.list {
+		out.Add(stanza.El(stanza.NSDiscoItem, "item").With("jid", r.jid.String()).With("node", c.node).With("name", c.name))
+	}
+	return out
+}
+
+// commandInfo is about the list, or one of them (XEP-0050 §2.3); nil: it is about
+// something else.
+func (s *service) commandInfo(node string) *stanza.Element {
+	out := stanza.El(stanza.NSDiscoInfo, "query").With("node", node)
+	identity := func(typ, name string) *stanza.Element {
+		return stanza.El(stanza.NSDiscoInfo, "identity").With("category", "automation").With("type", typ).With("name", name)
+	}
+	feature := func(ns string) *stanza.Element { return stanza.El(stanza.NSDiscoInfo, "feature").With("var", ns) }
+	if node == nsCommands {
+		return out.Add(identity("command-list", "Commands"), feature(nsCommands))
+	}
+	if c := s.extra.commands[node]; c != nil {
+		return out.Add(identity("command-node", c.name), feature(nsCommands), feature(stanza.NSDataForms))
+	}
+	return nil
+}
+
+// tableOf is a form of results (XEP-0004 §3.4).
+func tableOf(title string, columns []string, rows [][]string) *stanza.Element {
+	el := func(local string) *stanza.Element { return stanza.El(stanza.NSDataForms, local) }
+	out := el("x").With("type", form.Result).Add(el("title").AddText(title))
+	reported := el("reported")
+	for _, c := range columns {
+		reported.Add(el("field").With("var", c))
+	}
+	out.Add(reported)
+	for _, row := range rows {
+		item := el("item")
+		for i, v := range row {
+			if v != "" {
+				item.Add(el("field").With("var", columns[i]).Add(el("value").AddText(v)))
+			}
+		}
+		out.Add(item)
+	}
+	return out
+}
