@@ -154,11 +154,16 @@ func (c *component) interestedIn(ctx context.Context, n *Node) (out []jid.JID) {
 // the node: never from a whitelist or what has to be approved (rule 66, XEP-0060
 // §9.1.2).
 func (c *component) shares(ctx context.Context, n *Node, contact jid.JID) bool {
-	switch n.Settings.Access {
-	case Open, Presence, Roster:
-		return c.mayRead(ctx, n, contact) == nil
+	all, err := c.lineage(ctx, n)
+	if err != nil || slices.ContainsFunc(all, func(m *Node) bool { return !m.Settings.shared() }) {
+		return false
 	}
-	return false
+	return c.mayRead(ctx, n, contact) == nil
+}
+
+// shared reports whether presence may be enough to get what is published.
+func (s *Settings) shared() bool {
+	return s.Access == Open || s.Access == Presence || s.Access == Roster
 }
 
 // unblocked leaves out who has blocked the other.

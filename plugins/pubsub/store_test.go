@@ -140,7 +140,7 @@ func TestReliability18Counters(t *testing.T) {
 			case k < 6 || n == nil:
 				_, _, err = put(t, c, at, romeo, func(s *Settings) { s.MaxItems, s.ItemExpire = 8, 60 }, id, fmt.Sprint("x", i))
 			case k < 8:
-				_, err = c.store.retract(t.Context(), n, []string{id}, jid.JID{}, true, &Rows{})
+				_, err = c.store.retract(t.Context(), &write{node: n, rows: &Rows{}, limits: &c.cfg.Limits}, []string{id}, true)
 			case k == 8 && i%3 == 0:
 				err = c.store.purge(t.Context(), n, &Rows{})
 			default:

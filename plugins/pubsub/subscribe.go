@@ -102,7 +102,7 @@ func (c *component) onSubscribe(ctx context.Context, r *request, n *Node) (*stan
 	} else {
 		c.joined(ctx, n, s, old == nil || old.State != Subscribed)
 	}
-	fire(ctx, c, Joined, &Joining{Node: n, Subscription: s, By: r.From})
+	fire(ctx, c, Joined, &Joining{Node: n, Subscription: s, By: r.From, Request: r.what})
 	return out.Add(s.show(NS, n.Node), chosen), nil
 }
 

@@ -221,7 +221,7 @@ func (s *store) bequeath(ctx context.Context, at Address, account jid.JID) error
 			return err
 		}
 		if owners == 0 || at.Service == account {
-			return deleteNode(ctx, tx, n.id)
+			return deleteNode(ctx, tx, n)
 		}
 		_, err := tx.Exec(ctx, sqlCharge, n.id)
 		return err
