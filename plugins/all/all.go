@@ -9,15 +9,19 @@ import (
 	"parley/plugins/accounts"
 	"parley/plugins/admin"
 	"parley/plugins/archive"
+	"parley/plugins/attachments"
 	"parley/plugins/blocking"
 	"parley/plugins/carbons"
 	"parley/plugins/contact"
 	"parley/plugins/disco"
 	"parley/plugins/entitytime"
+	"parley/plugins/feeds"
+	"parley/plugins/following"
 	"parley/plugins/health"
 	"parley/plugins/hostmeta"
 	"parley/plugins/lastactivity"
 	"parley/plugins/message"
+	"parley/plugins/nodearchive"
 	"parley/plugins/ping"
 	"parley/plugins/presence"
 	"parley/plugins/private"
@@ -27,6 +31,7 @@ import (
 	"parley/plugins/resumption"
 	"parley/plugins/roster"
 	"parley/plugins/session"
+	"parley/plugins/spaces"
 	"parley/plugins/vcard"
 	"parley/plugins/version"
 	"parley/processor"
@@ -48,16 +53,20 @@ func Plugins() []plugins.Plugin {
 		accounts.Plugin,
 		admin.Plugin,
 		archive.Plugin,
+		attachments.Plugin,
 		blocking.Plugin,
 		carbons.Plugin,
 		component.Plugin,
 		contact.Plugin,
 		disco.Plugin,
 		entitytime.Plugin,
+		feeds.Plugin,
+		following.Plugin,
 		health.Plugin,
 		hostmeta.Plugin,
 		lastactivity.Plugin,
 		message.Plugin,
+		nodearchive.Plugin,
 		ping.Plugin,
 		presence.Plugin,
 		private.Plugin,
@@ -67,6 +76,7 @@ func Plugins() []plugins.Plugin {
 		resumption.Plugin,
 		roster.Plugin,
 		session.Plugin,
+		spaces.Plugin,
 		vcard.Plugin,
 		version.Plugin,
 		websocket.Plugin,
