@@ -30,6 +30,7 @@ func (h Hash) IsZero() bool { return h == Hash{} }
 const (
 	maxCacheBytes = 16 << 20 // of verified capabilities
 	maxRemotes    = 100_000  // full JIDs elsewhere whose hash is known
+	maxWanted     = 10_000   // hashes that other nodes have been asked for
 )
 
 // Caps is what is known of clients' capabilities. It is the plugin's contract.
@@ -38,7 +39,8 @@ type Caps struct {
 	sessions *sessions.Registry
 	verified *otter.Cache[Hash, []string]
 	remotes  *otter.Cache[jid.JID, Hash]
-	server   atomic.Pointer[disco] // who answers for the server now
+	wanted   *otter.Cache[Hash, time.Time] // when another node was asked for it
+	server   atomic.Pointer[disco]         // who answers for the server now
 }
 
 func newCaps(env plugins.Env) *Caps {
@@ -46,8 +48,10 @@ func newCaps(env plugins.Env) *Caps {
 		env: env, sessions: env.Sessions,
 		verified: otter.Must(&otter.Options[Hash, []string]{MaximumWeight: maxCacheBytes, Weigher: weigh}),
 		remotes:  otter.Must(&otter.Options[jid.JID, Hash]{MaximumSize: maxRemotes}),
+		wanted:   otter.Must(&otter.Options[Hash, time.Time]{MaximumSize: maxWanted}),
 	}
 	env.OnForget(topicVerified, c.learn)
+	env.OnForget(topicWanted, c.repeat)
 	env.OnAnswer(callVer, c.answerVer)
 	return c
 }
@@ -75,6 +79,47 @@ func (c *Caps) learn(told string) {
 		return
 	}
 	c.verified.Set(Hash{parts[0], parts[1]}, parts[2:])
+}
+
+// topicWanted is what a node asks another one for: algorithm and hash, with NUL
+// between. It answers by teaching.
+const topicWanted = "caps-wanted"
+
+// wantedAgain is how long a node that could not teach a hash is not asked for it
+// again: when it gets to know, it teaches of itself.
+const wantedAgain = time.Minute
+
+// repeat teaches once more what this node knows.
+func (c *Caps) repeat(key string) {
+	algorithm, v, _ := strings.Cut(key, "\x00")
+	h := Hash{algorithm, v}
+	if features, ok := c.Features(h); ok {
+		c.teach(context.Background(), h, features)
+	}
+}
+
+// FeaturesOf is Features of what a session's last presence named. A node that has
+// begun later than it was verified asks the one that has the session.
+func (c *Caps) FeaturesOf(ctx context.Context, e *sessions.Entry) ([]string, bool) {
+	h := HashOf(e)
+	if h.IsZero() {
+		return nil, false
+	}
+	features, ok := c.Features(h)
+	if ok || c.env.Notices == nil || e.Node == c.env.Node {
+		return features, ok
+	}
+	now := c.env.Clock.Now()
+	if at, asked := c.wanted.GetIfPresent(h); asked && now.Sub(at).Abs() < wantedAgain {
+		return nil, false
+	}
+	c.wanted.Set(h, now)
+	ctx, cancel := context.WithTimeout(ctx, teachLimit)
+	defer cancel()
+	if err := c.env.Notices.Ask(ctx, e.Node, topicWanted, h.Algorithm+"\x00"+h.Ver); err != nil {
+		c.env.Log.Warn("another node does not say what a client can do", "node", e.Node, "jid", e.JID.String(), "err", err)
+	}
+	return c.Features(h)
 }
 
 // weigh is about the bytes an entry takes.

@@ -24,8 +24,9 @@ var (
 	Fields = processor.NewHook[*Form]("pubsub-fields")
 	// Publishing fires before items are published, when it is sure that the
 	// publisher may: an error refuses them all and becomes the answer. Hooks may
-	// change what is published and add rows to the same transaction. Normal is for
-	// features, Late for who needs the final payload.
+	// change what is published and add rows to the same transaction. It fires again
+	// when the node has come or gone meanwhile. Normal is for features, Late for who
+	// needs the final payload.
 	Publishing = processor.NewHook[*Publication]("pubsub-publishing")
 	// Published fires after items have been published and subscribers told.
 	// Errors are logged.
@@ -45,7 +46,7 @@ var (
 	Deleted = processor.NewHook[*Deletion]("pubsub-deleted")
 	// Configured fires after a node was created or configured. Errors are logged.
 	Configured = processor.NewHook[*Configuration]("pubsub-configured")
-	// Subscription changes: Joined fires after somebody's subscription to a node
+	// Joined fires after somebody's subscription to a node
 	// has begun, changed or ended. Errors are logged.
 	Joined = processor.NewHook[*Joining]("pubsub-joined")
 	// Settling fires before a node is created or configured: hooks change what it
@@ -151,14 +152,14 @@ type Description struct {
 
 // Publication is the event of Publishing and Published.
 type Publication struct {
-	Rows            // for Publishing
-	Node    *Node   // as it is, or is going to be; shared, not to be changed
-	New     bool    // the node does not exist yet
-	By      jid.JID // who publishes, full or bare; the house in the name of an account: its bare JID
-	House   bool    // a feature publishes
-	Items   []*Item // Publishing: IDs are set, Payload may be replaced by another element
-	Request *stanza.Element
-	Sum     *Sum // for Publishing: what else is written in the same transaction; nil: nothing
+	Rows                    // for Publishing
+	Node    *Node           // as it is, or is going to be; shared, not to be changed
+	New     bool            // the node does not exist yet
+	By      jid.JID         // who publishes, full or bare; the house in the name of an account: its bare JID
+	House   bool            // a feature publishes
+	Items   []*Item         // Publishing: IDs are set, Payload may be replaced by another element
+	Request *stanza.Element // <pubsub/>; nil: the house publishes
+	Sum     *Sum            // for Publishing: what else is written in the same transaction; nil: nothing
 }
 
 // Retraction is the event of Retracting and Retracted.

@@ -12,6 +12,7 @@ import (
 	"parley/parser/stanza"
 	"parley/parser/stanza/form"
 	"parley/plugins"
+	"parley/plugins/accounts"
 	"parley/plugins/plugintest"
 	"parley/plugins/plugintest/script"
 	"parley/plugins/pubsub"
@@ -200,6 +201,36 @@ func contract(t *testing.T, f *feature) {
 	must(f.ps.Delete(ctx, at, owner))
 	if n, err := f.ps.Node(ctx, at); n != nil || err != nil {
 		t.Errorf("%v, %v after it was deleted", n, err)
+	}
+}
+
+// What an account has is gone with it, and an account of the same name begins with
+// nothing.
+func TestAccountRemoved(t *testing.T) {
+	var all *accounts.Accounts
+	f := &feature{}
+	plugintest.Start(t, plugintest.Options{Plugins: append(house(), plugins.Plugin{
+		Name: "feature", Requires: []string{pubsub.Name, "accounts"}, Migrations: featureTable(),
+		Components: []plugins.Maker{{Server: processor.Name, New: func(env plugins.Env, _ plugins.Config) (plugins.Component, error) {
+			var err error
+			if all, err = plugins.Need[*accounts.Accounts](env, "accounts"); err == nil {
+				f.ps, err = plugins.Need[*pubsub.PubSub](env, pubsub.Name)
+			}
+			return f, err
+		}}},
+	})})
+	ctx, who := t.Context(), jid.MustParse("somebody@localhost")
+	if err := all.Create(ctx, who, "secret-of-somebody"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ps.Publish(ctx, pubsub.Address{Service: who, Node: "n"}, who, nil, pubsub.Entry{Payload: stanza.El("urn:example", "a")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := all.Delete(ctx, who); err != nil {
+		t.Fatal(err)
+	}
+	if nodes, err := f.ps.Nodes(ctx, who); err != nil || len(nodes) != 0 {
+		t.Errorf("%d nodes are left, %v", len(nodes), err)
 	}
 }
 

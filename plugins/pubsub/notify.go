@@ -9,7 +9,6 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
-	"parley/plugins/disco"
 	"parley/plugins/presence"
 	"parley/processor"
 	"parley/router/channel"
@@ -43,8 +42,7 @@ func (c *component) audience(ctx context.Context, n *Node, pending bool) (to aud
 		if !(s.State == Subscribed || pending && s.State == Pending) || !s.Options.Deliver || !c.present(n, &s) {
 			continue
 		}
-		// They may have lost the right to, by another access model or affiliation.
-		if s.State == Subscribed && c.mayRead(ctx, n, s.JID) != nil {
+		if s.State == Subscribed && !c.stillMay(ctx, n, s.JID) {
 			continue
 		}
 		// XEP-0163 §4.3: each of their devices that has asked, or their address.
@@ -54,6 +52,15 @@ func (c *component) audience(ctx context.Context, n *Node, pending bool) (to aud
 		to.subscribed = append(to.subscribed, s.JID)
 	}
 	return to
+}
+
+// stillMay reports whether a subscriber has not lost the right to a node since, by
+// another access model or affiliation.
+func (c *component) stillMay(ctx context.Context, n *Node, who jid.JID) bool {
+	if n.alone() && n.Affiliation(who) == None && n.Settings.Access == Authorize { // the subscription is the right
+		return true
+	}
+	return c.mayRead(ctx, n, who) == nil
 }
 
 // present reports whether the subscriber is there as the node (XEP-0060 §12.6)
@@ -132,7 +139,7 @@ func (c *component) lastItem(ctx context.Context, n *Node, it *Item, to audience
 // interestedIn are the devices of the account and of its contacts that have
 // asked for what is published at the node (XEP-0163 §4.1, §4.2).
 func (c *component) interestedIn(ctx context.Context, n *Node) (out []jid.JID) {
-	out = c.asking(out, n.Service, n)
+	out = c.asking(ctx, out, n.Service, n)
 	contacts, err := c.rosters.Contacts(ctx, n.Service)
 	if err != nil {
 		c.env.Log.Error("contacts not told", "service", n.Service.String(), "node", n.Node, "err", err)
@@ -140,12 +147,12 @@ func (c *component) interestedIn(ctx context.Context, n *Node) (out []jid.JID) {
 	}
 	var ask []jid.JID
 	for _, j := range contacts.Subscribers() {
-		if j != n.Service && c.shares(ctx, n, j) && c.anybody(j, n) {
+		if j != n.Service && c.shares(ctx, n, j) && c.anybody(ctx, j, n) {
 			ask = append(ask, j)
 		}
 	}
 	for _, j := range c.unblocked(ctx, n.Service, ask...) {
-		out = c.asking(out, j, n)
+		out = c.asking(ctx, out, j, n)
 	}
 	return out
 }
@@ -180,35 +187,33 @@ func (c *component) unblocked(ctx context.Context, account jid.JID, to ...jid.JI
 }
 
 // asking appends the devices of somebody, bare, that have asked for the node.
-func (c *component) asking(out []jid.JID, bare jid.JID, n *Node) []jid.JID {
+func (c *component) asking(ctx context.Context, out []jid.JID, bare jid.JID, n *Node) []jid.JID {
 	for _, e := range c.env.Sessions.Account(bare) {
-		if e.Kind == sessions.Client && e.Available && c.wants(disco.HashOf(e), n.Node) {
+		if e.Kind != sessions.Client || !e.Available {
+			continue
+		}
+		if features, ok := c.caps.FeaturesOf(ctx, e); ok && asksFor(features, n.Node) {
 			out = append(out, e.JID)
 		}
 	}
 	for _, j := range c.afar.of(bare) {
-		if h, ok := c.caps.Announced(j); ok && c.wants(h, n.Node) {
+		h, _ := c.caps.Announced(j)
+		if features, ok := c.caps.Features(h); ok && asksFor(features, n.Node) {
 			out = append(out, j)
 		}
 	}
 	return out
 }
 
-func (c *component) anybody(bare jid.JID, n *Node) bool { return len(c.asking(nil, bare, n)) > 0 }
+func (c *component) anybody(ctx context.Context, bare jid.JID, n *Node) bool {
+	return len(c.asking(ctx, nil, bare, n)) > 0
+}
 
 // notifySuffix marks what a client wants to be notified of (XEP-0060 §9.2).
 const notifySuffix = "+notify"
 
-// wants reports whether capabilities that have been verified ask for a node
-// (rule 66).
-func (c *component) wants(h disco.Hash, node string) bool {
-	if h.IsZero() {
-		return false
-	}
-	features, ok := c.caps.Features(h)
-	if !ok {
-		return false
-	}
+// asksFor reports whether verified capabilities ask for a node (rule 66).
+func asksFor(features []string, node string) bool {
 	_, there := slices.BinarySearch(features, node+notifySuffix)
 	return there
 }

@@ -104,7 +104,7 @@ func (c *component) onSetOptions(ctx context.Context, r *request, n *Node) (*sta
 }
 
 // lasting applies pubsub#tempsub, and refuses what depends on presence that
-// nobody here sees (XEP-0060 §12.4).
+// nobody here sees (XEP-0060 §12.5).
 func (c *component) lasting(n *Node, who jid.JID, o *Options) error {
 	o.Temp = o.Temp || n.Settings.TempSub
 	if o.Temp && !c.env.Local(who.Domain()) {

@@ -18,7 +18,7 @@ import (
 
 // interests remembers what sessions that change their capabilities had asked for
 // before, until the new ones are known: what they know they are not sent again
-// (XEP-0163 §4.3, "initial presence").
+// (XEP-0163 §4.3.3, "initial presence").
 type interests struct {
 	mu   sync.Mutex
 	here map[sessions.Ref]disco.Hash
@@ -196,7 +196,7 @@ func (c *component) granted(ctx context.Context, f *processor.Flow) (processor.V
 		return processor.Continue, nil
 	}
 	for _, e := range c.env.Sessions.Account(f.Account) {
-		features, ok := c.caps.Features(disco.HashOf(e))
+		features, ok := c.caps.FeaturesOf(ctx, e)
 		if wanted := asked(features); ok && e.Available && len(wanted) > 0 {
 			c.bring(ctx, f.From.Bare(), e.JID, wanted, c.cfg.LastItems)
 		}
@@ -205,7 +205,7 @@ func (c *component) granted(ctx context.Context, f *processor.Flow) (processor.V
 }
 
 // left ends what lasts as long as a session, or as the last one of its account:
-// temporary subscriptions (XEP-0060 §12.4) and items of nodes with
+// temporary subscriptions (XEP-0060 §12.5) and items of nodes with
 // pubsub#purge_offline.
 func (c *component) left(ctx context.Context, gone *sessions.Entry) {
 	err := c.endTemporary(ctx, gone.JID.Bare(), func(j jid.JID) bool { return j == gone.JID || j.IsBare() && c.away(j) })

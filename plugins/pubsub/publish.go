@@ -71,7 +71,7 @@ func submitted(el *stanza.Element, formType string) (*form.Form, error) {
 	return form.Submitted(x, formType)
 }
 
-// entries reads items that are to be published (XEP-0060 §7.1.1, §12.14).
+// entries reads items that are to be published (XEP-0060 §7.1.1, §12.11).
 func (c *component) entries(what *stanza.Element) ([]Entry, error) {
 	var out []Entry
 	for el := range what.Elements() {
@@ -206,7 +206,7 @@ func (c *component) meets(ctx context.Context, n *Node, p *publishing, w *write)
 }
 
 // shape makes items of what is published, if the node takes such (XEP-0060
-// §7.1.3.6, §7.1.3.7, §12.14).
+// §7.1.3.6, §7.1.3.7, §12.11).
 func (c *component) shape(n *Node, p *publishing) ([]*Item, error) {
 	s := &n.Settings
 	switch {
@@ -275,9 +275,9 @@ func (c *component) published(ctx context.Context, ev *Publication, gone []strin
 // show is <item/>, of NS or NSEvent.
 func (n *Node) show(ns string, it *Item, payload bool) *stanza.Element {
 	el := stanza.El(ns, "item").With("id", it.ID)
-	switch n.Settings.ItemRepl { // XEP-0060 §12.15
+	switch n.Settings.ItemRepl { // XEP-0060 §12.17
 	case ReplyPublisher:
-		el.With("publisher", it.Publisher.String())
+		el.With("publisher", it.Publisher.Bare().String()) // which device is for who gets presence (§14.4)
 	case ReplyOwner:
 		el.With("publisher", n.Account.String())
 	}

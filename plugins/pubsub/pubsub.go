@@ -42,7 +42,7 @@ var migrations embed.FS
 // Name is the plugin's name, for Requires and plugins.Need.
 const Name = "pubsub"
 
-// Namespaces of XEP-0060 §15.1, and of the forms in it.
+// Namespaces of XEP-0060 §16.1, and of the forms in it.
 const (
 	NS            = "http://jabber.org/protocol/pubsub"
 	NSOwner       = NS + "#owner"

@@ -140,11 +140,14 @@ func (c *component) acyclic(ctx context.Context, e *Settlement, from ...string) 
 	return nil
 }
 
+// alone reports whether the node itself says everything about who may what.
+func (n *Node) alone() bool { return n.Base == "" && n.Settings.Parent() == "" }
+
 // lineage is whom to ask whether somebody may have to do with a node: itself and
 // the nodes above (XEP-0496 §4.4), or its base in its place, with the publish
 // model of the node. Errors: item-not-found when one of them is gone.
 func (c *component) lineage(ctx context.Context, n *Node) ([]*Node, error) {
-	if n.Base == "" && n.Settings.Parent() == "" {
+	if n.alone() {
 		return []*Node{n}, nil
 	}
 	if n.Base != "" {
@@ -195,6 +198,15 @@ func (c *component) effective(ctx context.Context, n *Node) (*Node, error) {
 func (c *component) mayRead(ctx context.Context, n *Node, who jid.JID) error {
 	all, err := c.lineage(ctx, n)
 	for i := 0; err == nil && i < len(all); i++ {
+		err = c.mayReadHere(ctx, all[i], who)
+	}
+	return err
+}
+
+// mayReadAbove is mayRead without the node itself.
+func (c *component) mayReadAbove(ctx context.Context, n *Node, who jid.JID) error {
+	all, err := c.lineage(ctx, n)
+	for i := 1; err == nil && i < len(all); i++ {
 		err = c.mayReadHere(ctx, all[i], who)
 	}
 	return err

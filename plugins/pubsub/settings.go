@@ -54,7 +54,7 @@ const (
 	RejectNew     Full = "reject"
 )
 
-// Reply says who is named with an item (XEP-0060 §12.15).
+// Reply says who is named with an item (XEP-0060 §12.17).
 type Reply string
 
 // Who is.

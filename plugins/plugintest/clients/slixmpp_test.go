@@ -20,10 +20,15 @@ func slixmppThere() error {
 	return nil
 }
 
-// TestSlixmpp runs testdata/slixmpp_talk.py; each of its steps is a subtest.
-func TestSlixmpp(t *testing.T) {
+// TestSlixmpp lets people talk; each step of the script is a subtest.
+func TestSlixmpp(t *testing.T) { runSlixmpp(t, "testdata/slixmpp_talk.py") }
+
+// TestSlixmppFeeds lets them publish and follow (XEP-0060, XEP-0163).
+func TestSlixmppFeeds(t *testing.T) { runSlixmpp(t, "testdata/slixmpp_feeds.py") }
+
+func runSlixmpp(t *testing.T, script string) {
+	t.Helper()
 	need(t, slixmppThere)
-	const script = "testdata/slixmpp_talk.py"
 	listed, err := exec.Command(python, "-B", script, "--steps").Output()
 	steps := strings.Fields(string(listed))
 	if err != nil || len(steps) == 0 {
