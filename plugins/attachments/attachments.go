@@ -40,7 +40,7 @@ var Plugin = plugins.Plugin{
 
 // Config is the component's section.
 type Config struct {
-	From Who         `yaml:"from" enum:"readers,publishers" doc:"Who may attach something to an item: who may read it, or who may publish where it is. XEP-0470 §4.2.1 has the latter, with which nobody but its author can react to a post in a blog."`
+	From Who         `yaml:"from" enum:"readers,publishers" doc:"Who may attach something to an item: who may read it, or who may publish where it is. XEP-0470 §4.3 has the latter, with which nobody but its author can react to a post in a blog."`
 	Size config.Size `yaml:"max_size" min:"256" max:"64KiB" doc:"Largest item of attachments of one person; it counts towards what the owner of the node may keep."`
 }
 
@@ -82,7 +82,7 @@ func (*attachments) Stop(context.Context) error { return nil }
 func (a *attachments) Register(r *processor.Registrar) {
 	r.AccountFeature(NS)
 	processor.On(r, pubsub.Describing, processor.Normal, func(_ context.Context, d *pubsub.Description) (processor.Verdict, error) {
-		if d.Node == nil { // XEP-0470 §7
+		if d.Node == nil { // XEP-0470 §6
 			d.AddFeature(NS)
 		}
 		return processor.Continue, nil

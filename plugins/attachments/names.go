@@ -16,7 +16,7 @@ func attached(at pubsub.Address, item string) pubsub.Address {
 	return pubsub.Address{Service: at.Service, Node: NS + "/" + at.URI(item)}
 }
 
-// summary is the node of the summaries of a node's items (XEP-0470 §4.2.4).
+// summary is the node of the summaries of a node's items (XEP-0470 §4.6).
 func summary(at pubsub.Address) pubsub.Address {
 	return pubsub.Address{Service: at.Service, Node: NSSummary + "/" + at.Node}
 }

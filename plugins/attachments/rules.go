@@ -10,7 +10,7 @@ import (
 	"parley/processor"
 )
 
-// settle is XEP-0470 §4.2.1 and §4.2.2: nodes of attachments come with the first
+// settle is XEP-0470 §4.3 and §4.4: nodes of attachments come with the first
 // attachment, for an item that is there, and nobody makes or changes them
 // otherwise. What the publisher wishes they were like does not count.
 func (a *attachments) settle(ctx context.Context, e *pubsub.Settlement) (processor.Verdict, error) {
@@ -51,7 +51,7 @@ func (a *attachments) settle(ctx context.Context, e *pubsub.Settlement) (process
 	return processor.Continue, err
 }
 
-// like is what nodes that derive from another have of it (XEP-0470 §4.2.1): its
+// like is what nodes that derive from another have of it (XEP-0470 §4.3): its
 // models, by being derived.
 func (a *attachments) like(s *pubsub.Settings, n *pubsub.Node) {
 	s.Access, s.Groups, s.Publish = n.Settings.Access, n.Settings.Groups, pubsub.AsBase
@@ -70,7 +70,7 @@ func errSummary() error {
 	return stanza.NewError(stanza.Forbidden, "the server keeps the summary of attachments")
 }
 
-// publishing is XEP-0470 §4.2.3 and §4.2.4.
+// publishing is XEP-0470 §4.5 and §4.6.
 func (a *attachments) publishing(ctx context.Context, p *pubsub.Publication) (processor.Verdict, error) {
 	switch {
 	case isSummary(p.Node.Node) && !p.House:

@@ -28,7 +28,7 @@ type reaction struct {
 }
 
 // count is pubsub.Sum's: somebody's attachments have become others (XEP-0470
-// §5.3, §6.2).
+// §4.7.3, §4.8.2).
 func count(sum, was, is *stanza.Element) *stanza.Element {
 	t := parse(sum)
 	t.add(was, -1)
@@ -75,7 +75,7 @@ func (t *tally) add(attachments *stanza.Element, by int) {
 	}
 }
 
-// reactions are one person's, each once (XEP-0470 §6.2).
+// reactions are one person's, each once (XEP-0470 §4.8.2).
 func reactions(attachments *stanza.Element) (out []string) {
 	el := attachments.Child(NS, "reactions")
 	if el == nil {

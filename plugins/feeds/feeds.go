@@ -56,7 +56,7 @@ func (f *feeds) Register(r *processor.Registrar) {
 }
 
 // comments lets a node of comments go with the microblog that it stands beside,
-// unless its creator has said what it belongs to (XEP-0496 §5). It is no child:
+// unless its creator has said what it belongs to (XEP-0496 §6). It is no child:
 // who may comment need not be one who may post.
 func (f *feeds) comments(ctx context.Context, e *pubsub.Settlement) (processor.Verdict, error) {
 	s := e.Settings

@@ -16,7 +16,7 @@ const (
 	typeStories   = "urn:xmpp:pubsub-social-feed:stories:0"
 
 	nsAtom = "http://www.w3.org/2005/Atom"
-	// day is how long stories last (XEP-0501 §4.2), in seconds.
+	// day is how long stories last (XEP-0501 §4.1.1), in seconds.
 	day = 86400
 )
 
@@ -38,14 +38,14 @@ func base(s *pubsub.Settings) {
 	s.Last, s.Payloads = pubsub.Never, false
 }
 
-// discussion is XEP-0277 §5.2. The publisher is told with each comment, for the
+// discussion is XEP-0277 §4.2. The publisher is told with each comment, for the
 // check of its author (§9.1).
 func discussion(s *pubsub.Settings) {
 	s.NotifyRetract, s.MaxItems, s.Last = true, pubsub.Max, pubsub.Never
 	s.Access, s.Publish, s.ItemRepl = pubsub.Open, pubsub.Anybody, pubsub.ReplyPublisher
 }
 
-// stories is XEP-0501 §4.2.
+// stories is XEP-0501 §4.1.1.
 func stories(s *pubsub.Settings) {
 	base(s)
 	s.Access, s.ItemExpire = pubsub.Presence, day
@@ -60,7 +60,7 @@ func rules() []pubsub.Rule {
 	}
 }
 
-// blog takes posts, and what the feed says of itself (XEP-0277 §6).
+// blog takes posts, and what the feed says of itself (XEP-0277 §5).
 func blog(it *pubsub.Item) error {
 	if it.Payload != nil && it.Payload.Name == (stanza.Name{Space: nsAtom, Local: "feed"}) {
 		return nil

@@ -28,7 +28,7 @@ func supported() []string {
 }
 
 func features(more ...string) []string {
-	out := []string{NS, nsOrder, nsOrder + "@" + NS, nsRelations} // XEP-0413 §6, XEP-0496 §6
+	out := []string{NS, nsOrder, nsOrder + "@" + NS, nsRelations} // XEP-0413 §6, XEP-0496 §7
 	for _, f := range append(supported(), more...) {
 		out = append(out, NS+"#"+f)
 	}

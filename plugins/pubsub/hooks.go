@@ -36,7 +36,8 @@ var (
 	// their node do not pass here.
 	Retracting = processor.NewHook[*Retraction]("pubsub-retracting")
 	// Retracted fires after items were removed and subscribers told: retracted,
-	// purged, or pushed out by newer ones. Errors are logged.
+	// purged, pushed out by newer ones, or over (By is zero then, and there may be no
+	// IDs). Errors are logged.
 	Retracted = processor.NewHook[*Retraction]("pubsub-retracted")
 	// Deleting fires before a node is deleted: an error refuses that. It does not
 	// fire for what derives from it.

@@ -192,7 +192,7 @@ func (c *component) meets(ctx context.Context, n *Node, p *publishing, w *write)
 	if own {
 		w.by = p.by.Bare()
 	}
-	if p.wish == nil || n.Base != "" { // XEP-0470 §4.2.1: what derives is as its base wants it
+	if p.wish == nil || n.Base != "" { // XEP-0470 §4.3: what derives is as its base wants it
 		return nil
 	}
 	s := n.Settings.clone()

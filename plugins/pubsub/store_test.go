@@ -145,7 +145,7 @@ func TestReliability18Counters(t *testing.T) {
 				err = c.store.purge(t.Context(), n, &Rows{})
 			default:
 				clock.move(20 * time.Second)
-				_, err = c.store.expire(t.Context(), 5)
+				_, _, err = c.store.expire(t.Context(), 5)
 			}
 			var se *stanza.Error
 			if errors.As(err, &se) && se.Condition == stanza.PolicyViolation {
@@ -284,7 +284,7 @@ func TestExpiry(t *testing.T) {
 		for range 2 {
 			clock.move(31 * time.Second)
 			check(0, 0)
-			if err := c.sweepOnce(t.Context()); err != nil {
+			if err := c.sweepOnce(t.Context(), func(context.Context, int64, []string) error { return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}

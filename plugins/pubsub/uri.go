@@ -8,7 +8,7 @@ import (
 )
 
 // URI is the address of a node, or of an item of it if that is not "" (XEP-0060
-// §12.21): all but the unreserved characters of RFC 3986 are escaped.
+// §12.22): all but the unreserved characters of RFC 3986 are escaped.
 func (a Address) URI(item string) string {
 	s := "xmpp:" + a.Service.String() + "?;node=" + escape(a.Node)
 	if item != "" {

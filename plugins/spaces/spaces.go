@@ -20,7 +20,7 @@ const Name = "spaces"
 // NS is the namespace, and the type of nodes (XEP-0503 §3).
 const NS = "urn:xmpp:spaces:0"
 
-// Images are items of a space (XEP-0503 §5.3).
+// Images are items of a space (XEP-0503 §5.2.1).
 const (
 	itemAvatar = "urn:xmpp:spaces:avatar:metadata:0"
 	itemBanner = "urn:xmpp:spaces:banner:metadata:0"
@@ -77,7 +77,7 @@ func rules() []pubsub.Rule {
 	}
 }
 
-// check is XEP-0503 §5.3; entities of any kind may be in a space (§5.5).
+// check is XEP-0503 §5.2.1; entities of any kind may be in a space (§5.4).
 func check(it *pubsub.Item) error {
 	if it.ID != itemAvatar && it.ID != itemBanner {
 		return nil
@@ -88,7 +88,7 @@ func check(it *pubsub.Item) error {
 	return nil
 }
 
-// describe lets a node whose parent (XEP-0496) is a space say so (XEP-0503 §5.6).
+// describe lets a node whose parent (XEP-0496) is a space say so (XEP-0503 §5.5).
 func (s *spaces) describe(ctx context.Context, d *pubsub.Description) (processor.Verdict, error) {
 	if d.Node == nil || d.Node.Settings.Parent() == "" {
 		return processor.Continue, nil
