@@ -27,7 +27,7 @@ type PubSub struct {
 var ErrStopped = errors.New("pubsub is not running")
 
 func newPubSub(env plugins.Env) (*PubSub, error) {
-	p := &PubSub{env: env, store: &store{env: env}}
+	p := &PubSub{env: env, store: newStore(env)}
 	var err error
 	p.dir, err = newDirectory(env, p.store)
 	return p, err

@@ -124,6 +124,7 @@ type Subscription struct {
 	Options Options
 	node    int64
 	name    string // of the node, where one list is of several
+	asked   bool   // the subscriber asks for it
 }
 
 // Options are the options of a subscription (XEP-0060 §16.4.2).

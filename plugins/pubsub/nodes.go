@@ -252,7 +252,7 @@ func (c *component) remove(ctx context.Context, n *Node, by jid.JID, uri string,
 			others[i] = c.audience(ctx, m, true)
 		}
 	}
-	err = c.store.remove(ctx, n, uri, branch...)
+	err = c.store.remove(ctx, n, uri, &c.cfg.Limits, branch...)
 	c.dir.changed(ctx, n.Address) // it may be committed whatever comes back
 	for _, m := range branch {
 		c.dir.changed(ctx, m.Address)

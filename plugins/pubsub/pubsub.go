@@ -90,7 +90,7 @@ type Limits struct {
 	Payload       config.Size `yaml:"max_payload" min:"1KiB" doc:"Largest payload of one item."`
 	Total         config.Size `yaml:"max_total_size" min:"64KiB" doc:"Payloads of all nodes of one account."`
 	Subscribers   int         `yaml:"max_subscribers" min:"1" doc:"Subscriptions of one node, pending ones included."`
-	Subscriptions int         `yaml:"max_subscriptions" min:"1" doc:"Subscriptions of one account at one service."`
+	Subscriptions int         `yaml:"max_subscriptions" min:"1" doc:"Subscriptions that one account may ask for at one service."`
 	Affiliations  int         `yaml:"max_affiliations" min:"1" doc:"Affiliated addresses of one node."`
 	NodeID        config.Size `yaml:"max_node_id" min:"64" max:"3071" doc:"Longest name of a node."`
 	ItemID        config.Size `yaml:"max_item_id" min:"64" max:"3071" doc:"Longest id of an item."`

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"parley/parser/jid"
@@ -18,7 +20,13 @@ import (
 
 // store is the SQL of nodes; that of items is in items.go, that of subscriptions
 // in subscriptions.go.
-type store struct{ env plugins.Env }
+type store struct {
+	env   plugins.Env
+	seed  maphash.Seed
+	turns [256]sync.Mutex // of accounts: who changes nodes of one here is alone
+}
+
+func newStore(env plugins.Env) *store { return &store{env: env, seed: maphash.MakeSeed()} }
 
 const (
 	sqlNode              = `SELECT id, name, account, creator, created_at, settings, base, coalesce((SELECT b.id FROM pubsub_node b WHERE b.service = $1 AND b.name = pubsub_node.base), 0) FROM pubsub_node WHERE service = $1 AND name = $2`
@@ -39,9 +47,11 @@ const (
 		WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM pubsub_affiliation a WHERE a.node = $1 AND a.affiliation = 'owner' AND a.jid = pubsub_node.account)`
 	sqlMyAff = `SELECT n.name, a.affiliation FROM pubsub_affiliation a JOIN pubsub_node n ON n.id = a.node WHERE a.jid = $1 AND n.service = $2 ORDER BY n.name LIMIT $3`
 
-	sqlMoved   = `SELECT uri FROM pubsub_moved WHERE service = $1 AND name = $2`
-	sqlMove    = `INSERT INTO pubsub_moved (service, name, account, uri, at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (service, name) DO UPDATE SET uri = excluded.uri, account = excluded.account, at = excluded.at`
-	sqlUnmoved = `DELETE FROM pubsub_moved WHERE service = $1 AND name = $2`
+	sqlMoved = `SELECT uri FROM pubsub_moved WHERE service = $1 AND name = $2`
+	sqlMove  = `INSERT INTO pubsub_moved (service, name, account, uri, at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (service, name) DO UPDATE SET uri = excluded.uri, account = excluded.account, at = excluded.at`
+	// As many as the account may have nodes, the latest.
+	sqlMovedLong = `DELETE FROM pubsub_moved WHERE account = $1 AND at < (SELECT min(k.at) FROM (SELECT at FROM pubsub_moved WHERE account = $1 ORDER BY at DESC LIMIT $2) k)`
+	sqlUnmoved   = `DELETE FROM pubsub_moved WHERE service = $1 AND name = $2`
 
 	sqlListed     = `SELECT name, settings FROM pubsub_node WHERE service = $1 AND name > $2 AND base = '' ORDER BY name LIMIT $3`
 	sqlListedBack = `SELECT name, settings FROM pubsub_node WHERE service = $1 AND name < $2 AND base = '' ORDER BY name DESC LIMIT $3`
@@ -247,10 +257,13 @@ func (s *store) affiliate(ctx context.Context, n *Node, change map[jid.JID]Affil
 var errLastOwner = errors.New("a node needs an owner")
 
 // remove deletes a node and its branch; uri is where it is now, or "".
-func (s *store) remove(ctx context.Context, n *Node, uri string, branch ...*Node) error {
+func (s *store) remove(ctx context.Context, n *Node, uri string, l *Limits, branch ...*Node) error {
 	return s.tx(ctx, n, func(tx storage.Tx) error {
 		if uri != "" {
-			if _, err := tx.Exec(ctx, sqlMove, n.Service.String(), n.Node, n.Account.String(), uri, s.env.Clock.Now().UnixMicro()); err != nil {
+			if _, err := tx.Exec(ctx, sqlMove, n.Service.String(), n.Node, n.Account.String(), uri, s.now()); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, sqlMovedLong, n.Account.String(), l.Nodes); err != nil {
 				return err
 			}
 		}
@@ -291,8 +304,13 @@ func (s *store) moved(ctx context.Context, at Address) (uri string, err error) {
 	return uri, nil
 }
 
-// tx is a transaction about a node.
+// tx is a transaction about a node. Those of one account come one after the other,
+// as far as they come from here: Postgres would let all but one begin anew, and
+// gives up in the end.
 func (s *store) tx(ctx context.Context, n *Node, f func(storage.Tx) error) error {
+	turn := &s.turns[maphash.String(s.seed, n.Account.String())%uint64(len(s.turns))]
+	turn.Lock()
+	defer turn.Unlock()
 	if err := s.env.DB.Tx(ctx, f); err != nil {
 		return fmt.Errorf("node %s of %s: %w", n.Node, n.Service, err)
 	}

@@ -185,7 +185,7 @@ func TestReliability18Limits(t *testing.T) {
 		_, _, err = put(t, c, Address{romeo, "a"}, romeo, nil, "2", "3")
 		limit(err, "max_total_size")
 		sub := func(n *Node, who string) error {
-			return c.store.setSubscription(t.Context(), n, Subscription{JID: jid.MustParse(who), State: Subscribed, Options: defaultOptions()}, &c.cfg.Limits)
+			return c.store.setSubscription(t.Context(), n, Subscription{JID: jid.MustParse(who), State: Subscribed, Options: defaultOptions(), asked: true}, &c.cfg.Limits)
 		}
 		for _, who := range []string{"a@localhost", "b@localhost", "a@localhost"} { // the last one is there already
 			if err := sub(n, who); err != nil {
@@ -196,6 +196,13 @@ func TestReliability18Limits(t *testing.T) {
 		limit(sub(n, "a@localhost/x"), "max_subscribers")
 		c.cfg.Subscribers = 10
 		limit(sub(n, "a@localhost/x"), "max_subscriptions")
+		// What an owner gives somebody costs them nothing.
+		if err := c.store.setSubscription(t.Context(), n, Subscription{JID: jid.MustParse("a@localhost/x"), State: Subscribed}, &c.cfg.Limits); err != nil {
+			t.Error(err)
+		}
+		if err := sub(n, "a@localhost"); err != nil {
+			t.Error(err)
+		}
 		limit(c.store.affiliate(t.Context(), n, map[jid.JID]Affiliation{juliet: Member, jid.MustParse("b@localhost"): Member, jid.MustParse("c@localhost"): Member}, &c.cfg.Limits), "max_affiliations")
 	})
 }
@@ -209,9 +216,9 @@ func TestPublishersAtOnce(t *testing.T) {
 		if _, _, err := put(t, c, at, romeo, nil, "first"); err != nil {
 			t.Fatal(err)
 		}
-		const each = 15
+		const each = 10
 		var wg sync.WaitGroup
-		for w := range 4 {
+		for w := range 8 { // of each node more than Postgres would let try again
 			who := []*component{c, other}[w%2]
 			wg.Go(func() {
 				for i := range each {
@@ -223,7 +230,7 @@ func TestPublishersAtOnce(t *testing.T) {
 		}
 		wg.Wait()
 		n, _ := c.dir.node(t.Context(), at)
-		if got := idsOf(t, c, n, Query{}); len(got) != 2+4*each || got[0] != "first" || got[len(got)-1] != "same" {
+		if got := idsOf(t, c, n, Query{}); len(got) != 2+8*each || got[0] != "first" || got[len(got)-1] != "same" {
 			t.Errorf("%d items: %v", len(got), got)
 		}
 		counted(t, c)
@@ -321,7 +328,7 @@ func TestRemovedAccount(t *testing.T) {
 			t.Fatal(err)
 		}
 		moved, _ := c.dir.node(ctx, Address{common, "alone"})
-		if err := c.store.remove(ctx, moved, "xmpp:elsewhere"); err != nil {
+		if err := c.store.remove(ctx, moved, "xmpp:elsewhere", &c.cfg.Limits); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.removed(ctx, romeo); err != nil {
@@ -340,6 +347,30 @@ func TestRemovedAccount(t *testing.T) {
 		var items int
 		if err := c.env.DB.QueryRow(ctx, `SELECT count(*) FROM pubsub_item`).Scan(&items); err != nil || items != 2 {
 			t.Errorf("%d items are left, %v", items, err)
+		}
+	})
+}
+
+// Of nodes that have gone elsewhere so many are remembered as there may be nodes.
+func TestReliability18Moved(t *testing.T) {
+	each(t, func(t *testing.T, c *component, clock *hand) {
+		c.cfg.Nodes = 3
+		for i := range 6 {
+			at := Address{common, fmt.Sprint("n", i)}
+			n, _, err := put(t, c, at, romeo, nil, "1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			clock.move(time.Second)
+			if err := c.store.remove(t.Context(), n, "xmpp:elsewhere", &c.cfg.Limits); err != nil {
+				t.Fatal(err)
+			}
+			c.dir.changed(t.Context(), at)
+		}
+		for i, want := range []string{"", "", "", "xmpp:elsewhere", "xmpp:elsewhere", "xmpp:elsewhere"} {
+			if uri, err := c.store.moved(t.Context(), Address{common, fmt.Sprint("n", i)}); err != nil || uri != want {
+				t.Errorf("n%d is at %q, want %q (%v)", i, uri, want, err)
+			}
 		}
 	})
 }

@@ -73,7 +73,7 @@ func (c *component) onSubscribe(ctx context.Context, r *request, n *Node) (*stan
 	if err != nil {
 		return nil, err
 	}
-	s := Subscription{JID: who, State: state, Options: defaultOptions()}
+	s := Subscription{JID: who, State: state, Options: defaultOptions(), asked: true}
 	if old != nil {
 		if old.State == Pending && state == Pending { // §6.1.3.7
 			return nil, failure(stanza.NotAuthorized, "pending-subscription", "")

@@ -20,9 +20,10 @@ const (
 	sqlIsSub       = `SELECT count(*) FROM pubsub_subscription s WHERE s.node = $1` + subLive + ` AND s.bare = $3 AND s.state = 'subscribed'`
 	sqlSubscribers = `SELECT count(*) FROM pubsub_subscription s WHERE s.node = $1` + subLive + ` AND s.state = 'subscribed'`
 	sqlCountSub    = `SELECT count(*) FROM pubsub_subscription WHERE node = $1 AND jid <> $2`
-	sqlCountMine   = `SELECT count(*)` + subFrom + `WHERE s.bare = $1 AND n.service = $2 AND (s.node <> $3 OR s.jid <> $4)`
-	sqlSetSub      = `INSERT INTO pubsub_subscription (node, jid, bare, state, options, temp, expires_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-		ON CONFLICT (node, jid) DO UPDATE SET state = excluded.state, options = excluded.options, temp = excluded.temp, expires_at = excluded.expires_at`
+	sqlCountMine   = `SELECT count(*)` + subFrom + `WHERE s.bare = $1 AND s.asked AND n.service = $2 AND (s.node <> $3 OR s.jid <> $4)`
+	sqlSetSub      = `INSERT INTO pubsub_subscription (node, jid, bare, state, options, temp, expires_at, created_at, asked) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		ON CONFLICT (node, jid) DO UPDATE SET state = excluded.state, options = excluded.options, temp = excluded.temp, expires_at = excluded.expires_at,
+			asked = pubsub_subscription.asked OR excluded.asked`
 	sqlUnsub  = `DELETE FROM pubsub_subscription WHERE node = $1 AND jid = $2`
 	sqlIsNode = `SELECT id FROM pubsub_node WHERE id = $1`
 	sqlTemps  = `SELECT s.node, n.name, s.jid, s.state, s.options, s.temp, s.expires_at, n.service` + subFrom + `WHERE s.temp AND s.bare = $1`
@@ -123,10 +124,10 @@ func (s *store) setSubscription(ctx context.Context, n *Node, sub Subscription, 
 		switch {
 		case ofNode >= int64(l.Subscribers):
 			return tooMany(fmt.Sprintf("the node has %d subscriptions, which is as many as it may have (max_subscribers)", ofNode))
-		case mine >= int64(l.Subscriptions):
+		case sub.asked && mine >= int64(l.Subscriptions):
 			return tooMany(fmt.Sprintf("there are %d subscriptions, which is as many as one account may have here (max_subscriptions)", mine))
 		}
-		_, err = tx.Exec(ctx, sqlSetSub, n.id, sub.JID.String(), sub.JID.Bare().String(), string(sub.State), string(options), sub.Options.Temp, expires, s.now())
+		_, err = tx.Exec(ctx, sqlSetSub, n.id, sub.JID.String(), sub.JID.Bare().String(), string(sub.State), string(options), sub.Options.Temp, expires, s.now(), sub.asked)
 		return err
 	})
 }

@@ -22,7 +22,7 @@ const (
 	sqlSubsOver = `DELETE FROM pubsub_subscription WHERE expires_at > 0 AND expires_at <= $1`
 	sqlTempsOf  = `SELECT DISTINCT bare FROM pubsub_subscription WHERE temp AND bare > $1 ORDER BY bare LIMIT $2`
 
-	sqlAccountNodes   = `SELECT service, name FROM pubsub_node WHERE account = $1 OR service = $1`
+	sqlAccountNodes   = `SELECT service, name FROM pubsub_node WHERE (account = $1 OR service = $1) AND base = ''`
 	sqlNodesWith      = `SELECT n.service, n.name FROM pubsub_affiliation a JOIN pubsub_node n ON n.id = a.node WHERE a.jid = $1`
 	sqlUnaffiliateAll = `DELETE FROM pubsub_affiliation WHERE jid = $1`
 	sqlUnsubscribeAll = `DELETE FROM pubsub_subscription WHERE bare = $1`

@@ -48,6 +48,7 @@ CREATE TABLE pubsub_subscription (
     state      text    NOT NULL, -- subscribed, pending
     options    text    NOT NULL, -- JSON
     temp       boolean NOT NULL, -- ends when the subscriber becomes unavailable
+    asked      boolean NOT NULL, -- by the subscriber: it counts towards their limit
     expires_at bigint  NOT NULL, -- unix microseconds; 0: never
     created_at bigint  NOT NULL,
     PRIMARY KEY (node, jid)
