@@ -9,6 +9,7 @@ import (
 	"parley/plugins/accounts"
 	"parley/plugins/admin"
 	"parley/plugins/archive"
+	"parley/plugins/attachments"
 	"parley/plugins/avatar"
 	"parley/plugins/blocking"
 	"parley/plugins/bookmarks"
@@ -17,6 +18,8 @@ import (
 	"parley/plugins/disco"
 	"parley/plugins/displayed"
 	"parley/plugins/entitytime"
+	"parley/plugins/feeds"
+	"parley/plugins/following"
 	"parley/plugins/health"
 	"parley/plugins/hostmeta"
 	"parley/plugins/inbox"
@@ -24,6 +27,7 @@ import (
 	"parley/plugins/message"
 	"parley/plugins/muc"
 	"parley/plugins/mucsub"
+	"parley/plugins/nodearchive"
 	"parley/plugins/ping"
 	"parley/plugins/presence"
 	"parley/plugins/private"
@@ -33,6 +37,7 @@ import (
 	"parley/plugins/resumption"
 	"parley/plugins/roster"
 	"parley/plugins/session"
+	"parley/plugins/spaces"
 	"parley/plugins/vcard"
 	"parley/plugins/vcard4"
 	"parley/plugins/version"
@@ -55,6 +60,7 @@ func Plugins() []plugins.Plugin {
 		accounts.Plugin,
 		admin.Plugin,
 		archive.Plugin,
+		attachments.Plugin,
 		avatar.Plugin,
 		blocking.Plugin,
 		bookmarks.Plugin,
@@ -64,6 +70,8 @@ func Plugins() []plugins.Plugin {
 		disco.Plugin,
 		displayed.Plugin,
 		entitytime.Plugin,
+		feeds.Plugin,
+		following.Plugin,
 		health.Plugin,
 		hostmeta.Plugin,
 		inbox.Plugin,
@@ -71,6 +79,7 @@ func Plugins() []plugins.Plugin {
 		message.Plugin,
 		muc.Plugin,
 		mucsub.Plugin,
+		nodearchive.Plugin,
 		ping.Plugin,
 		presence.Plugin,
 		private.Plugin,
@@ -80,6 +89,7 @@ func Plugins() []plugins.Plugin {
 		resumption.Plugin,
 		roster.Plugin,
 		session.Plugin,
+		spaces.Plugin,
 		vcard.Plugin,
 		vcard4.Plugin,
 		version.Plugin,

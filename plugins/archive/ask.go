@@ -56,6 +56,9 @@ type ask struct {
 
 // query answers XEP-0313 §4 for accounts.
 func (p *part) query(ctx context.Context, q *processor.IQ) (*stanza.Element, error) {
+	if answer, named, err := p.nodeAsked(ctx, q); named {
+		return answer, err
+	}
 	if !q.Own() { // one answer for accounts that exist and that do not (RFC 6121 §8.1)
 		return nil, stanza.NewError(stanza.Forbidden, "")
 	}

@@ -15,9 +15,9 @@ type rosters interface {
 	Contacts(ctx context.Context, owner jid.JID) (*roster.Snapshot, error)
 }
 
-// mayRead returns why somebody may not subscribe to a node and retrieve its
+// mayReadHere returns why somebody may not subscribe to a node and retrieve its
 // items, in a *stanza.Error, or nil (XEP-0060 §4.5, §6.1.3, §6.5.9).
-func (c *component) mayRead(ctx context.Context, n *Node, who jid.JID) error {
+func (c *component) mayReadHere(ctx context.Context, n *Node, who jid.JID) error {
 	a := n.Affiliation(who)
 	switch {
 	case a.may(mayRead):
@@ -78,9 +78,9 @@ func (c *component) asContact(ctx context.Context, n *Node, who jid.JID) (groups
 	return groups, nil
 }
 
-// mayPublish is XEP-0060 §7.1.3.1, with pubsub#publish_model. own: only what they
-// have published themselves may be replaced.
-func (c *component) mayPublish(ctx context.Context, n *Node, who jid.JID) (own bool, err error) {
+// mayPublishHere is XEP-0060 §7.1.3.1, with pubsub#publish_model. own: only what
+// they have published themselves may be replaced.
+func (c *component) mayPublishHere(ctx context.Context, n *Node, who jid.JID) (own bool, err error) {
 	a := n.Affiliation(who)
 	switch {
 	case a.may(mayPublish):

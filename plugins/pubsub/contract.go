@@ -81,6 +81,41 @@ func (p *PubSub) May(ctx context.Context, n *Node, who jid.JID) error {
 	return c.mayRead(ctx, n, who)
 }
 
+// Readable returns a node that somebody wants to read, as the service itself
+// would let them. Errors: *stanza.Error; who may not know of the account hears what
+// they would of one that does not exist.
+func (p *PubSub) Readable(ctx context.Context, at Address, who jid.JID) (*Node, error) {
+	c, err := p.running()
+	if err != nil {
+		return nil, err
+	}
+	stranger, err := c.stranger(ctx, at.Service, who)
+	if err != nil {
+		return nil, err
+	}
+	n, err := c.dir.node(ctx, at)
+	if err == nil && n == nil {
+		err = errNoNode()
+	}
+	if err == nil {
+		err = c.mayRead(ctx, n, who)
+	}
+	if err != nil && stranger && hides(err) {
+		err = errStranger()
+	}
+	return n, err
+}
+
+// MayPublish is May for publishing.
+func (p *PubSub) MayPublish(ctx context.Context, n *Node, who jid.JID) error {
+	c, err := p.running()
+	if err != nil {
+		return err
+	}
+	_, err = c.mayPublish(ctx, n, who)
+	return err
+}
+
 // Publish publishes items in the name of the account by, bare. A node that does
 // not exist is created with its well-known settings (Defaults), which set, if not
 // nil, changes. It returns the items' ids.
@@ -108,7 +143,7 @@ func (p *PubSub) Retract(ctx context.Context, at Address, by jid.JID, ids ...str
 	if err != nil || n == nil || len(ids) == 0 {
 		return err
 	}
-	return c.retract(ctx, n, &removal{by: by, ids: ids, notify: true, lenient: true})
+	return c.retract(ctx, n, &removal{by: by, house: true, ids: ids, notify: true, lenient: true})
 }
 
 // Create creates a node in the name of the account by, with its well-known
@@ -118,14 +153,16 @@ func (p *PubSub) Create(ctx context.Context, at Address, by jid.JID, set func(*S
 	if err != nil {
 		return err
 	}
-	s, err := c.defaultsOf(ctx, at)
+	s, err := c.beginning(ctx, at, func(_ context.Context, s *Settings) error {
+		if set != nil {
+			set(s)
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	if set != nil {
-		set(&s)
-	}
-	_, err = c.create(ctx, at, by, s)
+	_, err = c.create(ctx, &Settlement{Address: at, By: by, House: true, Settings: &s})
 	return err
 }
 
@@ -145,7 +182,7 @@ func (p *PubSub) Configure(ctx context.Context, at Address, by jid.JID, set func
 	}
 	s := n.Settings.clone()
 	set(&s)
-	return c.configure(ctx, n, by, s)
+	return c.configure(ctx, n, &Settlement{Address: at, By: by, House: true, Settings: &s})
 }
 
 // Delete deletes a node in the name of the account by and tells subscribers;
@@ -159,7 +196,7 @@ func (p *PubSub) Delete(ctx context.Context, at Address, by jid.JID) error {
 	if err != nil || n == nil {
 		return err
 	}
-	return c.remove(ctx, n, by, "")
+	return c.remove(ctx, n, by, "", true)
 }
 
 // Subscriptions returns what an address, bare, has subscribed to at a service,

@@ -27,7 +27,8 @@ const (
 
 // directory knows nodes: configuration and affiliations, which say who may do
 // what, so that a change is done when every node of the cluster has forgotten
-// what was. Of an account's own service it knows all, of others single ones.
+// what was. Of an account's own service it knows all, of others single ones, and
+// those that derive from nodes of either.
 type directory struct {
 	env     plugins.Env
 	store   *store
@@ -86,20 +87,44 @@ func parseKey(s string) (Address, bool) {
 
 // node returns nil when there is none.
 func (d *directory) node(ctx context.Context, at Address) (*Node, error) {
-	if !at.PEP() {
-		return d.single.Load(ctx, at, func(ctx context.Context, at Address) (*Node, error) {
-			found, err := d.store.nodes(ctx, at.Service, at.Node, true)
-			if err != nil || len(found) == 0 {
-				return nil, err
-			}
-			return found[0], nil
-		})
+	if at.PEP() {
+		s, err := d.shelf(ctx, at.Service)
+		if err != nil {
+			return nil, err
+		}
+		if n := s.byName[at.Node]; n != nil {
+			return n, nil
+		}
 	}
-	s, err := d.shelf(ctx, at.Service)
-	if err != nil {
-		return nil, err
+	for try := 0; ; try++ {
+		n, err := d.one(ctx, at)
+		if err != nil || n == nil || n.Base == "" {
+			return n, err
+		}
+		// It has gone with its base, which does not say so of each.
+		base, err := d.node(ctx, Address{n.Service, n.Base})
+		switch {
+		case err != nil:
+			return nil, err
+		case base != nil && (base.id == n.baseID || try > 0): // after one look at the database it is the base that is old
+			return n, nil
+		}
+		d.single.Drop(at)
+		if base == nil {
+			return nil, nil
+		}
 	}
-	return s.byName[at.Node], nil
+}
+
+// one returns a node that is known by itself.
+func (d *directory) one(ctx context.Context, at Address) (*Node, error) {
+	return d.single.Load(ctx, at, func(ctx context.Context, at Address) (*Node, error) {
+		found, err := d.store.nodes(ctx, at.Service, at.Node, true)
+		if err != nil || len(found) == 0 {
+			return nil, err
+		}
+		return found[0], nil
+	})
 }
 
 func (d *directory) shelf(ctx context.Context, account jid.JID) (*shelf, error) {
@@ -131,7 +156,6 @@ func (d *directory) changed(ctx context.Context, at Address) {
 	if at.PEP() {
 		d.shelves.Drop(at.Service)
 		d.env.Forget(ctx, topicShelf, at.Service.String())
-		return
 	}
 	d.single.Drop(at)
 	d.env.Forget(ctx, topicNode, at.key())

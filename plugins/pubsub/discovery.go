@@ -28,7 +28,7 @@ func supported() []string {
 }
 
 func features(more ...string) []string {
-	out := []string{NS, nsOrder}
+	out := []string{NS, nsOrder, nsOrder + "@" + NS, nsRelations} // XEP-0413 §6, XEP-0496 §7
 	for _, f := range append(supported(), more...) {
 		out = append(out, NS+"#"+f)
 	}
@@ -65,8 +65,14 @@ func (c *component) describe(ctx context.Context, f *disco.Facts, at Address, wh
 	if visible, err := c.visible(ctx, n, who); err != nil || !visible {
 		return false, err
 	}
+	if n, err = c.effective(ctx, n); err != nil {
+		return false, err
+	}
 	f.AddIdentity(disco.Identity{Category: "pubsub", Type: "leaf", Name: n.Settings.Title})
 	f.AddFeature(NS)
+	if _, err := processor.Fire(ctx, c.reg, Describing, &Description{Facts: f, Service: at.Service, Node: n}); err != nil {
+		return false, err
+	}
 	form, err := c.meta(ctx, n)
 	if err != nil {
 		return false, err
@@ -75,9 +81,9 @@ func (c *component) describe(ctx context.Context, f *disco.Facts, at Address, wh
 	return true, nil
 }
 
-// visible reports whether somebody may know of a node: who may retrieve, or ask
-// to.
-func (c *component) visible(ctx context.Context, n *Node, who jid.JID) (bool, error) {
+// visibleHere reports whether somebody may know of a node: who may retrieve, or
+// ask to.
+func (c *component) visibleHere(ctx context.Context, n *Node, who jid.JID) (bool, error) {
 	a := n.Affiliation(who)
 	if a == Outcast {
 		return false, nil
@@ -85,7 +91,7 @@ func (c *component) visible(ctx context.Context, n *Node, who jid.JID) (bool, er
 	if a != None || n.Settings.Access == Authorize {
 		return true, nil
 	}
-	return allowed(c.mayRead(ctx, n, who))
+	return allowed(c.mayReadHere(ctx, n, who))
 }
 
 // allowed takes a refusal for no.
@@ -194,7 +200,8 @@ func (c *component) serviceInfo(ctx context.Context, st *stanza.Stanza, query *s
 		f.AddIdentity(disco.Identity{Category: "pubsub", Type: "service", Name: "Publish-Subscribe"})
 		f.AddFeature(stanza.NSDiscoInfo, stanza.NSDiscoItem, nsPing)
 		f.AddFeature(features("access-open")...)
-		return f.Element(""), nil
+		_, err := processor.Fire(ctx, c.reg, Describing, &Description{Facts: f, Service: st.To})
+		return f.Element(""), err
 	}
 	known, err := c.describe(ctx, f, Address{st.To, node}, st.From)
 	if err == nil && !known {

@@ -6,6 +6,7 @@ import (
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/parser/stanza/form"
+	"parley/plugins/disco"
 	"parley/processor"
 	"parley/storage"
 )
@@ -16,7 +17,7 @@ var (
 	// Defaults fires when a node is about to be created, or somebody asks what it
 	// would be like: hooks set what their well-known nodes need. It fires before
 	// what the creator wishes is applied. It must not depend on anything but the
-	// address.
+	// address and the type.
 	Defaults = processor.NewHook[*Default]("pubsub-defaults")
 	// Fields fires when a configuration form is made or read: hooks add fields of
 	// their own, which keep their values in Settings.Extra.
@@ -35,8 +36,12 @@ var (
 	// their node do not pass here.
 	Retracting = processor.NewHook[*Retraction]("pubsub-retracting")
 	// Retracted fires after items were removed and subscribers told: retracted,
-	// purged, or pushed out by newer ones. Errors are logged.
+	// purged, pushed out by newer ones, or over (By is zero then, and there may be no
+	// IDs). Errors are logged.
 	Retracted = processor.NewHook[*Retraction]("pubsub-retracted")
+	// Deleting fires before a node is deleted: an error refuses that. It does not
+	// fire for what derives from it.
+	Deleting = processor.NewHook[*Deletion]("pubsub-deleting")
 	// Deleted fires after a node was deleted and subscribers told. It does not fire
 	// when its account is removed (processor.AccountRemoved). Errors are logged.
 	Deleted = processor.NewHook[*Deletion]("pubsub-deleted")
@@ -45,6 +50,15 @@ var (
 	// Joined fires after somebody's subscription to a node
 	// has begun, changed or ended. Errors are logged.
 	Joined = processor.NewHook[*Joining]("pubsub-joined")
+	// Settling fires before a node is created or configured: hooks change what it
+	// is going to be like; an error refuses that and becomes the answer.
+	Settling = processor.NewHook[*Settlement]("pubsub-settling")
+	// Describing fires when a service or one of its nodes is asked what it is
+	// (XEP-0030 §3), by somebody who may know.
+	Describing = processor.NewHook[*Description]("pubsub-describing")
+	// ServiceAsked fires when a common service is asked something that is not of
+	// pubsub: a hook that knows what to say answers, and stops.
+	ServiceAsked = processor.NewHook[*ServiceQuery]("pubsub-service-asked")
 	// Retrieving fires before items are read for somebody who may: hooks change the
 	// query by what else the request holds. An error becomes the answer.
 	Retrieving = processor.NewHook[*Retrieval]("pubsub-retrieving")
@@ -53,6 +67,7 @@ var (
 // Default is the event of Defaults.
 type Default struct {
 	Address
+	Type     string    // pubsub#type as the creator wishes it; "": not told
 	Settings *Settings // to be changed
 }
 
@@ -108,29 +123,62 @@ func (r *Rows) write(ctx context.Context, tx storage.Tx) error {
 	return nil
 }
 
+// Settlement is the event of Settling.
+type Settlement struct {
+	Address
+	By        jid.JID
+	House     bool      // a feature demands it
+	Published bool      // the node comes with its first publication, it was not asked for
+	Before    *Settings // nil: the node is created
+	Settings  *Settings // to be changed
+	// Base, when a hook sets it as a node is created: the node that it derives from.
+	// Who may read that one may read this, which goes with it, is not listed among
+	// the nodes, has a limit of its own, and may be created by a publication of
+	// anybody: the hook says whose. It belongs to the owners of the base.
+	Base *Node
+}
+
+// ServiceQuery is the event of ServiceAsked.
+type ServiceQuery struct {
+	*stanza.Stanza
+	Query, Answer *stanza.Element // Answer: for the hook that stops
+}
+
+// Description is the event of Describing.
+type Description struct {
+	*disco.Facts         // to be added to
+	Service      jid.JID //
+	Node         *Node   // nil: the service is asked about; accounts' own have disco.Info
+}
+
 // Publication is the event of Publishing and Published.
 type Publication struct {
 	Rows                    // for Publishing
 	Node    *Node           // as it is, or is going to be; shared, not to be changed
 	New     bool            // the node does not exist yet
 	By      jid.JID         // who publishes, full or bare; the house in the name of an account: its bare JID
+	House   bool            // a feature publishes
 	Items   []*Item         // Publishing: IDs are set, Payload may be replaced by another element
 	Request *stanza.Element // <pubsub/>; nil: the house publishes
+	Sum     *Sum            // for Publishing: what else is written in the same transaction; nil: nothing
 }
 
 // Retraction is the event of Retracting and Retracted.
 type Retraction struct {
-	Rows         // for Retracting
-	Node *Node   //
-	By   jid.JID // as in Publication; zero: the node was full
-	IDs  []string
-	All  bool // the node was purged; no IDs
+	Rows          // for Retracting
+	Node  *Node   //
+	By    jid.JID // as in Publication; zero: the node was full
+	House bool    // a feature removes them
+	IDs   []string
+	All   bool // the node was purged; no IDs
+	Sum   *Sum // for Retracting, as in Publication; not for All
 }
 
-// Deletion is the event of Deleted.
+// Deletion is the event of Deleting and Deleted.
 type Deletion struct {
-	Node *Node // as it was
-	By   jid.JID
+	Node  *Node // as it was
+	By    jid.JID
+	House bool // a feature deletes it, or it goes with another
 }
 
 // Configuration is the event of Configured.
@@ -143,8 +191,9 @@ type Configuration struct {
 // Joining is the event of Joined.
 type Joining struct {
 	Node         *Node
-	Subscription Subscription // NoneAnyMore: it has ended
-	By           jid.JID      // the subscriber, or an owner; zero: it ended of itself
+	Subscription Subscription    // NoneAnyMore: it has ended
+	By           jid.JID         // the subscriber, or an owner; zero: it ended of itself
+	Request      *stanza.Element // <subscribe/>, when the subscriber asks for it; else nil
 }
 
 // Retrieval is the event of Retrieving.

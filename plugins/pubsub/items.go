@@ -137,8 +137,13 @@ func (s *store) place(ctx context.Context, n *Node, id string, byCreated bool) (
 
 // read reads items of a node until their payloads have more than limit bytes,
 // if that is not 0.
-func (s *store) read(ctx context.Context, node int64, limit int, text string, args ...any) (out []*Item, err error) {
-	rows, err := s.env.DB.Query(ctx, text, args...)
+func (s *store) read(ctx context.Context, node int64, limit int, text string, args ...any) ([]*Item, error) {
+	return s.readIn(ctx, s.env.DB, node, limit, text, args...)
+}
+
+// readIn is read inside a transaction, or not.
+func (s *store) readIn(ctx context.Context, q storage.Querier, node int64, limit int, text string, args ...any) (out []*Item, err error) {
+	rows, err := q.Query(ctx, text, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,8 @@ type Node struct {
 	Created      time.Time
 	Settings     Settings
 	Affiliations map[jid.JID]Affiliation // by bare JID; without None
-	id           int64
+	Base         string                  // the node of the same service that it derives from, see Settlement; "": none
+	id, baseID   int64
 }
 
 // Affiliation returns what somebody, of any JID, is to the node. The account

@@ -21,25 +21,51 @@ func (c *component) mayCreate(at Address, who jid.JID) bool {
 }
 
 // defaultsOf are the settings of a node that nobody has said anything about.
-func (c *component) defaultsOf(ctx context.Context, at Address) (Settings, error) {
+func (c *component) defaultsOf(ctx context.Context, at Address, typ string) (Settings, error) {
 	s := defaultSettings(at.PEP())
-	_, err := processor.Fire(ctx, c.reg, Defaults, &Default{Address: at, Settings: &s})
+	_, err := processor.Fire(ctx, c.reg, Defaults, &Default{Address: at, Type: typ, Settings: &s})
 	return s, err
+}
+
+// beginning are the settings of a node that is created: as its name and its type
+// have it, then as wish has it, if that is not nil.
+func (c *component) beginning(ctx context.Context, at Address, wish func(context.Context, *Settings) error) (Settings, error) {
+	s, err := c.defaultsOf(ctx, at, "")
+	if err != nil || wish == nil {
+		return s, err
+	}
+	was := s.Type
+	if err := wish(ctx, &s); err != nil || s.Type == was || s.Type == "" {
+		return s, err
+	}
+	typed, err := c.defaultsOf(ctx, at, s.Type)
+	if err != nil {
+		return s, err
+	}
+	return typed, wish(ctx, &typed)
 }
 
 // table are the fields of a node's configuration.
 func (c *component) table(ctx context.Context, at Address) (form.Table[Settings], error) {
-	f := &Form{Address: at, Table: fields(&c.cfg.Limits)}
+	f := &Form{Address: at, Table: append(fields(&c.cfg.Limits), relations()...)}
 	_, err := processor.Fire(ctx, c.reg, Fields, f)
 	return f.Table, err
 }
 
-// sensible refuses what cannot be had at that service.
-func sensible(at Address, s *Settings) error {
-	if s.PurgeOffline && !at.PEP() {
+// settle lets features say what a node is like, and refuses what cannot be had
+// at that service, and who may not create it (XEP-0060 §7.1.3.3, §8.1.2).
+func (c *component) settle(ctx context.Context, e *Settlement) error {
+	_, err := processor.Fire(ctx, c.reg, Settling, e)
+	if e.Before == nil && !e.House && e.Base == nil && !c.mayCreate(e.Address, e.By) {
+		return errNoNode()
+	}
+	if err != nil {
+		return err
+	}
+	if e.Settings.PurgeOffline && !e.PEP() {
 		return stanza.NewError(stanza.NotAcceptable, "pubsub#purge_offline: is for nodes of accounts' own services")
 	}
-	return nil
+	return c.relate(ctx, e)
 }
 
 // onCreate is XEP-0060 §8.1.
@@ -51,21 +77,23 @@ func (c *component) onCreate(ctx context.Context, r *request, _ *Node) (*stanza.
 	if instant {
 		r.at.Node = rand.Text()
 	}
-	s, err := c.defaultsOf(ctx, r.at)
-	if err != nil {
-		return nil, err
-	}
+	var wish func(context.Context, *Settings) error
 	if el := r.pubsub.Child(NS, "configure"); el != nil { // §8.1.3
 		if el.Has("node") {
 			return nil, stanza.NewError(stanza.BadRequest, "the node is named once")
 		}
 		if form.In(el) != nil {
-			if _, err := c.wished(ctx, r.at, el, &s); err != nil {
-				return nil, err
+			wish = func(ctx context.Context, s *Settings) error {
+				_, err := c.wished(ctx, r.at, el, s)
+				return err
 			}
 		}
 	}
-	if _, err := c.create(ctx, r.at, r.From, s); err != nil {
+	s, err := c.beginning(ctx, r.at, wish)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.create(ctx, &Settlement{Address: r.at, By: r.From, Settings: &s}); err != nil {
 		return nil, err
 	}
 	if !instant {
@@ -91,11 +119,12 @@ func (c *component) wished(ctx context.Context, at Address, el *stanza.Element, 
 }
 
 // create makes a node. Errors: conflict when it exists, policy-violation.
-func (c *component) create(ctx context.Context, at Address, by jid.JID, s Settings) (*Node, error) {
-	if err := sensible(at, &s); err != nil {
+func (c *component) create(ctx context.Context, e *Settlement) (*Node, error) {
+	if err := c.settle(ctx, e); err != nil {
 		return nil, err
 	}
-	n := c.store.fresh(at, by, s)
+	at, by := e.Address, e.By
+	n := c.store.fresh(at, by, *e.Settings).derive(e.Base)
 	_, err := c.store.publish(ctx, &write{node: n, fresh: true, rows: &Rows{}, limits: &c.cfg.Limits})
 	c.dir.changed(ctx, at) // it may be committed whatever comes back
 	if err != nil {
@@ -107,6 +136,10 @@ func (c *component) create(ctx context.Context, at Address, by jid.JID, s Settin
 
 // onConfigure is XEP-0060 §8.2.
 func (c *component) onConfigure(ctx context.Context, r *request, n *Node) (*stanza.Element, error) {
+	n, err := c.effective(ctx, n)
+	if err != nil {
+		return nil, err
+	}
 	t, err := c.table(ctx, r.at)
 	if err != nil {
 		return nil, err
@@ -123,17 +156,26 @@ func (c *component) onSetConfigure(ctx context.Context, r *request, n *Node) (*s
 	if err != nil || !ok { // §8.2.5: canceled
 		return nil, err
 	}
-	return nil, c.configure(ctx, n, r.From, s)
+	return nil, c.configure(ctx, n, &Settlement{Address: n.Address, By: r.From, Settings: &s})
 }
 
 // configure changes a node's settings and tells who wants to know.
-func (c *component) configure(ctx context.Context, n *Node, by jid.JID, s Settings) error {
-	if err := sensible(n.Address, &s); err != nil {
+func (c *component) configure(ctx context.Context, n *Node, e *Settlement) error {
+	e.Before = &n.Settings
+	if err := c.settle(ctx, e); err != nil {
 		return err
 	}
+	by, s := e.By, *e.Settings
 	next := n.withSettings(s)
-	err := c.store.configure(ctx, next)
+	moving, err := c.followers(ctx, next)
+	if err != nil {
+		return err
+	}
+	err = c.store.configure(ctx, append(moving, next)...)
 	c.dir.changed(ctx, n.Address) // it may be committed whatever comes back
+	for _, m := range moving {
+		c.dir.changed(ctx, m.Address)
+	}
 	if err != nil {
 		return err
 	}
@@ -158,7 +200,7 @@ func (c *component) onDefault(ctx context.Context, r *request, _ *Node) (*stanza
 	if !c.mayCreate(r.at, r.From) {
 		return nil, errForbidden()
 	}
-	s, err := c.defaultsOf(ctx, r.at)
+	s, err := c.defaultsOf(ctx, r.at, "")
 	if err != nil {
 		return nil, err
 	}
@@ -181,18 +223,40 @@ func (c *component) onDelete(ctx context.Context, r *request, n *Node) (*stanza.
 			return nil, stanza.NewError(stanza.BadRequest, fmt.Sprintf("redirect needs a uri of at most %d bytes", maxURI))
 		}
 	}
-	return nil, c.remove(ctx, n, r.From, uri)
+	if n.Base != "" { // XEP-0465 §5
+		return nil, stanza.NewError(stanza.Forbidden, "the node goes with "+n.Base)
+	}
+	return nil, c.remove(ctx, n, r.From, uri, false)
 }
 
 // remove deletes a node and tells who wants to know: who that is has to be found
 // out before.
-func (c *component) remove(ctx context.Context, n *Node, by jid.JID, uri string) error {
+func (c *component) remove(ctx context.Context, n *Node, by jid.JID, uri string, house bool) error {
+	if _, err := processor.Fire(ctx, c.reg, Deleting, &Deletion{Node: n, By: by, House: house}); err != nil {
+		return err
+	}
 	var to audience
 	if n.Settings.NotifyDelete {
 		to = c.audience(ctx, n, true)
 	}
-	err := c.store.remove(ctx, n, uri, &c.cfg.Limits)
+	branch, err := c.branch(ctx, n)
+	if err != nil {
+		return err
+	}
+	others := make([]audience, len(branch))
+	for i, m := range branch {
+		if _, err := processor.Fire(ctx, c.reg, Deleting, &Deletion{Node: m, By: by, House: true}); err != nil {
+			return err
+		}
+		if m.Settings.NotifyDelete {
+			others[i] = c.audience(ctx, m, true)
+		}
+	}
+	err = c.store.remove(ctx, n, uri, &c.cfg.Limits, branch...)
 	c.dir.changed(ctx, n.Address) // it may be committed whatever comes back
+	for _, m := range branch {
+		c.dir.changed(ctx, m.Address)
+	}
 	if err != nil {
 		return err
 	}
@@ -201,6 +265,10 @@ func (c *component) remove(ctx context.Context, n *Node, by jid.JID, uri string)
 		el.Add(stanza.El(NSEvent, "redirect").With("uri", uri))
 	}
 	c.send(ctx, n, to, el)
-	fire(ctx, c, Deleted, &Deletion{Node: n, By: by})
+	fire(ctx, c, Deleted, &Deletion{Node: n, By: by, House: house})
+	for i, m := range branch {
+		c.send(ctx, m, others[i], stanza.El(NSEvent, "delete").With("node", m.Node))
+		fire(ctx, c, Deleted, &Deletion{Node: m, By: by, House: true})
+	}
 	return nil
 }

@@ -57,7 +57,7 @@ func (c *component) audience(ctx context.Context, n *Node, pending bool) (to aud
 // stillMay reports whether a subscriber has not lost the right to a node since, by
 // another access model or affiliation.
 func (c *component) stillMay(ctx context.Context, n *Node, who jid.JID) bool {
-	if n.Affiliation(who) == None && n.Settings.Access == Authorize { // the subscription is the right
+	if n.alone() && n.Affiliation(who) == None && n.Settings.Access == Authorize { // the subscription is the right
 		return true
 	}
 	return c.mayRead(ctx, n, who) == nil
@@ -161,11 +161,16 @@ func (c *component) interestedIn(ctx context.Context, n *Node) (out []jid.JID) {
 // the node: never from a whitelist or what has to be approved (rule 66, XEP-0060
 // §9.1.2).
 func (c *component) shares(ctx context.Context, n *Node, contact jid.JID) bool {
-	switch n.Settings.Access {
-	case Open, Presence, Roster:
-		return c.mayRead(ctx, n, contact) == nil
+	all, err := c.lineage(ctx, n)
+	if err != nil || slices.ContainsFunc(all, func(m *Node) bool { return !m.Settings.shared() }) {
+		return false
 	}
-	return false
+	return c.mayRead(ctx, n, contact) == nil
+}
+
+// shared reports whether presence may be enough to get what is published.
+func (s *Settings) shared() bool {
+	return s.Access == Open || s.Access == Presence || s.Access == Roster
 }
 
 // unblocked leaves out who has blocked the other.

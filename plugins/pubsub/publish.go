@@ -103,7 +103,7 @@ func (c *component) publish(ctx context.Context, p *publishing) (ids []string, e
 		if err != nil {
 			return nil, err
 		}
-		ev := &Publication{Node: n, New: w.fresh, By: p.by, Items: w.items, Request: p.request}
+		ev := &Publication{Node: n, New: w.fresh, By: p.by, House: p.house, Items: w.items, Request: p.request}
 		if _, err := processor.Fire(ctx, c.reg, Publishing, ev); err != nil {
 			return nil, err
 		}
@@ -113,6 +113,9 @@ func (c *component) publish(ctx context.Context, p *publishing) (ids []string, e
 			}
 		}
 		w.rows = &ev.Rows
+		if w.sum, err = c.summing(ctx, n, ev.Sum); err != nil {
+			return nil, err
+		}
 		gone, err := c.store.publish(ctx, w)
 		if w.fresh { // it may be committed whatever comes back
 			c.dir.changed(ctx, p.at)
@@ -120,11 +123,13 @@ func (c *component) publish(ctx context.Context, p *publishing) (ids []string, e
 		if err != nil {
 			if try < raceTries && raced(err, w.fresh) {
 				c.dir.changed(ctx, p.at)
+				c.recount(ctx, w.sum)
 				continue
 			}
 			return nil, err
 		}
 		c.published(ctx, ev, gone)
+		c.summed(ctx, w.sum, p.by)
 		for _, it := range w.items {
 			ids = append(ids, it.ID)
 		}
@@ -164,19 +169,15 @@ func (c *component) prepare(ctx context.Context, p *publishing) (*Node, *write, 
 
 // autoCreated is the node that publishing will create.
 func (c *component) autoCreated(ctx context.Context, p *publishing) (*Node, error) {
-	if !p.house && !c.mayCreate(p.at, p.by) {
-		return nil, errNoNode() // §7.1.3.3
-	}
-	s, err := c.defaultsOf(ctx, p.at)
+	s, err := c.beginning(ctx, p.at, p.wish)
 	if err != nil {
 		return nil, err
 	}
-	if p.wish != nil {
-		if err := p.wish(ctx, &s); err != nil {
-			return nil, err
-		}
+	e := &Settlement{Address: p.at, By: p.by, House: p.house, Published: true, Settings: &s}
+	if err := c.settle(ctx, e); err != nil {
+		return nil, err
 	}
-	return c.store.fresh(p.at, p.by, s), sensible(p.at, &s)
+	return c.store.fresh(p.at, p.by, s).derive(e.Base), nil
 }
 
 // meets checks what is asked of a node that exists.
@@ -191,7 +192,7 @@ func (c *component) meets(ctx context.Context, n *Node, p *publishing, w *write)
 	if own {
 		w.by = p.by.Bare()
 	}
-	if p.wish == nil {
+	if p.wish == nil || n.Base != "" { // XEP-0470 §4.3: what derives is as its base wants it
 		return nil
 	}
 	s := n.Settings.clone()

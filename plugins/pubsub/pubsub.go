@@ -84,6 +84,7 @@ type Config struct {
 // one together (reliability row 18).
 type Limits struct {
 	Nodes         int         `yaml:"max_nodes" min:"1" doc:"Nodes of one account."`
+	Derived       int         `yaml:"max_derived_nodes" min:"1" doc:"Nodes of one account that features derive from others, such as those of attachments to items."`
 	Items         int         `yaml:"max_items" min:"1" doc:"Items of one node; what max_items=max means (XEP-0060 §16.4.4)."`
 	Batch         int         `yaml:"max_batch" min:"1" doc:"Items in one request."`
 	Payload       config.Size `yaml:"max_payload" min:"1KiB" doc:"Largest payload of one item."`
@@ -99,7 +100,7 @@ func defaults() *Config {
 	return &Config{
 		Prefix: "pubsub", LastItems: 500, Page: 100, PageSize: 1 << 20, Expiry: time.Minute,
 		Limits: Limits{
-			Nodes: 200, Items: 10_000, Batch: 50, Payload: 256 << 10, Total: 32 << 20, Subscribers: 10_000,
+			Nodes: 200, Derived: 10_000, Items: 10_000, Batch: 50, Payload: 256 << 10, Total: 32 << 20, Subscribers: 10_000,
 			Subscriptions: 1000, Affiliations: 1000, NodeID: 512, ItemID: 512,
 		},
 	}

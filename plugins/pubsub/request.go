@@ -100,7 +100,12 @@ func (c *component) serve(ctx context.Context, st *stanza.Stanza, _ *owner.Hold)
 	case stanza.Name{Space: nsPing, Local: "ping"}:
 		return nil, nil
 	}
-	return nil, stanza.NewError(stanza.ServiceUnavailable, "")
+	q := &ServiceQuery{Stanza: st, Query: query}
+	v, err := processor.Fire(ctx, c.reg, ServiceAsked, q)
+	if err == nil && v != processor.Stop {
+		err = stanza.NewError(stanza.ServiceUnavailable, "")
+	}
+	return q.Answer, err
 }
 
 const nsPing = "urn:xmpp:ping"

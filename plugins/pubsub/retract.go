@@ -13,6 +13,7 @@ import (
 // removal is a demand to remove items.
 type removal struct {
 	by      jid.JID
+	house   bool    // a feature demands it
 	own     jid.JID // bare: only what they have published; zero: anything
 	ids     []string
 	notify  bool
@@ -50,18 +51,23 @@ func (c *component) onRetract(ctx context.Context, r *request, n *Node) (*stanza
 
 // retract removes items and tells who wants to know.
 func (c *component) retract(ctx context.Context, n *Node, d *removal) error {
-	ev := &Retraction{Node: n, By: d.by, IDs: d.ids}
+	ev := &Retraction{Node: n, By: d.by, House: d.house, IDs: d.ids}
 	if _, err := processor.Fire(ctx, c.reg, Retracting, ev); err != nil {
 		return err
 	}
-	gone, err := c.store.retract(ctx, n, d.ids, d.own, d.lenient, &ev.Rows)
+	sum, err := c.summing(ctx, n, ev.Sum)
+	if err != nil {
+		return err
+	}
+	gone, err := c.store.retract(ctx, &write{node: n, by: d.own, rows: &ev.Rows, limits: &c.cfg.Limits, sum: sum}, d.ids, d.lenient)
 	if err != nil || len(gone) == 0 {
 		return err
 	}
 	if d.notify || n.Settings.NotifyRetract { // §7.2.2.1
 		c.notify(ctx, n, retracts(n, gone))
 	}
-	fire(ctx, c, Retracted, &Retraction{Node: n, By: d.by, IDs: gone})
+	fire(ctx, c, Retracted, &Retraction{Node: n, By: d.by, House: d.house, IDs: gone})
+	c.summed(ctx, sum, d.by)
 	return nil
 }
 

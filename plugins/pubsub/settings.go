@@ -31,6 +31,7 @@ const (
 	Publishers  Publish = "publishers"
 	Subscribers Publish = "subscribers"
 	Anybody     Publish = "open"
+	AsBase      Publish = "" // for nodes that derive from others: as those have it
 )
 
 // SendLast says when the last item is sent.
@@ -106,6 +107,10 @@ type Settings struct {
 
 	Extra map[string][]string `json:",omitempty"` // fields of other features, see Fields
 }
+
+// DefaultSettings are those of a node of an account's own service (pep), or of a
+// common one, that neither its name nor its creator says anything about.
+func DefaultSettings(pep bool) Settings { return defaultSettings(pep) }
 
 // defaultSettings are those of a node nobody has said anything about (XEP-0163
 // §4.3.4, §5 for PEP).

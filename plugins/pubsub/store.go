@@ -29,14 +29,14 @@ type store struct {
 func newStore(env plugins.Env) *store { return &store{env: env, seed: maphash.MakeSeed()} }
 
 const (
-	sqlNode              = `SELECT id, name, account, creator, created_at, settings FROM pubsub_node WHERE service = $1 AND name = $2`
-	sqlNodes             = `SELECT id, name, account, creator, created_at, settings FROM pubsub_node WHERE service = $1`
+	sqlNode              = `SELECT id, name, account, creator, created_at, settings, base, coalesce((SELECT b.id FROM pubsub_node b WHERE b.service = $1 AND b.name = pubsub_node.base), 0) FROM pubsub_node WHERE service = $1 AND name = $2`
+	sqlNodes             = `SELECT id, name, account, creator, created_at, settings, base, 0 FROM pubsub_node WHERE service = $1 AND base = ''`
 	sqlNodeAffiliations  = `SELECT a.node, a.jid, a.affiliation FROM pubsub_affiliation a JOIN pubsub_node n ON n.id = a.node WHERE n.service = $1 AND n.name = $2`
-	sqlNodesAffiliations = `SELECT a.node, a.jid, a.affiliation FROM pubsub_affiliation a JOIN pubsub_node n ON n.id = a.node WHERE n.service = $1`
+	sqlNodesAffiliations = `SELECT a.node, a.jid, a.affiliation FROM pubsub_affiliation a JOIN pubsub_node n ON n.id = a.node WHERE n.service = $1 AND n.base = ''`
 
-	sqlCountNodes  = `SELECT count(*) FROM pubsub_node WHERE account = $1`
-	sqlInsertNode  = `INSERT INTO pubsub_node (id, service, name, account, creator, created_at, settings, seq, newest, items, bytes) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 0, 0) ON CONFLICT DO NOTHING`
-	sqlConfigure   = `UPDATE pubsub_node SET settings = $2 WHERE id = $1`
+	sqlCountNodes  = `SELECT count(*) FROM pubsub_node WHERE account = $1 AND (base = '') = $2`
+	sqlInsertNode  = `INSERT INTO pubsub_node (id, service, name, account, creator, created_at, settings, base, link, parent, seq, newest, items, bytes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, 0, 0, 0) ON CONFLICT DO NOTHING`
+	sqlConfigure   = `UPDATE pubsub_node SET settings = $2, link = $3, parent = $4 WHERE id = $1`
 	sqlExpireItems = `UPDATE pubsub_item SET expires_at = CASE WHEN at + $2 > at THEN at + $2 ELSE 0 END WHERE node = $1`
 	sqlAffiliate   = `INSERT INTO pubsub_affiliation (node, jid, affiliation) VALUES ($1, $2, $3) ON CONFLICT (node, jid) DO UPDATE SET affiliation = excluded.affiliation`
 	sqlUnaffiliate = `DELETE FROM pubsub_affiliation WHERE node = $1 AND jid = $2`
@@ -53,9 +53,9 @@ const (
 	sqlMovedLong = `DELETE FROM pubsub_moved WHERE account = $1 AND at < (SELECT min(k.at) FROM (SELECT at FROM pubsub_moved WHERE account = $1 ORDER BY at DESC LIMIT $2) k)`
 	sqlUnmoved   = `DELETE FROM pubsub_moved WHERE service = $1 AND name = $2`
 
-	sqlListed     = `SELECT name, settings FROM pubsub_node WHERE service = $1 AND name > $2 ORDER BY name LIMIT $3`
-	sqlListedBack = `SELECT name, settings FROM pubsub_node WHERE service = $1 AND name < $2 ORDER BY name DESC LIMIT $3`
-	sqlListedLast = `SELECT name, settings FROM pubsub_node WHERE service = $1 AND name >= $2 ORDER BY name DESC LIMIT $3`
+	sqlListed     = `SELECT name, settings FROM pubsub_node WHERE service = $1 AND name > $2 AND base = '' ORDER BY name LIMIT $3`
+	sqlListedBack = `SELECT name, settings FROM pubsub_node WHERE service = $1 AND name < $2 AND base = '' ORDER BY name DESC LIMIT $3`
+	sqlListedLast = `SELECT name, settings FROM pubsub_node WHERE service = $1 AND name >= $2 AND base = '' ORDER BY name DESC LIMIT $3`
 )
 
 // sqlDeleteNode are what goes with a node, itself last.
@@ -66,7 +66,15 @@ var sqlDeleteNode = []string{
 	`DELETE FROM pubsub_node WHERE id = $1`,
 }
 
-// nodes reads the nodes of a service, or the one of that name.
+// sqlDeleteDerived are what goes with a node that others derive from.
+var sqlDeleteDerived = []string{
+	`DELETE FROM pubsub_item WHERE node IN (SELECT id FROM pubsub_node WHERE service = $1 AND base = $2)`,
+	`DELETE FROM pubsub_subscription WHERE node IN (SELECT id FROM pubsub_node WHERE service = $1 AND base = $2)`,
+	`DELETE FROM pubsub_affiliation WHERE node IN (SELECT id FROM pubsub_node WHERE service = $1 AND base = $2)`,
+	`DELETE FROM pubsub_node WHERE service = $1 AND base = $2`,
+}
+
+// nodes reads the nodes of a service, without those that derive from others, or the one of that name.
 func (s *store) nodes(ctx context.Context, service jid.JID, name string, one bool) ([]*Node, error) {
 	text, affs, args := sqlNodes, sqlNodesAffiliations, []any{service.String()}
 	if one {
@@ -77,7 +85,7 @@ func (s *store) nodes(ctx context.Context, service jid.JID, name string, one boo
 		n := &Node{Address: Address{Service: service}, Affiliations: map[jid.JID]Affiliation{}}
 		var account, creator, settings string
 		var at int64
-		if err := r.Scan(&n.id, &n.Node, &account, &creator, &at, &settings); err != nil {
+		if err := r.Scan(&n.id, &n.Node, &account, &creator, &at, &settings, &n.Base, &n.baseID); err != nil {
 			return nil, err
 		}
 		n.Created = time.UnixMicro(at).UTC()
@@ -157,13 +165,16 @@ func (s *store) create(ctx context.Context, tx storage.Tx, n *Node, l *Limits) e
 		return err
 	}
 	var have int64
-	if err := tx.QueryRow(ctx, sqlCountNodes, n.Account.String()).Scan(&have); err != nil {
+	if err := tx.QueryRow(ctx, sqlCountNodes, n.Account.String(), n.Base == "").Scan(&have); err != nil {
 		return err
 	}
-	if have >= int64(l.Nodes) {
+	switch {
+	case n.Base == "" && have >= int64(l.Nodes):
 		return errLimit(fmt.Sprintf("the account has %d nodes, which is as many as it may have (max_nodes)", have))
+	case n.Base != "" && have >= int64(l.Derived):
+		return errLimit(fmt.Sprintf("the account has %d nodes that derive from others, which is as many as it may have (max_derived_nodes)", have))
 	}
-	made, err := tx.Exec(ctx, sqlInsertNode, n.id, n.Service.String(), n.Node, n.Account.String(), n.Creator.String(), n.Created.UnixMicro(), settings)
+	made, err := tx.Exec(ctx, sqlInsertNode, n.id, n.Service.String(), n.Node, n.Account.String(), n.Creator.String(), n.Created.UnixMicro(), settings, n.Base, n.Settings.Link(), n.Settings.Parent())
 	switch {
 	case err != nil:
 		return err
@@ -179,22 +190,26 @@ func (s *store) create(ctx context.Context, tx storage.Tx, n *Node, l *Limits) e
 	return err
 }
 
-// configure stores other settings; items that are there expire by them.
-func (s *store) configure(ctx context.Context, n *Node) error {
-	settings, err := n.Settings.encode()
-	if err != nil {
-		return err
-	}
-	return s.tx(ctx, n, func(tx storage.Tx) error {
-		made, err := tx.Exec(ctx, sqlConfigure, n.id, settings)
-		switch {
-		case err != nil:
-			return err
-		case made == 0:
-			return errNoNode()
+// configure stores other settings of nodes, all or none; items that are there expire by them.
+func (s *store) configure(ctx context.Context, nodes ...*Node) error {
+	return s.tx(ctx, nodes[len(nodes)-1], func(tx storage.Tx) error {
+		for _, n := range nodes {
+			settings, err := n.Settings.encode()
+			if err != nil {
+				return err
+			}
+			made, err := tx.Exec(ctx, sqlConfigure, n.id, settings, n.Settings.Link(), n.Settings.Parent())
+			switch {
+			case err != nil:
+				return err
+			case made == 0:
+				return errNoNode()
+			}
+			if _, err = tx.Exec(ctx, sqlExpireItems, n.id, n.Settings.lifetime()); err != nil {
+				return err
+			}
 		}
-		_, err = tx.Exec(ctx, sqlExpireItems, n.id, n.Settings.lifetime())
-		return err
+		return nil
 	})
 }
 
@@ -241,8 +256,8 @@ func (s *store) affiliate(ctx context.Context, n *Node, change map[jid.JID]Affil
 // errLastOwner says that a node would be nobody's (XEP-0060 §8.9.2.4).
 var errLastOwner = errors.New("a node needs an owner")
 
-// remove deletes a node; uri is where it is now, or "".
-func (s *store) remove(ctx context.Context, n *Node, uri string, l *Limits) error {
+// remove deletes a node and its branch; uri is where it is now, or "".
+func (s *store) remove(ctx context.Context, n *Node, uri string, l *Limits, branch ...*Node) error {
 	return s.tx(ctx, n, func(tx storage.Tx) error {
 		if uri != "" {
 			if _, err := tx.Exec(ctx, sqlMove, n.Service.String(), n.Node, n.Account.String(), uri, s.now()); err != nil {
@@ -252,13 +267,24 @@ func (s *store) remove(ctx context.Context, n *Node, uri string, l *Limits) erro
 				return err
 			}
 		}
-		return deleteNode(ctx, tx, n.id)
+		for _, m := range append(branch, n) {
+			if err := deleteNode(ctx, tx, m); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
-func deleteNode(ctx context.Context, tx storage.Tx, id int64) error {
+// deleteNode deletes a node and what derives from it.
+func deleteNode(ctx context.Context, tx storage.Tx, n *Node) error {
+	for _, text := range sqlDeleteDerived {
+		if _, err := tx.Exec(ctx, text, n.Service.String(), n.Node); err != nil {
+			return err
+		}
+	}
 	for _, text := range sqlDeleteNode {
-		if _, err := tx.Exec(ctx, text, id); err != nil {
+		if _, err := tx.Exec(ctx, text, n.id); err != nil {
 			return err
 		}
 	}

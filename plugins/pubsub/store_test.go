@@ -140,12 +140,12 @@ func TestReliability18Counters(t *testing.T) {
 			case k < 6 || n == nil:
 				_, _, err = put(t, c, at, romeo, func(s *Settings) { s.MaxItems, s.ItemExpire = 8, 60 }, id, fmt.Sprint("x", i))
 			case k < 8:
-				_, err = c.store.retract(t.Context(), n, []string{id}, jid.JID{}, true, &Rows{})
+				_, err = c.store.retract(t.Context(), &write{node: n, rows: &Rows{}, limits: &c.cfg.Limits}, []string{id}, true)
 			case k == 8 && i%3 == 0:
 				err = c.store.purge(t.Context(), n, &Rows{})
 			default:
 				clock.move(20 * time.Second)
-				_, err = c.store.expire(t.Context(), 5)
+				_, _, err = c.store.expire(t.Context(), 5)
 			}
 			var se *stanza.Error
 			if errors.As(err, &se) && se.Condition == stanza.PolicyViolation {
@@ -291,7 +291,7 @@ func TestExpiry(t *testing.T) {
 		for range 2 {
 			clock.move(31 * time.Second)
 			check(0, 0)
-			if err := c.sweepOnce(t.Context()); err != nil {
+			if err := c.sweepOnce(t.Context(), func(context.Context, int64, []string) error { return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -102,7 +102,7 @@ func (c *component) onSubscribe(ctx context.Context, r *request, n *Node) (*stan
 	} else {
 		c.joined(ctx, n, s, old == nil || old.State != Subscribed)
 	}
-	fire(ctx, c, Joined, &Joining{Node: n, Subscription: s, By: r.From})
+	fire(ctx, c, Joined, &Joining{Node: n, Subscription: s, By: r.From, Request: r.what})
 	return out.Add(s.show(NS, n.Node), chosen), nil
 }
 
@@ -110,7 +110,10 @@ func (c *component) onSubscribe(ctx context.Context, r *request, n *Node) (*stan
 // is none (XEP-0060 §6.1.3, §6.1.4).
 func (c *component) mayJoin(ctx context.Context, n *Node, who jid.JID) (State, error) {
 	a := n.Affiliation(who)
-	if n.Settings.Access == Authorize && a == None && n.Settings.Subscribe {
+	if n.Settings.Access == Authorize && a == None && n.Settings.Subscribe && n.Base == "" {
+		if err := c.mayReadAbove(ctx, n, who); err != nil {
+			return "", err
+		}
 		in, err := c.store.subscribed(ctx, n, who.Bare())
 		if err != nil || in {
 			return Subscribed, err

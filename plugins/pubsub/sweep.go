@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -16,11 +17,12 @@ const (
 	sweepAtOnce = 500
 
 	sqlExpired  = `SELECT node, seq FROM pubsub_item WHERE expires_at > 0 AND expires_at <= $1 ORDER BY expires_at LIMIT $2`
-	sqlExpire   = `DELETE FROM pubsub_item WHERE node = $1 AND seq = $2 AND expires_at > 0 AND expires_at <= $3 RETURNING size`
+	sqlExpire   = `DELETE FROM pubsub_item WHERE node = $1 AND seq = $2 AND expires_at > 0 AND expires_at <= $3 RETURNING id, size`
+	sqlAddress  = `SELECT service, name FROM pubsub_node WHERE id = $1`
 	sqlSubsOver = `DELETE FROM pubsub_subscription WHERE expires_at > 0 AND expires_at <= $1`
 	sqlTempsOf  = `SELECT DISTINCT bare FROM pubsub_subscription WHERE temp AND bare > $1 ORDER BY bare LIMIT $2`
 
-	sqlAccountNodes   = `SELECT service, name FROM pubsub_node WHERE account = $1 OR service = $1`
+	sqlAccountNodes   = `SELECT service, name FROM pubsub_node WHERE (account = $1 OR service = $1) AND base = ''`
 	sqlNodesWith      = `SELECT n.service, n.name FROM pubsub_affiliation a JOIN pubsub_node n ON n.id = a.node WHERE a.jid = $1`
 	sqlUnaffiliateAll = `DELETE FROM pubsub_affiliation WHERE jid = $1`
 	sqlUnsubscribeAll = `DELETE FROM pubsub_subscription WHERE bare = $1`
@@ -41,17 +43,23 @@ func (c *component) sweep(ctx context.Context) {
 		if !c.env.Owns(sweepKey) {
 			continue
 		}
-		if err := c.sweepOnce(ctx); err != nil && ctx.Err() == nil {
+		if err := c.sweepOnce(ctx, c.expired); err != nil && ctx.Err() == nil {
 			c.env.Log.Error("what has expired is left for the next time", "err", err)
 		}
 	}
 }
 
-func (c *component) sweepOnce(ctx context.Context) error {
+// sweepOnce removes all that is over; gone hears of items, by their nodes.
+func (c *component) sweepOnce(ctx context.Context, gone func(ctx context.Context, node int64, ids []string) error) error {
 	for {
-		n, err := c.store.expire(ctx, sweepAtOnce)
+		n, over, err := c.store.expire(ctx, sweepAtOnce)
 		if err != nil {
 			return err
+		}
+		for node, ids := range over {
+			if err := gone(ctx, node, ids); err != nil {
+				return err
+			}
 		}
 		if n < sweepAtOnce {
 			break
@@ -61,6 +69,29 @@ func (c *component) sweepOnce(ctx context.Context) error {
 		return fmt.Errorf("expired subscriptions: %w", err)
 	}
 	return c.sweepTemporary(ctx)
+}
+
+// expired lets features know of items that are over. Nobody else is told: they
+// were seen no more before.
+func (c *component) expired(ctx context.Context, node int64, ids []string) error {
+	var service string
+	var at Address
+	err := c.env.DB.QueryRow(ctx, sqlAddress, node).Scan(&service, &at.Node)
+	if errors.Is(err, storage.ErrNoRows) {
+		return nil
+	}
+	if err == nil {
+		err = parseInto(&at.Service, service)
+	}
+	if err != nil {
+		return fmt.Errorf("expired items: %w", err)
+	}
+	n, err := c.dir.node(ctx, at)
+	if err != nil || n == nil {
+		return err
+	}
+	fire(ctx, c, Retracted, &Retraction{Node: n, House: true, IDs: ids})
+	return nil
 }
 
 // sweepTemporary ends subscriptions of those who left while nobody looked: with
@@ -118,8 +149,9 @@ func (c *component) endTemporary(ctx context.Context, bare jid.JID, over func(ji
 	return nil
 }
 
-// expire removes items that are over and returns how many, at most limit.
-func (s *store) expire(ctx context.Context, limit int) (int, error) {
+// expire removes items that are over and returns how many, at most limit, and
+// which, by their nodes.
+func (s *store) expire(ctx context.Context, limit int) (int, map[int64][]string, error) {
 	now := s.now()
 	type place struct{ node, seq int64 }
 	due, err := storage.All(ctx, s.env.DB, func(r storage.Row) (p place, err error) {
@@ -127,8 +159,9 @@ func (s *store) expire(ctx context.Context, limit int) (int, error) {
 		return p, err
 	}, sqlExpired, now, limit)
 	if err != nil {
-		return 0, fmt.Errorf("expired items: %w", err)
+		return 0, nil, fmt.Errorf("expired items: %w", err)
 	}
+	over := map[int64][]string{}
 	byNode := map[int64][]int64{}
 	for _, p := range due {
 		byNode[p.node] = append(byNode[p.node], p.seq)
@@ -139,26 +172,28 @@ func (s *store) expire(ctx context.Context, limit int) (int, error) {
 			if err := tx.QueryRow(ctx, sqlTurn, node, int64(0), int64(0)).Scan(&seq, &count, &bytes); err != nil {
 				return err
 			}
+			over[node] = nil
 			for _, at := range seqs {
-				gone, err := storage.All(ctx, tx, func(r storage.Row) (size int64, err error) {
-					err = r.Scan(&size)
-					return size, err
+				gone, err := storage.All(ctx, tx, func(r storage.Row) (it Item, err error) {
+					err = r.Scan(&it.ID, &it.size)
+					return it, err
 				}, sqlExpire, node, at, now)
 				if err != nil {
 					return err
 				}
-				for _, size := range gone {
-					count, bytes = count-1, bytes-size
+				for _, it := range gone {
+					over[node] = append(over[node], it.ID)
+					count, bytes = count-1, bytes-int64(it.size)
 				}
 			}
 			_, err := tx.Exec(ctx, sqlCounts, node, count, bytes)
 			return err
 		})
 		if err != nil {
-			return 0, fmt.Errorf("expired items: %w", err)
+			return 0, nil, fmt.Errorf("expired items: %w", err)
 		}
 	}
-	return len(due), nil
+	return len(due), over, nil
 }
 
 // removed forgets an account: its nodes, unless others own them, too; what it is
@@ -221,7 +256,7 @@ func (s *store) bequeath(ctx context.Context, at Address, account jid.JID) error
 			return err
 		}
 		if owners == 0 || at.Service == account {
-			return deleteNode(ctx, tx, n.id)
+			return deleteNode(ctx, tx, n)
 		}
 		_, err := tx.Exec(ctx, sqlCharge, n.id)
 		return err

@@ -22,7 +22,7 @@ const (
 	sqlTurn   = `UPDATE pubsub_node SET seq = CASE WHEN seq + $2 < $3 THEN $3 ELSE seq + $2 END WHERE id = $1 RETURNING seq, items, bytes`
 	sqlCounts = `UPDATE pubsub_node SET newest = coalesce((SELECT max(seq) FROM pubsub_item WHERE node = $1), 0), items = $2, bytes = $3 WHERE id = $1`
 	sqlOthers = `SELECT CAST(coalesce(sum(bytes), 0) AS bigint) FROM pubsub_node WHERE account = $1 AND id <> $2`
-	sqlTake   = `DELETE FROM pubsub_item WHERE node = $1 AND id = $2 RETURNING publisher, born, born_at, size`
+	sqlTake   = `DELETE FROM pubsub_item WHERE node = $1 AND id = $2 RETURNING publisher, born, born_at, size, seq, payload, key_id`
 	sqlPut    = `INSERT INTO pubsub_item (node, seq, id, publisher, at, born, born_at, expires_at, size, payload, key_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
 	sqlOldest = `DELETE FROM pubsub_item WHERE node = $1 AND seq IN (SELECT seq FROM pubsub_item WHERE node = $1 ORDER BY seq LIMIT $2) RETURNING id, size`
 	sqlPurge  = `DELETE FROM pubsub_item WHERE node = $1`
@@ -36,6 +36,7 @@ type write struct {
 	by     jid.JID // who replaces items of others is refused, unless zero; bare
 	rows   *Rows
 	limits *Limits
+	sum    *summing // nil: nothing else is to be written
 }
 
 // publish stores items and returns the ids of those that had to go for them.
@@ -70,6 +71,7 @@ func (s *store) put(ctx context.Context, tx storage.Tx, w *write) (gone []string
 		return nil, err
 	}
 	before := bytes
+	var changes []change
 	seq -= int64(len(w.items)) - 1
 	for i, it := range w.items {
 		it.seq, it.At, it.Created, it.expires = seq+int64(i), time.UnixMicro(now).UTC(), time.UnixMicro(now).UTC(), 0
@@ -86,6 +88,9 @@ func (s *store) put(ctx context.Context, tx storage.Tx, w *write) (gone []string
 		case old != nil:
 			born, it.Created = old.born, time.UnixMicro(old.bornAt).UTC()
 			count, bytes = count-1, bytes-old.size
+		}
+		if changes, err = w.sum.note(s, changes, n, old, it.Payload); err != nil {
+			return nil, err
 		}
 		payload, key := s.env.AtRest.Seal(&sealedItems, it.bytes(), n.id, it.seq)
 		if _, err := tx.Exec(ctx, sqlPut, n.id, it.seq, it.ID, it.Publisher.String(), now, born, it.Created.UnixMicro(), it.expires, it.size, payload, key); err != nil {
@@ -112,8 +117,10 @@ func (s *store) put(ctx context.Context, tx storage.Tx, w *write) (gone []string
 			return nil, errLimit(fmt.Sprintf("the account would have %d bytes in its nodes and may have %d (max_total_size)", others+bytes, int64(w.limits.Total)))
 		}
 	}
-	_, err = tx.Exec(ctx, sqlCounts, n.id, count, bytes)
-	return gone, err
+	if _, err := tx.Exec(ctx, sqlCounts, n.id, count, bytes); err != nil {
+		return nil, err
+	}
+	return gone, s.sum(ctx, tx, w.sum, changes)
 }
 
 // bytes is the payload as it is stored; nil: none.
@@ -126,15 +133,17 @@ func (it *Item) bytes() []byte {
 
 // taken is what is to be known of an item that goes.
 type taken struct {
-	publisher          jid.JID
-	born, bornAt, size int64
+	publisher               jid.JID
+	born, bornAt, size, seq int64
+	payload                 []byte // sealed
+	key                     int64
 }
 
 // take removes an item; nil: there is none.
 func take(ctx context.Context, tx storage.Tx, node int64, id string) (*taken, error) {
 	var t taken
 	var by string
-	err := tx.QueryRow(ctx, sqlTake, node, id).Scan(&by, &t.born, &t.bornAt, &t.size)
+	err := tx.QueryRow(ctx, sqlTake, node, id).Scan(&by, &t.born, &t.bornAt, &t.size, &t.seq, &t.payload, &t.key)
 	if errors.Is(err, storage.ErrNoRows) {
 		return nil, nil
 	}
@@ -162,11 +171,13 @@ func oldest(ctx context.Context, tx storage.Tx, node, n int64) (ids []string, fr
 	return ids, freed, rows.Err()
 }
 
-// retract removes items. by, bare, if not zero, removes its own alone. Those
+// retract removes items: w.by, bare, if not zero, its own alone. Those
 // that are not there are an error, unless lenient; gone are those that were.
-func (s *store) retract(ctx context.Context, n *Node, ids []string, by jid.JID, lenient bool, rows *Rows) (gone []string, err error) {
+func (s *store) retract(ctx context.Context, w *write, ids []string, lenient bool) (gone []string, err error) {
+	n := w.node
 	err = s.tx(ctx, n, func(tx storage.Tx) error {
 		gone = nil
+		var changes []change
 		var seq, count, bytes int64
 		err := tx.QueryRow(ctx, sqlTurn, n.id, int64(0), int64(0)).Scan(&seq, &count, &bytes)
 		if errors.Is(err, storage.ErrNoRows) {
@@ -184,15 +195,21 @@ func (s *store) retract(ctx context.Context, n *Node, ids []string, by jid.JID, 
 				continue
 			case old == nil:
 				return errNoItem()
-			case !by.IsZero() && old.publisher.Bare() != by:
+			case !w.by.IsZero() && old.publisher.Bare() != w.by:
 				return errForbidden()
+			}
+			if changes, err = w.sum.note(s, changes, n, old, nil); err != nil {
+				return err
 			}
 			gone, count, bytes = append(gone, id), count-1, bytes-old.size
 		}
 		if _, err := tx.Exec(ctx, sqlCounts, n.id, count, bytes); err != nil {
 			return err
 		}
-		return rows.write(ctx, tx)
+		if err := s.sum(ctx, tx, w.sum, changes); err != nil {
+			return err
+		}
+		return w.rows.write(ctx, tx)
 	})
 	return gone, err
 }
