@@ -53,7 +53,7 @@ func (a *Archive) Get(ctx context.Context, bare jid.JID, ids []int64) ([]Message
 }
 
 func (a *Archive) rows(ctx context.Context, o *owner, q *query, s span, limit int) (found []Message, last int64, n int, err error) {
-	sql, args := q.sql(o, s, limit)
+	sql, args := q.sql(a.env.DB.Dialect(), o, s, limit)
 	rows, err := a.env.DB.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, 0, 0, fmt.Errorf("archive of %s: %w", o.jid, err)
