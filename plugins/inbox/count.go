@@ -138,7 +138,7 @@ func (p *part) take(ctx context.Context, b *box, m archive.Message) error {
 	case own && says: // who answers has read (XEP-0430 §4 rule 1)
 		c.seen, c.unread, c.recent = max(c.seen, m.ID), 0, nil
 	case own:
-		if id, ok := displayed(st); ok {
+		if id, ok := marked(st); ok {
 			return p.displayed(ctx, b.account, c, id, m.ID)
 		}
 	case m.ID > c.seen:
@@ -185,8 +185,8 @@ func keysOnly(k kinds.Kind, st *stanza.Stanza) bool {
 // nsMarkers is XEP-0333's.
 const nsMarkers = "urn:xmpp:chat-markers:0"
 
-// displayed returns what a marker names as read (XEP-0430 §4 rule 3).
-func displayed(st *stanza.Stanza) (id string, ok bool) {
+// marked returns what a marker names as read (XEP-0430 §4 rule 3).
+func marked(st *stanza.Stanza) (id string, ok bool) {
 	for _, name := range [...]string{"displayed", "acknowledged"} {
 		if el := st.Child(nsMarkers, name); el != nil {
 			id = el.Get("id")

@@ -35,7 +35,9 @@ import (
 	"parley/parser/jid"
 	"parley/plugins"
 	"parley/plugins/archive"
+	"parley/plugins/displayed"
 	"parley/plugins/muc"
+	"parley/plugins/pubsub"
 	"parley/processor"
 	"parley/storage"
 	"parley/storage/cache"
@@ -57,7 +59,7 @@ const (
 var Plugin = plugins.Plugin{
 	Name:       Name,
 	Doc:        "A list of conversations with what is unread and what was said last, for devices that come back.",
-	Requires:   []string{archive.Name, muc.Name},
+	Requires:   []string{archive.Name, muc.Name, pubsub.Name, displayed.Name, "bookmarks"},
 	Components: []plugins.Maker{{Server: processor.Name, Defaults: defaults(), New: newPart}},
 	Migrations: migrations,
 	Contract:   newInbox,
@@ -162,6 +164,9 @@ func (p *part) Register(r *processor.Registrar) {
 	processor.On(r, muc.Posted, processor.Normal, p.posted)
 	processor.On(r, muc.Affiliated, processor.Normal, p.affiliated)
 	processor.On(r, muc.Destroyed, processor.Normal, p.destroyed)
+	processor.On(r, displayed.Displayed, processor.Normal, p.shown)
+	processor.On(r, pubsub.Published, processor.Normal, p.bookmarked)
+	processor.On(r, pubsub.Retracted, processor.Normal, p.forgotten)
 	if p.archive.Keeps() {
 		r.AccountFeature(NS) // XEP-0430 §2.1
 		r.IQ(NS, "inbox", processor.Self|processor.Account, p.query)

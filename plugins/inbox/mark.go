@@ -68,7 +68,7 @@ func (p *part) outgoing(ctx context.Context, f *processor.Flow) (processor.Verdi
 		return processor.Continue, nil
 	}
 	k := kinds.Of(f.Stanza)
-	id, ok := displayed(f.Stanza)
+	id, ok := marked(f.Stanza)
 	if !ok || !k.Has(kinds.NoStore|kinds.NoPermanentStore) {
 		return processor.Continue, nil
 	}

@@ -57,7 +57,7 @@ func (p *part) posting(ctx context.Context, e *muc.Post) (processor.Verdict, err
 	if e.Standing >= muc.IsMember && p.env.Local(e.Author.Domain()) {
 		if says {
 			marks(e.Store, e.Author, e.Room, e.ID)
-		} else if id, ok := displayed(e.Stanza); ok { // the room's own id (XEP-0333 §4.3)
+		} else if id, ok := marked(e.Stanza); ok { // the room's own id (XEP-0333 §4.3)
 			if row, ok := p.archive.DecodeID(id); ok && row < e.ID {
 				marks(e.Store, e.Author, e.Room, row)
 			}

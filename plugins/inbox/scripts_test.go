@@ -8,14 +8,18 @@ import (
 	"parley/plugins/accounts"
 	"parley/plugins/archive"
 	"parley/plugins/blocking"
+	"parley/plugins/bookmarks"
 	"parley/plugins/carbons"
 	"parley/plugins/disco"
+	"parley/plugins/displayed"
 	"parley/plugins/inbox"
 	"parley/plugins/message"
 	"parley/plugins/muc"
 	"parley/plugins/ping"
 	"parley/plugins/plugintest"
 	"parley/plugins/presence"
+	"parley/plugins/private"
+	"parley/plugins/pubsub"
 	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router"
@@ -27,7 +31,8 @@ import (
 func house() []plugins.Plugin {
 	return []plugins.Plugin{
 		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, disco.Plugin,
-		roster.Plugin, presence.Plugin, message.Plugin, archive.Plugin, carbons.Plugin, blocking.Plugin, muc.Plugin, inbox.Plugin,
+		roster.Plugin, presence.Plugin, message.Plugin, archive.Plugin, carbons.Plugin, blocking.Plugin, muc.Plugin,
+		private.Plugin, pubsub.Plugin, displayed.Plugin, bookmarks.Plugin, inbox.Plugin,
 	}
 }
 
