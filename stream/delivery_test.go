@@ -215,8 +215,16 @@ func TestSpreadThatWasAskedFor(t *testing.T) {
 	if got := strings.Count(c.pipes[0].read(), "<presence "); got != n || c.pipes[0].closed {
 		t.Fatalf("%d of %d came, closed %t", got, n, c.pipes[0].closed)
 	}
+	st, err := stanza.Parse([]byte("<message from='room@x/n' type='groupchat'><body>hi</body></message>"), stanza.NSClient, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.deliver(t.Context(), []*channel.Envelope{channel.Spread(sessions.Ref{}, st, channel.Full, c.refs())})
+	if got := c.pipes[0].read(); !strings.Contains(got, "hi") || c.pipes[0].closed {
+		t.Fatalf("what follows: %q, closed %t", got, c.pipes[0].closed)
+	}
 	c.pipes[0].stuck = true
-	for range 1 + int(h.cfg.Outbox)/len(raw) { // each would wait for a minute
+	for range 2 * int(h.cfg.Outbox) / len(raw) { // each would wait for a minute; the first ones have room, and count as asked for
 		asked()
 	}
 	if !c.pipes[0].closed {

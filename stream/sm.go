@@ -20,8 +20,10 @@ type management struct {
 	queue []delivery // sent, not acknowledged, in order
 	size  int        // bytes in queue
 	gaps  int        // deliveries in queue whose bytes were given up
-	acked uint64     // how many the client has acknowledged
-	sent  uint64     // how many it was sent: acked + len(queue)
+	// Of queue and size, what the client has asked for.
+	invited, invitedSize int
+	acked                uint64 // how many the client has acknowledged
+	sent                 uint64 // how many it was sent: acked + len(queue)
 
 	asked  time.Time // when the open <r/> went out; zero: none is open
 	fresh  int       // sent since the last <r/>
@@ -219,10 +221,7 @@ func (s *Session) acknowledged(h uint32) error {
 	var rows []int64
 	var heard uint64
 	for i, d := range m.queue[:n] {
-		m.size -= d.bytes()
-		if d.raw == nil {
-			m.gaps--
-		}
+		m.count(d, -1)
 		if d.row != 0 {
 			rows = append(rows, d.row)
 		}
@@ -302,6 +301,9 @@ func (s *Session) ask() {
 func (s *Session) putManaged(d delivery) bool {
 	m := s.sm
 	over := m.exceeds(d.bytes(), s.outbox(), s.srv.cfg.Resumption.Unacked)
+	if d.solicited {
+		over = m.full(d.bytes(), s.outbox(), s.srv.cfg.Resumption.Unacked)
+	}
 	switch {
 	case !over:
 		m.push(d)
@@ -350,19 +352,35 @@ func (s *Session) detachSlow() {
 	})
 }
 
-// exceeds tells whether n more bytes are too many. An empty queue takes any
-// one stanza (house: back-pressure).
+// exceeds tells whether n more bytes are too many of what nobody has asked for: who
+// enters a large room is not cut off by the first thing that is said there. An empty
+// queue takes any one stanza (house: back-pressure).
 func (m *management) exceeds(n, bytes, stanzas int) bool {
+	own := len(m.queue) - m.invited
+	return own > 0 && (m.size-m.invitedSize+n > bytes || own >= stanzas)
+}
+
+// full tells whether n more bytes are too many altogether.
+func (m *management) full(n, bytes, stanzas int) bool {
 	return len(m.queue) > 0 && (m.size+n > bytes || len(m.queue) >= stanzas)
+}
+
+// count takes note of a delivery that comes into the queue, or with -1 leaves it.
+func (m *management) count(d delivery, sign int) {
+	m.size += sign * d.bytes()
+	if d.raw == nil {
+		m.gaps += sign
+	}
+	if d.solicited {
+		m.invited += sign
+		m.invitedSize += sign * d.bytes()
+	}
 }
 
 func (m *management) push(d delivery) {
 	d.from = zeroJID
 	m.queue = append(m.queue, d)
-	m.size += d.bytes()
-	if d.raw == nil {
-		m.gaps++
-	}
+	m.count(d, 1)
 	m.sent++
 	m.fresh++
 	m.stored = m.stored || d.row != 0

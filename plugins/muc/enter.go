@@ -145,11 +145,14 @@ func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) 
 // roster shows a session who is in the room, itself last, with what the room tells it of
 // itself.
 func (r *room) roster(o *op, x *session, self told, own ...string) {
-	address := r.knows(x.role)
+	address, from := r.knows(x.role), len(o.out)
 	for _, other := range r.nicks {
 		if other != x.occupant && r.sees(x.role, other.role, other.hushed) {
 			o.send(r.seen(other, address), x.jid)
 		}
+	}
+	for i := range o.out[from:] {
+		o.out[from+i].asked = true
 	}
 	if r.cfg.Whois == Anyone { // XEP-0045 §7.2.3
 		own = append(own, statusNonAnonymous)

@@ -43,6 +43,7 @@ type delivery struct {
 	st    *stanza.Stanza
 	to    []jid.JID
 	sure  bool              // blocks do not count: it is about the recipient itself
+	asked bool              // the recipient has asked for it by entering, however much it is
 	later func() []delivery // in the place of the others
 }
 

@@ -27,14 +27,18 @@ func (o *outbox) add(out []delivery) {
 		if !d.sure {
 			to = o.wanting(d.st.From, to)
 		}
-		o.fan(d.st, to)
+		o.fan(d.st, to, d.asked)
 	}
 }
 
 // fan sends one stanza to many; the bytes are the same for all.
-func (o *outbox) fan(st *stanza.Stanza, to []jid.JID) {
+func (o *outbox) fan(st *stanza.Stanza, to []jid.JID, asked bool) {
 	o.s.m.sent.Add(float64(len(to)))
-	o.batch = append(o.batch, o.s.reg.Fanned(st, to)...)
+	out := o.s.reg.Fanned(st, to)
+	for _, e := range out {
+		e.Solicited = asked
+	}
+	o.batch = append(o.batch, out...)
 }
 
 func (o *outbox) flush() {
