@@ -43,6 +43,13 @@ func (r *room) remember(ctx context.Context) (err error) {
 		if r.s.env.Clock.Now().Sub(m.At) < resentSpan {
 			r.resent.has(m.Stanza)
 		}
+	}
+	return r.recent.fill(last)
+}
+
+// fill adds what the archive has.
+func (h *history) fill(last []archive.RoomMessage) error {
+	for _, m := range last {
 		if changesSubject(m.Stanza) {
 			continue
 		}
@@ -50,7 +57,7 @@ func (r *room) remember(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		r.recent.add(remembered{m.ID, st, m.At})
+		h.add(remembered{m.ID, st, m.At})
 	}
 	return nil
 }

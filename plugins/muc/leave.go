@@ -91,6 +91,7 @@ func (r *room) bounced(ctx context.Context, st *stanza.Stanza) (ghost bool) {
 		_ = r.do(ctx, false, func(*op) error { // it only marks
 			if x := r.sessions[st.From]; x != nil && x.absent.IsZero() {
 				x.absent = r.s.env.Clock.Now()
+				r.keepFrom(x, true)
 				if x.away.IsZero() {
 					x.away = x.absent
 				}

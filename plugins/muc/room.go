@@ -95,6 +95,7 @@ type session struct {
 	since    int64
 	absent   time.Time // since when it is not known to be bound; zero: it is
 	versions bool      // it has asked for affiliations (XEP-0463)
+	held     bool      // nothing is said to it: when its client comes back it is told what was (missed)
 	away     time.Time // since when it was not the last time, until it has been told what it missed
 }
 
@@ -127,7 +128,9 @@ func (r *room) everybody() *crowd {
 	if r.cached == nil {
 		c := &crowd{all: make([]jid.JID, 0, len(r.sessions)), bare: make(map[jid.JID]struct{}, len(r.nicks))}
 		for at, x := range r.sessions {
-			c.all = append(c.all, at)
+			if !x.held {
+				c.all = append(c.all, at)
+			}
 			c.bare[x.bare] = struct{}{}
 		}
 		r.cached = c

@@ -185,16 +185,27 @@ func (s *service) absences(r *room, now time.Time) {
 		if !s.env.Local(at.Domain()) {
 			continue
 		}
-		_, bound := s.env.Sessions.Find(at)
+		e, bound := s.env.Sessions.Find(at)
 		switch {
+		case bound && e.Paused: // its client has yet to come: before anything newer it hears what it has missed
+			r.keepFrom(x, true)
 		case bound:
 			x.absent = time.Time{}
+			r.keepFrom(x, false)
 		case x.absent.IsZero():
 			x.absent = now
+			r.keepFrom(x, true)
 			if x.away.IsZero() {
 				x.away = now
 			}
 		}
+	}
+}
+
+// keepFrom decides whether what is said is kept from a session for now.
+func (r *room) keepFrom(x *session, held bool) {
+	if x.held != held {
+		x.held, r.cached = held, nil
 	}
 }
 
@@ -248,13 +259,32 @@ func (r *room) missed(ctx context.Context, session string) error {
 			since = r.s.began
 		}
 		x.absent, x.away = time.Time{}, time.Time{}
+		r.keepFrom(x, false)
 		r.roster(o, x, told{})
 		o.out = append(o.out, delivery{later: func() []delivery {
-			wish := historyWish{chars: -1, stanzas: -1, since: since.Add(-before)}
-			return r.recent.replay(r, wish, r.recent.most, x.jid)
+			said := r.said(ctx, since.Add(-before))
+			return said.replay(r, historyWish{chars: -1, stanzas: -1}, missedMost, x.jid)
 		}})
 		return nil
 	})
+}
+
+// missedMost is how many messages a session that comes back is told at most; its
+// client finds the others in the archive.
+const missedMost = 500
+
+// said is what the room was told since then, as far as it is committed.
+func (r *room) said(ctx context.Context, since time.Time) *history {
+	h := &history{most: missedMost}
+	last, err := r.kept.Last(context.WithoutCancel(ctx), missedMost, since)
+	if err == nil {
+		err = h.fill(last)
+	}
+	if err != nil {
+		r.s.env.Log.Warn("a session is told what the room remembers, and no more", "room", r.jid.String(), "err", err)
+		return &r.recent
+	}
+	return h
 }
 
 // undelivered drops what a session has left behind that a room said to all: its
