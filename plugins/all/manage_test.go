@@ -188,7 +188,7 @@ func TestNodesFollow(t *testing.T) {
 	}
 	m.followed(m.control(1).Stop(ctx, "romeo", "processor", "ping"))
 	m.followed(m.control(2).Uninstall(ctx, "romeo", "processor", "version"))
-	m.followed(m.control(2).StopPlugin(ctx, "romeo", "vcard"))
+	m.followed(m.control(2).StopPlugin(ctx, "romeo", "lastactivity"))
 	last := m.followed(m.control(0).Install(ctx, "romeo", "processor", "version"))
 	for _, i := range nodes {
 		if got := m.at(fmt.Sprintf("node%d", i+1)); got != "second" {
@@ -217,13 +217,13 @@ func TestNodesFollow(t *testing.T) {
 		}
 	}
 	m.expect("ping", frame.Installed, nodes...)
-	m.expect("vcard", frame.Installed, nodes...)
+	m.expect("lastactivity", frame.Installed, nodes...)
 	m.expect("version", frame.Installed, nodes...)
 
 	m.followed(m.control(2).Start(ctx, "juliet", "processor", "ping"))
 	m.followed(m.control(1).Unset(ctx, "juliet", ""))
 	m.expect("ping", frame.Running, nodes...)
-	m.expect("vcard", frame.Running, nodes...)
+	m.expect("lastactivity", frame.Running, nodes...)
 	m.expect("version", frame.Running, nodes...)
 	for _, i := range nodes {
 		if got := m.at(fmt.Sprintf("node%d", i+1)); got != "first" {

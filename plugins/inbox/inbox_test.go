@@ -128,6 +128,7 @@ func TestCountsAgreeWithTheArchive(t *testing.T) {
 				until(ctx, t, juliet, withID(id))
 			case what < 11:
 				send(t, juliet, "<message to='romeo@localhost' type='chat' id='"+id+"'><body>b</body></message>")
+				sync(ctx, t, juliet) // before romeo says more
 				mark(len(said))
 			case what < 14 && len(said) > 0:
 				n := max(len(said)-1-r.IntN(6), 0)

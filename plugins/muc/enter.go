@@ -3,6 +3,7 @@ package muc
 import (
 	"context"
 	"strings"
+	"time"
 	"unicode"
 
 	"parley/parser/jid"
@@ -110,7 +111,7 @@ func (r *room) admit(o *op, e *entry) error {
 	if old != nil {
 		role = old.role
 	}
-	x := r.seat(e.nick, e.st.From, role, e.shown, now.UnixMicro())
+	x := r.seat(e.nick, e.st.From, role, e.shown, r.kept.Next())
 	x.versions = r.observesVersions(x, e.x)
 	if most := r.s.cfg.Large; old == nil && most > 0 && len(r.nicks) > most {
 		x.hushed = true
@@ -167,6 +168,8 @@ func (r *room) roster(o *op, x *session, self told, own ...string) {
 // would if it entered now, and the others its presence.
 func (r *room) again(o *op, x *session, e *entry) {
 	x.presence, x.versions = e.shown, r.observesVersions(x, e.x)
+	x.since, x.absent, x.away = r.kept.Next(), time.Time{}, time.Time{} // a new session, perhaps, under the old address
+	r.keepFrom(x, false)
 	x.front()
 	r.saveSession(o, x)
 	r.showOthers(o, x, told{})

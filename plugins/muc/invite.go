@@ -128,7 +128,7 @@ func (r *room) decline(ctx context.Context, st *stanza.Stanza, d *stanza.Element
 	r.mu.Lock()
 	var at []jid.JID
 	for _, o := range r.nicks {
-		if o.at == to || o.bare == to.Bare() {
+		if o.at == to || r.cfg.Whois == Anyone && o.bare == to.Bare() { // else it would tell who is there
 			at = o.addresses()
 		}
 	}

@@ -204,7 +204,7 @@ func (r *room) commit(ctx context.Context, group []*op) {
 	}
 	alone := !errors.Is(err, storage.ErrStale) && !errors.Is(err, storage.ErrUnavailable)
 	for _, o := range group {
-		if o.err != nil || o.rows.Len() == 0 {
+		if o.err != nil || alone && o.rows.Len() == 0 {
 			continue
 		}
 		if alone {

@@ -2,6 +2,8 @@ package muc
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +19,7 @@ type memory struct {
 
 	mu    sync.Mutex
 	rooms map[string]*room
+	spare []*owner.Hold // of rooms that were forgotten; bounded as holds are
 }
 
 func newMemory(s *service) *memory { return &memory{s: s, rooms: map[string]*room{}} }
@@ -62,7 +65,7 @@ func (m *memory) leave(r *room) {
 	defer m.mu.Unlock()
 	r.used = m.s.env.Clock.Now()
 	if r.users--; r.users == 0 && m.rooms[r.hold.Key] == r && !r.there.Load() {
-		delete(m.rooms, r.hold.Key)
+		m.forget(r)
 	}
 }
 
@@ -86,7 +89,7 @@ func (m *memory) makeRoom() bool {
 	if oldest == nil {
 		return false
 	}
-	delete(m.rooms, oldest.hold.Key)
+	m.forget(oldest)
 	return true
 }
 
@@ -105,10 +108,38 @@ func (m *memory) sweep(since time.Time) {
 			lost = true
 		default:
 		}
-		if lost || r.used.Before(since) {
+		switch {
+		case lost:
 			delete(m.rooms, key)
+		case r.used.Before(since):
+			m.forget(r)
 		}
 	}
+}
+
+// forget takes a room that nobody uses out of memory; m.mu is held.
+func (m *memory) forget(r *room) {
+	delete(m.rooms, r.hold.Key)
+	m.spare = append(m.spare, r.hold)
+}
+
+// giveBack lets go of what forgotten rooms were held by, so that made-up addresses
+// use up nothing for long.
+func (m *memory) giveBack(ctx context.Context) error {
+	m.mu.Lock()
+	spare := m.spare
+	m.spare = nil
+	spare = slices.DeleteFunc(spare, func(h *owner.Hold) bool { return m.rooms[h.Key] != nil })
+	m.mu.Unlock()
+	for i, h := range spare {
+		if err := h.Release(ctx); err != nil {
+			m.mu.Lock()
+			m.spare = append(m.spare, spare[i:]...)
+			m.mu.Unlock()
+			return fmt.Errorf("hold of %s: %w", h.Key, err)
+		}
+	}
+	return nil
 }
 
 // each calls f with every room that has occupants, and does not count as use.

@@ -160,6 +160,7 @@ type service struct {
 	cfg    Config
 	hosts  map[string]string // the services, and whose domain each belongs to
 	store  *store
+	at     *Hosts
 	lists  blocks
 	reg    *processor.Registrar
 	rooms  *memory
@@ -230,6 +231,7 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.at = at
 	at.now.Store(&s.hosts)
 	return s, nil
 }
@@ -246,6 +248,7 @@ func (s *service) Start(ctx context.Context) error {
 // Stop implements plugins.Component.
 func (s *service) Stop(context.Context) error {
 	s.tidy.stop()
+	s.at.now.CompareAndSwap(&s.hosts, nil) // nobody takes what is sent there: senders are told
 	return nil
 }
 

@@ -92,7 +92,7 @@ type session struct {
 	*occupant
 	jid      jid.JID // full
 	presence *stanza.Stanza
-	since    int64
+	since    int64     // when it came, as a place among the room's messages
 	absent   time.Time // since when it is not known to be bound; zero: it is
 	versions bool      // it has asked for affiliations (XEP-0463)
 	held     bool      // nothing is said to it: when its client comes back it is told what was (missed)

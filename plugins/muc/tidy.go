@@ -81,6 +81,9 @@ func (t *tidy) run(ctx context.Context, s *service) {
 			}
 		})
 		s.rooms.sweep(s.env.Clock.Now().Add(-s.cfg.Idle))
+		if err := s.rooms.giveBack(ctx); err != nil && ctx.Err() == nil {
+			s.env.Log.Warn("rooms that nobody uses are given back later", "err", err)
+		}
 	}
 }
 
@@ -261,8 +264,11 @@ func (r *room) missed(ctx context.Context, session string) error {
 		x.absent, x.away = time.Time{}, time.Time{}
 		r.keepFrom(x, false)
 		r.roster(o, x, told{})
+		if since = since.Add(-before); since.Before(time.UnixMicro(x.since)) {
+			since = time.UnixMicro(x.since)
+		}
 		o.out = append(o.out, delivery{later: func() []delivery {
-			said := r.said(ctx, since.Add(-before))
+			said := r.said(ctx, since)
 			return said.replay(r, historyWish{chars: -1, stanzas: -1}, missedMost, x.jid)
 		}})
 		return nil

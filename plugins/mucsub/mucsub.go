@@ -114,6 +114,9 @@ func (p *part) Register(r *processor.Registrar) {
 
 // posted wraps what a room says for those who follow it and are not there.
 func (p *part) posted(ctx context.Context, e *muc.Post) (processor.Verdict, error) {
+	if !e.Lasting { // nobody who is away wants to know who was typing
+		return processor.Continue, nil
+	}
 	all, err := p.followers(ctx, e.Room)
 	if err != nil || len(all) == 0 {
 		return processor.Continue, err

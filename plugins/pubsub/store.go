@@ -2,11 +2,12 @@ package pubsub
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -153,7 +154,7 @@ func (s *store) fresh(at Address, by jid.JID, set Settings) *Node {
 	}
 	return &Node{
 		Address: at, Account: account, Creator: by.Bare(), Created: s.env.Clock.Now().UTC(), Settings: set,
-		Affiliations: map[jid.JID]Affiliation{account: Owner}, id: rand.Int64N(1<<62) + 1, //nolint:gosec // no secret
+		Affiliations: map[jid.JID]Affiliation{account: Owner}, id: newNodeID(),
 	}
 }
 
@@ -367,4 +368,11 @@ func (s *store) list(ctx context.Context, service jid.JID, q *rsm.Request, limit
 		slices.Reverse(out)
 	}
 	return out, nil
+}
+
+// newNodeID is what a node is called in the database: positive, and never again another's.
+func newNodeID() int64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return int64(binary.BigEndian.Uint64(b[:])>>2) + 1 //nolint:gosec // 62 bits
 }

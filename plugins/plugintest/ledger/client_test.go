@@ -20,6 +20,7 @@ type client struct {
 	book           *book
 	sees           func(*stanza.Element) // presence that comes; nil: nobody looks
 	sits           bool                  // it enters the room
+	outside        bool                  // the room could not let it in: it tries again
 
 	conn     *plugintest.Client
 	elements chan *stanza.Element // of conn; closed when it ends
@@ -250,6 +251,9 @@ func (c *client) handle(el *stanza.Element) (message *stanza.Element, err error)
 		return nil, nil
 	}
 	c.in++
+	if c.sits && el.Name.Local == "presence" && el.Get("type") == stanza.TypeError && strings.HasPrefix(el.Get("from"), hallJID) {
+		c.outside = true
+	}
 	if el.Name.Local == "presence" && c.sees != nil {
 		c.sees(el)
 	}

@@ -253,6 +253,13 @@ func (d *device) take(el *stanza.Element) error {
 // seen to type: how far its session has come waits to be written then, while what
 // it says next is stored. What it types may be lost (D4), so nobody notes it.
 func (d *device) talk() error {
+	if d.outside && len(d.waiting) < window {
+		d.outside = false
+		d.book.mu.Lock()
+		d.book.sat(d.name())
+		d.book.mu.Unlock()
+		return d.client.send([]outgoing{{raw: d.enterHall()}})
+	}
 	select {
 	case <-d.world.calm:
 		return nil

@@ -29,6 +29,7 @@ CREATE TABLE inbox_room (
     PRIMARY KEY (owner, peer)
 );
 CREATE INDEX inbox_room_peer ON inbox_room (peer);
+CREATE INDEX inbox_mark_peer ON inbox_mark (peer);
 -- Messages of rooms that name an account and that it has not read.
 CREATE TABLE inbox_mention (
     owner text   NOT NULL,
@@ -43,6 +44,7 @@ CREATE TABLE inbox_notify (
     rules text NOT NULL,
     PRIMARY KEY (owner, peer)
 );
+CREATE INDEX inbox_mention_peer ON inbox_mention (peer);
 CREATE INDEX inbox_notify_peer ON inbox_notify (peer);
 
 -- +goose Down
