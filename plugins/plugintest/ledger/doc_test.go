@@ -22,6 +22,7 @@
 // in network namespaces (network_test.go). go test runs short rounds;
 // PARLEY_TEST_LEDGER_ROUNDS=20 is the long run (make soak), and
 // PARLEY_TEST_LEDGER_TABLE=FILE writes its table. PARLEY_TEST_LEDGER_SEED repeats a run's
-// choices, but not its timing. PARLEY_TEST_LEDGER_LOGS=DIR keeps the logs and the
+// choices, but not its timing. PARLEY_TEST_LEDGER_ROOMS=1
+// puts everybody into a room as well (rooms_test.go). PARLEY_TEST_LEDGER_LOGS=DIR keeps the logs and the
 // archives of nodes, and all that was found wrong.
 package ledger_test

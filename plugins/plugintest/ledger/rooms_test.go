@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 
 	"parley/parser/stanza"
@@ -23,6 +24,11 @@ const (
 	hallJID = hall + "@conference.localhost"
 	nsMUC   = "http://jabber.org/protocol/muc"
 )
+
+// rooms reports whether there is one. Not yet by itself: the room's archive keeps
+// what it promises, but with several nodes devices miss live messages, or get them
+// late, while something is broken (docs/groups.md).
+func rooms() bool { return os.Getenv("PARLEY_TEST_LEDGER_ROOMS") != "" }
 
 // seat is a device's stay in the room: from entering it to the end of its session.
 type seat []sighting
@@ -45,6 +51,7 @@ func (w *world) openHall(ctx context.Context) error {
 		return err
 	}
 	defer c.drop()
+	defer func() { _ = c.conn.Send("</stream:stream>") }() // nobody is to wait for this one
 	err = c.send([]outgoing{{raw: c.enterHall()}, {raw: "<iq type='set' id='hall' to='" + hallJID + "'><query xmlns='" + nsMUC + "#owner'>" +
 		"<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>" + nsMUC + "#roomconfig</value></field>" +
 		"<field var='muc#roomconfig_persistentroom'><value>1</value></field></x></query></iq>"}})

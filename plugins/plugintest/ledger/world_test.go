@@ -76,8 +76,10 @@ func newWorld(t *testing.T, s house, seed uint64) *world {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &world{t: t, server: s, book: newBook(), seed: seed, calm: make(chan struct{}), cancel: cancel}
 	t.Cleanup(w.end)
-	if err := w.openHall(ctx); err != nil {
-		t.Fatal(err)
+	if rooms() {
+		if err := w.openHall(ctx); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if h, several := s.(*nodes); several {
 		w.views = newViews(ctx, w, h)
@@ -89,7 +91,7 @@ func newWorld(t *testing.T, s house, seed uint64) *world {
 			}
 			d := &device{
 				world: w, habit: p.habit, sends: p.sends && j == 0,
-				client: client{user: p.user, resource: r, book: w.book, sits: true},
+				client: client{user: p.user, resource: r, book: w.book, sits: rooms()},
 				random: rand.New(rand.NewPCG(seed, uint64(i*10+j))),
 			}
 			w.tasks.Go(func() { d.live(ctx) })
@@ -274,7 +276,11 @@ func (d *device) talk() error {
 	var burst []outgoing
 	for range 1 + d.random.IntN(maxBurst) {
 		to, at, kind := hall, hallJID, stanza.TypeGroupchat
-		if n := d.random.IntN(len(cast) + 1); n < len(cast) {
+		n := len(cast)
+		if d.sits {
+			n++
+		}
+		if n = d.random.IntN(n); n < len(cast) {
 			to, at, kind = cast[n].user, cast[n].user+"@localhost", stanza.TypeChat
 		}
 		if to == d.user {
