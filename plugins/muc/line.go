@@ -103,14 +103,12 @@ func (r *room) place(o *op, f func(*op) error) (lead bool, err error) {
 
 // lead commits what is there, and goes on while nobody waits who could.
 func (r *room) lead(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
-	defer cancel()
 	for {
 		r.mu.Lock()
 		group := r.line.next
 		r.line.next = nil
 		r.mu.Unlock()
-		r.settle(ctx, group)
+		r.settled(ctx, group)
 		r.mu.Lock()
 		heir := r.heir()
 		over := heir == nil && len(r.line.next) == 0
@@ -126,6 +124,23 @@ func (r *room) lead(ctx context.Context) {
 		}
 		if heir != nil || over {
 			return
+		}
+	}
+}
+
+// settled settles a group, whatever becomes of it: others wait for their turn
+// (reliability row 38).
+func (r *room) settled(ctx context.Context, group []*op) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit)
+	defer cancel()
+	err := r.s.protect(func() error { r.settle(ctx, group); return nil })
+	if err == nil {
+		return
+	}
+	r.line.broken.Store(true) // nobody knows how far it came
+	for _, o := range group {
+		if o.err == nil {
+			o.err = err
 		}
 	}
 }
