@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -227,7 +228,9 @@ func TestSpreadThatWasAskedFor(t *testing.T) {
 	for range 2 * int(h.cfg.Outbox) / len(raw) { // each would wait for a minute; the first ones have room, and count as asked for
 		asked()
 	}
-	if !c.pipes[0].closed {
+	select {
+	case <-c.pipes[0].in: // it is closed
+	case <-time.After(10 * time.Second):
 		t.Error("who does not read is still connected")
 	}
 }
