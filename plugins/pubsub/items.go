@@ -56,14 +56,9 @@ func (s *store) page(ctx context.Context, n *Node, q Query, limit int) (*Page, e
 	now := s.env.Clock.Now().UnixMicro()
 	page := &Page{Index: -1, Count: -1}
 	if len(q.IDs) > 0 {
-		for _, id := range q.IDs {
-			found, err := s.read(ctx, n.id, limit, sqlByID, n.id, now, id)
-			if err != nil {
-				return nil, err
-			}
-			page.Items = append(page.Items, found...)
-		}
-		return page, nil
+		var err error
+		page.Items, err = s.named(ctx, n, q.IDs, now, limit)
+		return page, err
 	}
 	if q.CountOnly {
 		return page, s.env.DB.QueryRow(ctx, sqlCount, n.id, now).Scan(&page.Count)
@@ -133,6 +128,29 @@ func (s *store) place(ctx context.Context, n *Node, id string, byCreated bool) (
 		return born, err
 	}
 	return seq, err
+}
+
+// named are the items of those ids, each once, as far as their payloads together
+// have at most limit bytes, if that is not 0; one always fits.
+func (s *store) named(ctx context.Context, n *Node, ids []string, now int64, limit int) (out []*Item, err error) {
+	asked, size := map[string]bool{}, 0
+	for _, id := range ids {
+		if asked[id] {
+			continue
+		}
+		asked[id] = true
+		found, err := s.read(ctx, n.id, 0, sqlByID, n.id, now, id)
+		if err != nil {
+			return nil, err
+		}
+		for _, it := range found {
+			if size += it.size; limit > 0 && size > limit && len(out) > 0 {
+				return out, nil
+			}
+			out = append(out, it)
+		}
+	}
+	return out, nil
 }
 
 // read reads items of a node until their payloads have more than limit bytes,

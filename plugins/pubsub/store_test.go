@@ -448,6 +448,10 @@ func TestPageSize(t *testing.T) {
 					t.Errorf("%d bytes, back %v: from %s at %d", limit, back, first, page.Index)
 				}
 			}
+			named, err := c.store.page(context.Background(), n, Query{IDs: []string{"a", "a", "b", "a", "c"}}, limit)
+			if err != nil || len(named.Items) != want {
+				t.Errorf("%d bytes, by ids: %d items, %v", limit, len(named.Items), err)
+			}
 		}
 	})
 }
