@@ -14,7 +14,6 @@ type outbox struct {
 	s     *service
 	ctx   context.Context //nolint:containedctx // of one group
 	batch []*channel.Envelope
-	free  map[jid.JID]bool // accounts that have blocked nobody
 }
 
 func (o *outbox) add(out []delivery) {
@@ -64,19 +63,9 @@ func (o *outbox) wanting(from jid.JID, to []jid.JID) []jid.JID {
 	return out
 }
 
+// blocked looks into a cache each time: that costs less than to remember it for the
+// group.
 func (o *outbox) blocked(account, from jid.JID) bool {
-	free, known := o.free[account]
-	if !known {
-		list, err := o.s.lists.List(o.ctx, account)
-		free = err == nil && len(list) == 0
-		if o.free == nil {
-			o.free = map[jid.JID]bool{}
-		}
-		o.free[account] = free
-	}
-	if free {
-		return false
-	}
 	no, err := o.s.lists.Blocked(o.ctx, account, from)
 	if err != nil {
 		o.s.env.Log.Error("an occupant does not get a stanza: who is blocked cannot be read", "jid", account.String(), "err", err)
