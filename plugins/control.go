@@ -84,7 +84,7 @@ func (c control) each(ctx context.Context, by, plugin string, say func(wanted, *
 		}
 	}
 	if len(all) == 0 {
-		return Applied{}, fmt.Errorf("%w: plugin %s", ErrUnknown, plugin)
+		return Applied{}, c.h.repo.missing("", func(p Plugin, _ Maker) bool { return p.Name == plugin }, "plugin "+plugin)
 	}
 	return c.change(ctx, by, all, func(w wanted) (wanted, error) {
 		for _, s := range all {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,9 +15,10 @@ import (
 
 // Errors of the Repository.
 var (
-	ErrUnknown  = errors.New("no such component")
-	ErrPhase    = errors.New("not possible in this phase")
-	ErrRequired = errors.New("others need it")
+	ErrUnknown   = errors.New("no such component")
+	ErrElsewhere = errors.New("it is not at work on this node")
+	ErrPhase     = errors.New("not possible in this phase")
+	ErrRequired  = errors.New("others need it")
 )
 
 // Repository is the only one that sees both plugins and Servers: it takes
@@ -253,9 +255,30 @@ func (r *Repository) replace(ctx context.Context, s *slot, tree *config.Tree) er
 func (r *Repository) find(server, name string) (*slot, error) {
 	i := slices.IndexFunc(r.slots, func(s *slot) bool { return s.server == server && s.name == name })
 	if i < 0 {
-		return nil, fmt.Errorf("%w: %s in %s", ErrUnknown, name, server)
+		return nil, r.missing(server, func(p Plugin, m Maker) bool { return m.Server == server && m.name(p) == name }, name+" in "+server)
 	}
 	return r.slots[i], nil
+}
+
+// missing says why there is no such component here: nobody knows it, or its
+// Server is on other nodes, which are told.
+func (r *Repository) missing(server string, is func(Plugin, Maker) bool, what string) error {
+	known := slices.ContainsFunc(r.plugins, func(p Plugin) bool {
+		return slices.ContainsFunc(p.Components, func(m Maker) bool { return is(p, m) })
+	})
+	if !known {
+		return fmt.Errorf("%w: %s; `parley component list` shows those of this node", ErrUnknown, what)
+	}
+	var nodes []string
+	for _, m := range r.host.members() {
+		if server == "" && m.Node != r.host.opt.Node || slices.Contains(m.Servers, server) {
+			nodes = append(nodes, m.Node)
+		}
+	}
+	if len(nodes) == 0 {
+		return fmt.Errorf("%w: %s; no node with its Server is there now", ErrElsewhere, what)
+	}
+	return fmt.Errorf("%w: %s; give the command on one of %s: the change reaches every node", ErrElsewhere, what, strings.Join(nodes, ", "))
 }
 
 // needed returns an error when a running component of another plugin requires

@@ -48,6 +48,7 @@ func statuses() []struct {
 		status int
 	}{
 		{plugins.ErrUnknown, http.StatusNotFound},
+		{plugins.ErrElsewhere, http.StatusMisdirectedRequest},
 		{plugins.ErrNode, http.StatusNotFound},
 		{plugins.ErrAlone, http.StatusConflict},
 		{plugins.ErrPhase, http.StatusConflict},
