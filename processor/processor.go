@@ -99,7 +99,7 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}
-	s.asks = newAsks(env.Clock, s.protect)
+	s.asks = newAsks(env, s.protect)
 	env.Owners.Handle(topicOwned, s.owned)
 	s.table.Store(newTable(nil))
 	s.metrics = metrics{

@@ -153,6 +153,10 @@ func (r *Registrar) Ask(ctx context.Context, q *stanza.Stanza, done func(*stanza
 	r.Emit(ctx, q)
 }
 
+// AskID is an id for a request to Ask. It is unguessable, and lets the answer be
+// found when it comes in on another node.
+func (r *Registrar) AskID() string { return r.server.asks.id() }
+
 // Change changes the state of a session and returns its new entry; false when
 // the session is gone.
 func (r *Registrar) Change(ref sessions.Ref, f func(*sessions.State)) (*sessions.Entry, bool) {

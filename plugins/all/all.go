@@ -32,6 +32,7 @@ import (
 	"parley/plugins/presence"
 	"parley/plugins/private"
 	"parley/plugins/pubsub"
+	"parley/plugins/push"
 	"parley/plugins/quarantine"
 	"parley/plugins/register"
 	"parley/plugins/resumption"
@@ -84,6 +85,7 @@ func Plugins() []plugins.Plugin {
 		presence.Plugin,
 		private.Plugin,
 		pubsub.Plugin,
+		push.Plugin,
 		quarantine.Plugin,
 		register.Plugin,
 		resumption.Plugin,

@@ -2,7 +2,6 @@ package disco
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -130,7 +129,7 @@ func (a *asker) nextOf(u *unknown) []waiter {
 func (a *asker) ask(h Hash, whom []waiter) {
 	for _, w := range whom {
 		q := stanza.El(stanza.NSDiscoInfo, "query").With("node", w.what.String()) // XEP-0115 §6.2
-		iq := stanza.Make(stanza.IQ, stanza.TypeGet, w.from, w.at, rand.Text(), q)
+		iq := stanza.Make(stanza.IQ, stanza.TypeGet, w.from, w.at, a.reg.AskID(), q)
 		a.reg.Ask(a.ctx, iq, func(st *stanza.Stanza, err error) { a.answered(h, w, st, err) })
 	}
 }
