@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"parley/plugins/all"
 	"parley/plugins/plugintest"
@@ -30,6 +31,7 @@ var deployments = []struct {
 	{name: "websocket", via: script.ViaWebSocket},
 	{name: "front-core", opt: plugintest.Options{Fronts: 1, Cores: 1}, pg: true},
 	{name: "nodes", opt: plugintest.Options{Nodes: 3}, pg: true},
+	{name: "jitter", opt: plugintest.Options{Nodes: 3, Jitter: 4 * time.Millisecond}, pg: true},
 	{name: "mesh", opt: plugintest.Options{Nodes: 3, Mesh: true}, pg: true, only: "../message/testdata/*.txtar"},
 }
 
