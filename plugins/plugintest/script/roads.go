@@ -49,7 +49,7 @@ func (c *client) cameBy(it item) road {
 
 // roadOf tells by which road what the pattern expects comes.
 func (x *run) roadOf(c *client, p *node) road {
-	if len(c.asked) == 0 || !p.isAnswer() {
+	if open := p.name.local == "iq" && (p.get("type") == "" || p.get("type") == "*"); len(c.asked) == 0 || !open && !p.isAnswer() {
 		return near
 	}
 	id := p.get("id")

@@ -232,6 +232,7 @@ func TestAnswersTakeARoadOfTheirOwn(t *testing.T) {
 	}{
 		"as they came":        {"romeo < <iq id='q1' type='result'/>\nromeo < <message id='told-q1'/>\nromeo < <iq id='q2' type='result'/>\nromeo < <message id='told-q2'/>\nromeo !\n", Passed},
 		"told first":          {"romeo < <message id='told-q1'/>\nromeo < <iq id='q1' type='result'/>\nromeo < <message id='told-q2'/>\nromeo < <iq id='q2' type='result'/>\nromeo !\n", Passed},
+		"no type":             {"romeo < <message id='told-q1'/>\nromeo < <iq id='q1'/>\nromeo < <message id='told-q2'/>\nromeo < <iq id='q2'/>\nromeo !\n", Passed},
 		"in any order":        {"romeo <~ { <message id='told-q2'/> <iq id='q2' type='result'/> <message id='told-q1'/> <iq id='q1' type='result'/> }\nromeo !\n", Passed},
 		"optional":            {"romeo <? <message id='told-q1'/>\nromeo < <iq id='q1' type='result'/>\nromeo < <message id='told-q2'/>\nromeo < <iq id='q2' type='result'/>\nromeo !\n", Passed},
 		"answers turned":      {"romeo < <iq id='q2' type='result'/>\n", Failed},
