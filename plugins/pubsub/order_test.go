@@ -3,6 +3,7 @@ package pubsub
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"parley/plugins"
 )
@@ -31,5 +32,26 @@ func TestTurns(t *testing.T) {
 	fourth.leave()
 	if len(l.all) != 0 {
 		t.Errorf("%d lines are left", len(l.all))
+	}
+}
+
+// impatient is a clock on which every time is over at once.
+type impatient struct{ plugins.SystemClock }
+
+func (impatient) AfterFunc(_ time.Duration, f func()) func() bool {
+	go f()
+	return func() bool { return false }
+}
+
+// Whoever does not come to an end keeps the others waiting for a bounded time.
+func TestTurnsAreBounded(t *testing.T) {
+	var l lines
+	n := &Node{id: 7}
+	stuck, second := l.enter(n), l.enter(n)
+	told := false
+	second.tell(t.Context(), impatient{}, func() { told = true })
+	stuck.leave()
+	if !told || len(l.all) != 0 {
+		t.Errorf("told %v, %d lines are left", told, len(l.all))
 	}
 }
