@@ -274,9 +274,11 @@ func (c *component) remove(ctx context.Context, n *Node, by jid.JID, uri string,
 		el.Add(stanza.El(NSEvent, "redirect").With("uri", uri))
 	}
 	told[len(branch)].tell(ctx, c.env.Clock, func() { c.send(ctx, n, to, el) })
-	fire(ctx, c, Deleted, &Deletion{Node: n, By: by, House: house})
 	for i, m := range branch {
 		told[i].tell(ctx, c.env.Clock, func() { c.send(ctx, m, others[i], stanza.El(NSEvent, "delete").With("node", m.Node)) })
+	}
+	fire(ctx, c, Deleted, &Deletion{Node: n, By: by, House: house})
+	for _, m := range branch {
 		fire(ctx, c, Deleted, &Deletion{Node: m, By: by, House: true})
 	}
 	return nil

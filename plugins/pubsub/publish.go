@@ -129,8 +129,10 @@ func (c *component) publish(ctx context.Context, p *publishing) (ids []string, e
 			}
 			return nil, err
 		}
-		c.published(ctx, ev, gone, w.told)
+		c.announce(ctx, ev, gone, w.told)
 		c.summed(ctx, w.sum, p.by)
+		c.published(ctx, ev, gone)
+		c.counted(ctx, w.sum, p.by)
 		for _, it := range w.items {
 			ids = append(ids, it.ID)
 		}
@@ -252,8 +254,8 @@ func (c *component) measure(n *Node, it *Item) error {
 	return nil
 }
 
-// published tells who wants to know, in turn, and features.
-func (c *component) published(ctx context.Context, ev *Publication, gone []string, told *turn) {
+// announce tells who wants to know, in turn.
+func (c *component) announce(ctx context.Context, ev *Publication, gone []string, told *turn) {
 	n := ev.Node
 	items := stanza.El(NSEvent, "items").With("node", n.Node)
 	for _, it := range ev.Items {
@@ -265,12 +267,17 @@ func (c *component) published(ctx context.Context, ev *Publication, gone []strin
 			c.notify(ctx, n, retracts(n, gone))
 		}
 	})
+}
+
+// published tells features, when nobody waits for what they do: they may publish
+// themselves.
+func (c *component) published(ctx context.Context, ev *Publication, gone []string) {
 	if ev.New {
-		fire(ctx, c, Configured, &Configuration{Node: n, By: ev.By})
+		fire(ctx, c, Configured, &Configuration{Node: ev.Node, By: ev.By})
 	}
 	fire(ctx, c, Published, ev)
 	if len(gone) > 0 {
-		fire(ctx, c, Retracted, &Retraction{Node: n, IDs: gone})
+		fire(ctx, c, Retracted, &Retraction{Node: ev.Node, IDs: gone})
 	}
 }
 

@@ -70,8 +70,9 @@ func (c *component) retract(ctx context.Context, n *Node, d *removal) error {
 			c.notify(ctx, n, retracts(n, gone))
 		}
 	})
-	fire(ctx, c, Retracted, &Retraction{Node: n, By: d.by, House: d.house, IDs: gone})
 	c.summed(ctx, sum, d.by)
+	fire(ctx, c, Retracted, &Retraction{Node: n, By: d.by, House: d.house, IDs: gone})
+	c.counted(ctx, sum, d.by)
 	return nil
 }
 

@@ -138,7 +138,7 @@ func (s *store) drop(ctx context.Context, tx storage.Tx, n *Node, id string) err
 	return err
 }
 
-// summed tells who wants to know what became of a Sum.
+// summed tells who wants to know what became of a Sum, in turn.
 func (c *component) summed(ctx context.Context, m *summing, by jid.JID) {
 	if m == nil {
 		return
@@ -148,13 +148,27 @@ func (c *component) summed(ctx context.Context, m *summing, by jid.JID) {
 	}
 	switch {
 	case m.item != nil:
-		c.published(ctx, &Publication{Node: m.node, New: m.fresh, By: by, House: true, Items: []*Item{m.item}}, nil, m.told)
+		c.announce(ctx, m.publication(by), nil, m.told)
 	case m.gone:
 		m.told.tell(ctx, c.env.Clock, func() {
 			if m.node.Settings.NotifyRetract {
 				c.notify(ctx, m.node, retracts(m.node, []string{m.ID}))
 			}
 		})
+	}
+}
+
+// counted is published for a Sum.
+func (c *component) counted(ctx context.Context, m *summing, by jid.JID) {
+	switch {
+	case m == nil:
+	case m.item != nil:
+		c.published(ctx, m.publication(by), nil)
+	case m.gone:
 		fire(ctx, c, Retracted, &Retraction{Node: m.node, By: by, House: true, IDs: []string{m.ID}})
 	}
+}
+
+func (m *summing) publication(by jid.JID) *Publication {
+	return &Publication{Node: m.node, New: m.fresh, By: by, House: true, Items: []*Item{m.item}}
 }
