@@ -27,7 +27,8 @@ cluster: build ## three nodes on this machine, with a NATS and a Postgres of the
 test: ## every test: units with -race, scripts, real databases and real clients (INSTALL=no uses only what is there)
 	@INSTALL=$(INSTALL) .ci/test
 
-soak: ## the ledger's long run: twenty rounds of each fault on each database, eleven over three nodes: docs/reliability.md (links are cut as root)
+soak: ## every script on nodes where what may overtake does; the ledger's long run: twenty rounds of each fault on each database, eleven over three nodes: docs/reliability.md (links are cut as root)
+	PARLEY_TEST_SUITE=soak $(GO) test -count=1 -timeout 60m ./plugins/all -run 'TestSuite/jitter'
 	PARLEY_TEST_LEDGER_ROUNDS=20 PARLEY_TEST_LEDGER_TABLE=$(CURDIR)/docs/reliability.md $(GO) test -count=1 -timeout 120m -v ./plugins/plugintest/ledger -run TestLedger
 
 check: ## gofmt, vet, staticcheck, import rules, references, go.mod

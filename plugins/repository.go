@@ -169,6 +169,7 @@ func (r *Repository) startAll(ctx context.Context) error {
 			}
 		}
 	}
+	r.warn()
 	return nil
 }
 
@@ -281,15 +282,42 @@ func (r *Repository) missing(server string, is func(Plugin, Maker) bool, what st
 	return fmt.Errorf("%w: %s; give the command on one of %s: the change reaches every node", ErrElsewhere, what, strings.Join(nodes, ", "))
 }
 
-// needed returns an error when a running component of another plugin requires
-// the slot's plugin, and this is its last component.
+// needed returns an error when running components of other plugins require the
+// slot's plugin: it names them all, in the order in which they can be stopped.
 func (r *Repository) needed(s *slot) error {
-	for _, o := range r.slots {
-		if o.phase == Running && o.plugin.Name != s.plugin.Name && slices.Contains(o.plugin.Requires, s.plugin.Name) {
-			return fmt.Errorf("%w: %s in %s requires %s", ErrRequired, o.name, o.server, s.plugin.Name)
+	by := r.dependants(s)
+	if len(by) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is required by %s: stop them first, in this order", ErrRequired, s.plugin.Name, strings.Join(by, ", "))
+}
+
+// dependants are the running components whose plugins require the slot's, directly
+// or by way of others, those that nothing else requires first.
+func (r *Repository) dependants(s *slot) (out []string) {
+	need := map[string]bool{s.plugin.Name: true}
+	for _, o := range r.slots { // each comes behind what it requires
+		if o.phase == Running && slices.ContainsFunc(o.plugin.Requires, func(name string) bool { return need[name] }) && o.plugin.Name != s.plugin.Name {
+			need[o.plugin.Name] = true
+			out = append(out, fmt.Sprintf("%s in %s", o.name, o.server))
 		}
 	}
-	return nil
+	slices.Reverse(out)
+	return out
+}
+
+// warn says of what is switched off in the configuration which components that run
+// would have more to do with it. At run time they would have to be stopped first; a
+// configuration may want them without.
+func (r *Repository) warn() {
+	for _, s := range r.slots {
+		if s.phase != Absent {
+			continue
+		}
+		if by := r.dependants(s); len(by) > 0 {
+			r.host.opt.Log.Warn("a component is switched off that others require: they do without what it does", "component", s.name, "server", s.server, "without", strings.Join(by, ", "))
+		}
+	}
 }
 
 func (r *Repository) list() []Status {

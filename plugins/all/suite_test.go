@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"parley/plugins/all"
 	"parley/plugins/plugintest"
@@ -21,6 +22,7 @@ var deployments = []struct {
 	via  script.Via
 	pg   bool
 	only string // scripts; empty: all
+	soak bool   // left to make soak
 }{
 	{name: "local"},
 	{name: "queues", opt: plugintest.Options{Config: workers}},
@@ -30,15 +32,22 @@ var deployments = []struct {
 	{name: "websocket", via: script.ViaWebSocket},
 	{name: "front-core", opt: plugintest.Options{Fronts: 1, Cores: 1}, pg: true},
 	{name: "nodes", opt: plugintest.Options{Nodes: 3}, pg: true},
+	{name: "jitter", opt: plugintest.Options{Nodes: 3, Jitter: 4 * time.Millisecond}, pg: true, soak: true},
 	{name: "mesh", opt: plugintest.Options{Nodes: 3, Mesh: true}, pg: true, only: "../message/testdata/*.txtar"},
 }
 
 // TestSuite runs every protocol script of the house in each deployment. Plain `go
 // test` runs them with every stage behind a network, because the features run
-// their own scripts in the local house; make test runs them all (PARLEY_TEST_SUITE=1).
+// their own scripts in the local house; make test runs them all (PARLEY_TEST_SUITE=1),
+// and make soak where everything that may overtake does (PARLEY_TEST_SUITE=soak).
 func TestSuite(t *testing.T) {
+	suite := os.Getenv("PARLEY_TEST_SUITE")
 	for _, d := range deployments {
-		if d.name != "seam" && os.Getenv("PARLEY_TEST_SUITE") == "" {
+		if d.soak && suite != "soak" {
+			t.Logf("%s: left to make soak (PARLEY_TEST_SUITE=soak)", d.name)
+			continue
+		}
+		if d.name != "seam" && suite == "" {
 			t.Logf("%s: left to make test (PARLEY_TEST_SUITE=1)", d.name)
 			continue
 		}

@@ -75,7 +75,7 @@ func (a *Archive) setAge(ctx context.Context, o *owner, age Age) error {
 	if age.Age <= 0 {
 		_, err = a.env.DB.Exec(ctx, `DELETE FROM archive_age WHERE owner = $1 AND peer = $2`, o.id, peer)
 	} else {
-		n, err = a.env.DB.Exec(ctx, `INSERT INTO archive_age (owner, peer, contact, age) SELECT $1, $2, $3, $4 WHERE (SELECT COUNT(*) FROM archive_age WHERE owner = $1) < $5 ON CONFLICT (owner, peer) DO UPDATE SET age = excluded.age`,
+		n, err = a.env.DB.Exec(ctx, `INSERT INTO archive_age (owner, peer, contact, age) SELECT $1, $2, $3, $4 WHERE (SELECT COUNT(*) FROM archive_age WHERE owner = $1 AND peer <> $2) < $5 ON CONFLICT (owner, peer) DO UPDATE SET age = excluded.age`,
 			o.id, peer, contact, age.Age.Microseconds(), agesOfOne)
 	}
 	if err != nil {
@@ -93,14 +93,15 @@ type aged struct {
 	jid                    string
 }
 
+const sqlAges = `SELECT x.owner, x.peer, x.age, x.upto, o.jid FROM archive_age x JOIN archive_owner o ON o.id = x.owner WHERE (x.owner, x.peer) > ($1, $2) ORDER BY x.owner, x.peer LIMIT $3`
+
 // expireAges lets what is older than its age end.
 func (p *part) expireAges(ctx context.Context) error {
 	for last := (aged{}); ; {
 		some, err := storage.All(ctx, p.env.DB, func(s storage.Row) (x aged, err error) {
 			err = s.Scan(&x.owner, &x.peer, &x.age, &x.upTo, &x.jid)
 			return x, err
-		}, `SELECT x.owner, x.peer, x.age, x.upto, o.jid FROM archive_age x JOIN archive_owner o ON o.id = x.owner WHERE (x.owner, x.peer) > ($1, $2) ORDER BY x.owner, x.peer LIMIT $3`,
-			last.owner, last.peer, ownersStep)
+		}, sqlAges, last.owner, last.peer, ownersStep)
 		if err != nil {
 			return fmt.Errorf("archive age: %w", err)
 		}

@@ -8,30 +8,17 @@ import (
 	"testing"
 	"time"
 
-	"parley/parser"
 	"parley/plugins"
-	"parley/plugins/accounts"
 	"parley/plugins/archive"
 	"parley/plugins/carbons"
-	"parley/plugins/disco"
-	"parley/plugins/message"
-	"parley/plugins/ping"
 	"parley/plugins/plugintest"
-	"parley/plugins/presence"
-	"parley/plugins/roster"
-	"parley/processor"
-	"parley/router"
 	"parley/storage"
 	"parley/storage/atrest"
 	"parley/storage/storagetest"
-	"parley/stream"
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{
-		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, disco.Plugin,
-		roster.Plugin, presence.Plugin, message.Plugin, archive.Plugin, carbons.Plugin,
-	}
+	return plugintest.Basics(archive.Plugin, carbons.Plugin)
 }
 
 func TestScripts(t *testing.T) {

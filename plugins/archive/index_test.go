@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -269,5 +270,31 @@ func TestAgeOfAContact(t *testing.T) {
 		if ages, err := f.Ages(t.Context(), juliet); err != nil || len(ages) != 0 {
 			t.Errorf("%v, %v", ages, err)
 		}
+	})
+}
+
+// Who has said how long for as many contacts as may be can still change what was
+// said.
+func TestAgesAreBounded(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		f := newFixture(t, db, config(func(*Config) {}))
+		of := func(i int) jid.JID { return jid.MustParse(fmt.Sprintf("n%d@example.net", i)) }
+		for i := range agesOfOne {
+			if err := f.SetAge(t.Context(), juliet, Age{of(i), time.Hour}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var refused *stanza.Error
+		if err := f.SetAge(t.Context(), juliet, Age{of(agesOfOne), time.Hour}); !errors.As(err, &refused) || refused.Condition != stanza.PolicyViolation {
+			t.Errorf("one too many: %v", err)
+		}
+		if err := f.SetAge(t.Context(), juliet, Age{of(7), time.Minute}); err != nil {
+			t.Errorf("one that is there: %v", err)
+		}
+		ages, err := f.Ages(t.Context(), juliet)
+		if err != nil || len(ages) != agesOfOne || !slices.Contains(ages, Age{of(7), time.Minute}) {
+			t.Errorf("%d ages, %v", len(ages), err)
+		}
+		storagetest.Pages(t, db, sqlAges, 0, 0, 10)
 	})
 }

@@ -167,6 +167,7 @@ func (p *part) Register(r *processor.Registrar) {
 	processor.On(r, displayed.Displayed, processor.Normal, p.shown)
 	processor.On(r, pubsub.Published, processor.Normal, p.bookmarked)
 	processor.On(r, pubsub.Retracted, processor.Normal, p.forgotten)
+	processor.On(r, pubsub.Deleted, processor.Normal, p.deleted)
 	if p.archive.Keeps() {
 		r.AccountFeature(NS) // XEP-0430 §2.1
 		r.IQ(NS, "inbox", processor.Self|processor.Account, p.query)

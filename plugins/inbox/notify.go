@@ -116,6 +116,7 @@ func storedNotify(s string) (n Notify) {
 const (
 	sqlPutNotify   = `INSERT INTO inbox_notify (owner, peer, rules) VALUES ($1, $2, $3) ON CONFLICT (owner, peer) DO UPDATE SET rules = excluded.rules`
 	sqlDropNotify  = `DELETE FROM inbox_notify WHERE owner = $1 AND peer = $2`
+	sqlDropAll     = `DELETE FROM inbox_notify WHERE owner = $1`
 	sqlNotifyCount = `SELECT COUNT(*) FROM inbox_notify WHERE owner = $1`
 	sqlNotifyAbout = `SELECT owner, rules FROM inbox_notify WHERE peer = $1`
 	sqlNotifyPeers = `SELECT peer FROM inbox_notify WHERE owner = $1`
@@ -146,6 +147,21 @@ func (b *Inbox) SetNotify(ctx context.Context, account, conversation jid.JID, n 
 		return fmt.Errorf("notification settings: %w", err)
 	}
 	b.changed(ctx, conversation)
+	return nil
+}
+
+// unsetAll takes back what an account has set for all conversations.
+func (b *Inbox) unsetAll(ctx context.Context, account jid.JID) error {
+	peers, err := b.peersOf(ctx, account)
+	if err != nil {
+		return err
+	}
+	if _, err := b.env.DB.Exec(ctx, sqlDropAll, account.String()); err != nil {
+		return fmt.Errorf("notification settings: %w", err)
+	}
+	for _, peer := range peers {
+		b.changed(ctx, peer)
+	}
 	return nil
 }
 

@@ -38,16 +38,27 @@ func (p *part) bookmarked(ctx context.Context, e *pubsub.Publication) (processor
 	return processor.Continue, errors.Join(errs...)
 }
 
-// forgotten takes the settings back with the bookmarks.
+// forgotten takes the settings back with the bookmarks: some, or all of them.
 func (p *part) forgotten(ctx context.Context, e *pubsub.Retraction) (processor.Verdict, error) {
 	if !e.Node.PEP() || e.Node.Node != bookmarks.NS {
 		return processor.Continue, nil
+	}
+	if e.All {
+		return processor.Continue, p.unsetAll(ctx, e.Node.Service)
 	}
 	var errs []error
 	for _, id := range e.IDs {
 		errs = append(errs, p.set(ctx, e.Node.Service, id, nil))
 	}
 	return processor.Continue, errors.Join(errs...)
+}
+
+// deleted takes all settings back with the node.
+func (p *part) deleted(ctx context.Context, e *pubsub.Deletion) (processor.Verdict, error) {
+	if !e.Node.PEP() || e.Node.Node != bookmarks.NS {
+		return processor.Continue, nil
+	}
+	return processor.Continue, p.unsetAll(ctx, e.Node.Service)
 }
 
 func (p *part) set(ctx context.Context, account jid.JID, room string, extensions *stanza.Element) error {

@@ -129,6 +129,12 @@ func TestWaiting(t *testing.T) {
 		if got := say(words); len(got) != 0 {
 			t.Errorf("online: %+v", got)
 		}
+		// So does an inactive one, which is sent at once what people read.
+		send(t, juliet, "<inactive xmlns='urn:xmpp:csi:0'/>")
+		sync(ctx, t, juliet)
+		if got := say(words); len(got) != 0 {
+			t.Errorf("inactive: %+v", got)
+		}
 	})
 }
 

@@ -15,7 +15,6 @@ package mucsub
 import (
 	"context"
 	"embed"
-	"fmt"
 	"slices"
 	"time"
 
@@ -125,12 +124,12 @@ func (p *part) posted(ctx context.Context, e *muc.Post) (processor.Verdict, erro
 	if e.Subject {
 		node = nodeSubject
 	}
-	member := func(account jid.JID) bool { // it may have become a room for members since
-		return !e.Config.MembersOnly || slices.ContainsFunc(e.Members, func(m muc.Member) bool { return m.JID == account })
+	member := func(account jid.JID) bool {
+		return slices.ContainsFunc(e.Members, func(m muc.Member) bool { return m.JID == account })
 	}
 	var out []*stanza.Stanza
 	for _, s := range all {
-		if s.wants(node) && !e.Present(s.account) && member(s.account) {
+		if s.wants(node) && !e.Present(s.account) && s.reaches(e.Room, e.Config, member(s.account)) {
 			out = append(out, wrapped(e, node, s.account))
 		}
 	}
@@ -151,21 +150,14 @@ func wrapped(e *muc.Post, node string, to jid.JID) *stanza.Stanza {
 
 // affiliated ends the subscriptions of those who may not follow any more.
 func (p *part) affiliated(ctx context.Context, e *muc.Affiliating) (processor.Verdict, error) {
-	lost := e.Is == muc.IsOutcast || e.Was >= muc.IsMember && e.Is < muc.IsMember
-	if !lost {
-		return processor.Continue, nil
+	var err error
+	switch {
+	case e.Is == muc.IsOutcast:
+		err = p.ban(ctx, e.Room, e.JID)
+	case e.Was == muc.IsOutcast:
+		err = p.unban(ctx, e.Room, e.JID)
+	case e.Was >= muc.IsMember && e.Is < muc.IsMember:
+		err = p.unsubscribe(ctx, e.Room, e.JID)
 	}
-	if e.JID.Local() == "" { // a whole domain
-		all, err := p.followers(ctx, e.Room)
-		for _, s := range all {
-			if err == nil && s.account.Host() == e.JID {
-				err = p.unsubscribe(ctx, e.Room, s.account)
-			}
-		}
-		return processor.Continue, err
-	}
-	if err := p.unsubscribe(ctx, e.Room, e.JID); err != nil {
-		return processor.Continue, fmt.Errorf("end of a subscription: %w", err)
-	}
-	return processor.Continue, nil
+	return processor.Continue, err
 }

@@ -2,6 +2,8 @@ package mucsub
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -77,7 +79,7 @@ func (p *part) subscribe(ctx context.Context, q *muc.Question) (*stanza.Element,
 	case len(q.Query.Get("nick")) > maxNick:
 		return nil, stanza.NewError(stanza.BadRequest, "the nickname is too long")
 	}
-	s := subscription{account: who, nick: q.Query.Get("nick"), events: served(q.Query)}
+	s := subscription{account: who, nick: q.Query.Get("nick"), events: served(q.Query), proof: proof(q.Room, q.Config)}
 	if len(s.events) == 0 {
 		return nil, stanza.NewError(stanza.BadRequest, "messages and subjects can be followed")
 	}
@@ -142,6 +144,22 @@ type subscription struct {
 	room, account jid.JID
 	nick          string
 	events        []string // nodes
+	proof         string   // that who asked for it knew the room's password, or need not
+}
+
+// proof changes with a room's password; "": there is none.
+func proof(room jid.JID, c *muc.RoomConfig) string {
+	if !c.Protected {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(room.String() + "\x00" + c.Password))
+	return hex.EncodeToString(sum[:])
+}
+
+// reaches reports whether the subscriber may hear what the room says now: it may
+// have become a room for members, or have another password, since.
+func (s *subscription) reaches(room jid.JID, c *muc.RoomConfig, member bool) bool {
+	return member || !c.MembersOnly && (!c.Protected || s.proof == proof(room, c))
 }
 
 func (s *subscription) wants(node string) bool { return slices.Contains(s.events, node) }

@@ -6,34 +6,21 @@ import (
 	"testing"
 	"time"
 
-	"parley/parser"
 	"parley/parser/stanza"
 	"parley/plugins"
-	"parley/plugins/accounts"
 	"parley/plugins/archive"
 	"parley/plugins/blocking"
 	"parley/plugins/carbons"
-	"parley/plugins/disco"
-	"parley/plugins/message"
 	"parley/plugins/muc"
 	"parley/plugins/mucsub"
-	"parley/plugins/ping"
 	"parley/plugins/plugintest"
 	"parley/plugins/plugintest/script"
-	"parley/plugins/presence"
-	"parley/plugins/roster"
-	"parley/processor"
-	"parley/router"
 	"parley/storage"
 	"parley/storage/storagetest"
-	"parley/stream"
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{
-		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, disco.Plugin,
-		roster.Plugin, presence.Plugin, message.Plugin, archive.Plugin, carbons.Plugin, blocking.Plugin, muc.Plugin, mucsub.Plugin,
-	}
+	return plugintest.Basics(archive.Plugin, blocking.Plugin, carbons.Plugin, muc.Plugin, mucsub.Plugin)
 }
 
 func TestScripts(t *testing.T) {

@@ -11,19 +11,24 @@ import (
 )
 
 const (
-	sqlPut = `INSERT INTO mucsub_subscription (room, account, nick, events) VALUES ($1, $2, $3, $4) ` +
-		`ON CONFLICT (room, account) DO UPDATE SET nick = excluded.nick, events = excluded.events`
+	sqlPut = `INSERT INTO mucsub_subscription (room, account, nick, events, proof) VALUES ($1, $2, $3, $4, $5) ` +
+		`ON CONFLICT (room, account) DO UPDATE SET nick = excluded.nick, events = excluded.events, proof = excluded.proof`
 	sqlDrop        = `DELETE FROM mucsub_subscription WHERE room = $1 AND account = $2`
 	sqlDropRoom    = `DELETE FROM mucsub_subscription WHERE room = $1`
 	sqlDropAccount = `DELETE FROM mucsub_subscription WHERE account = $1`
-	sqlOfRoom      = `SELECT room, account, nick, events FROM mucsub_subscription WHERE room = $1 ORDER BY account`
-	sqlOfAccount   = `SELECT room, account, nick, events FROM mucsub_subscription WHERE account = $1 ORDER BY room`
+	sqlOfRoom      = `SELECT room, account, nick, events, proof FROM mucsub_subscription WHERE room = $1 ORDER BY account`
+	sqlOfAccount   = `SELECT room, account, nick, events, proof FROM mucsub_subscription WHERE account = $1 ORDER BY room`
 	sqlCounts      = `SELECT (SELECT COUNT(*) FROM mucsub_subscription WHERE room = $1), (SELECT COUNT(*) FROM mucsub_subscription WHERE account = $2)`
+
+	sqlBan       = `INSERT INTO mucsub_banned (room, jid) VALUES ($1, $2) ON CONFLICT DO NOTHING`
+	sqlUnban     = `DELETE FROM mucsub_banned WHERE room = $1 AND jid = $2`
+	sqlUnbanRoom = `DELETE FROM mucsub_banned WHERE room = $1`
+	sqlBanned    = `SELECT COUNT(*) FROM mucsub_banned WHERE room = $1 AND jid IN ($2, $3)`
 )
 
 func scan(r storage.Row) (s subscription, err error) {
 	var room, account, events string
-	if err = r.Scan(&room, &account, &s.nick, &events); err != nil {
+	if err = r.Scan(&room, &account, &s.nick, &events, &s.proof); err != nil {
 		return s, err
 	}
 	if s.room, err = jid.Parse(room); err != nil {
@@ -54,10 +59,18 @@ func (p *part) followed(ctx context.Context, account jid.JID) ([]subscription, e
 	return all, nil
 }
 
-// put stores a subscription. The error is a *stanza.Error when there are too many.
+// put stores a subscription. The error is a *stanza.Error when there are too many,
+// or the account was banned.
 func (p *part) put(ctx context.Context, room jid.JID, s subscription) error {
 	err := p.env.DB.Tx(ctx, func(tx storage.Tx) error {
-		if _, err := tx.Exec(ctx, sqlPut, room.String(), s.account.String(), s.nick, s.stored()); err != nil {
+		var banned int
+		if err := tx.QueryRow(ctx, sqlBanned, room.String(), s.account.String(), s.account.Domain()).Scan(&banned); err != nil {
+			return err
+		}
+		if banned > 0 {
+			return stanza.NewError(stanza.Forbidden, "")
+		}
+		if _, err := tx.Exec(ctx, sqlPut, room.String(), s.account.String(), s.nick, s.stored(), s.proof); err != nil {
 			return err
 		}
 		var ofRoom, ofAccount int
@@ -87,9 +100,46 @@ func (p *part) unsubscribe(ctx context.Context, room, account jid.JID) error {
 	return nil
 }
 
+// ban ends the subscriptions of an account, or of all of a domain, in the
+// transaction that remembers why: one that is being asked for meanwhile comes before
+// it, and goes, or is refused.
+func (p *part) ban(ctx context.Context, room, who jid.JID) error {
+	err := p.env.DB.Tx(ctx, func(tx storage.Tx) error {
+		if _, err := tx.Exec(ctx, sqlBan, room.String(), who.String()); err != nil {
+			return err
+		}
+		if who.Local() != "" {
+			_, err := tx.Exec(ctx, sqlDrop, room.String(), who.String())
+			return err
+		}
+		all, err := storage.All(ctx, tx, scan, sqlOfRoom, room.String())
+		for _, s := range all {
+			if err == nil && s.account.Host() == who {
+				_, err = tx.Exec(ctx, sqlDrop, room.String(), s.account.String())
+			}
+		}
+		return err
+	})
+	p.changed(ctx, room) // it may be committed whatever comes back
+	if err != nil {
+		return fmt.Errorf("end of a subscription: %w", err)
+	}
+	return nil
+}
+
+// unban lets somebody follow who was banned.
+func (p *part) unban(ctx context.Context, room, who jid.JID) error {
+	if _, err := p.env.DB.Exec(ctx, sqlUnban, room.String(), who.String()); err != nil {
+		return fmt.Errorf("end of a ban: %w", err)
+	}
+	return nil
+}
+
 func (p *part) forgetRoom(ctx context.Context, room jid.JID) error {
-	if _, err := p.env.DB.Exec(ctx, sqlDropRoom, room.String()); err != nil {
-		return fmt.Errorf("forget subscriptions: %w", err)
+	for _, text := range []string{sqlDropRoom, sqlUnbanRoom} {
+		if _, err := p.env.DB.Exec(ctx, text, room.String()); err != nil {
+			return fmt.Errorf("forget subscriptions: %w", err)
+		}
 	}
 	p.changed(ctx, room)
 	return nil

@@ -13,6 +13,7 @@ import (
 	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/plugins/archive"
+	"parley/plugins/config"
 	"parley/plugins/pubsub"
 	"parley/processor"
 	"parley/router/channel"
@@ -31,11 +32,12 @@ var Plugin = plugins.Plugin{
 
 // Config is the component's section.
 type Config struct {
-	Page    int `yaml:"page" min:"1" max:"250" unit:"items" doc:"Items in a page when the client does not say how many."`
-	MaxPage int `yaml:"max_page" min:"1" max:"250" unit:"items" doc:"Items in a page at most."`
+	Page     int         `yaml:"page" min:"1" max:"250" unit:"items" doc:"Items in a page when the client does not say how many."`
+	MaxPage  int         `yaml:"max_page" min:"1" max:"250" unit:"items" doc:"Items in a page at most."`
+	PageSize config.Size `yaml:"max_page_size" min:"64KiB" doc:"Payloads in a page, or of items that are asked for by their ids, together; one item always fits."`
 }
 
-func defaults() *Config { return &Config{Page: 50, MaxPage: 100} }
+func defaults() *Config { return &Config{Page: 50, MaxPage: 100, PageSize: 1 << 20} }
 
 type nodeArchive struct {
 	cfg    Config

@@ -54,7 +54,7 @@ func placeOf(s string) (int64, error) {
 
 // parse reads <query/>. Errors are *stanza.Error.
 func (a *nodeArchive) parse(query *stanza.Element) (pubsub.Chronicle, error) {
-	q := pubsub.Chronicle{Limit: a.cfg.Page}
+	q := pubsub.Chronicle{Limit: a.cfg.Page, Size: int(a.cfg.PageSize)}
 	if x := form.In(query); x != nil {
 		if err := read(x, &q); err != nil {
 			return q, err

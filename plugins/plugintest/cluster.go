@@ -124,8 +124,9 @@ func (h *House) BeginNode(ctx context.Context, i int) error {
 type Spread struct{ *House }
 
 var (
-	_ script.Spreader = Spread{}
-	_ script.Settler  = Spread{}
+	_ script.Spreader  = Spread{}
+	_ script.Settler   = Spread{}
+	_ script.Scattered = Spread{}
 )
 
 // DialFrom implements script.Spreader.
@@ -135,6 +136,9 @@ func (h Spread) DialFrom(ctx context.Context, client int, kind script.DialKind) 
 	}
 	return h.node(client).dial(ctx, kind)
 }
+
+// Scattered implements script.Scattered: a room is on one of several nodes.
+func (h Spread) Scattered() bool { return h.count()-h.opt.Fronts > 1 }
 
 // Settled implements script.Settler: what one node has sent to another may lead
 // to something for a third.

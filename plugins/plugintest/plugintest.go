@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -44,6 +45,7 @@ type Options struct {
 	Cores   int                   // … that many cores, in the place of Nodes
 	Mortal  bool                  // of several nodes each can be killed alone (KillNode)
 	Mesh    bool                  // they are joined by NATS servers inside them
+	Jitter  time.Duration         // what goes to the next stage takes up to that long: what may overtake, does
 	Clock   plugins.Clock
 	Log     io.Writer // default: nothing, or standard error with PARLEY_TEST_LOG=1
 }
@@ -216,8 +218,11 @@ func (h *House) startNode(ctx context.Context, i int) (*node, error) {
 		clock = plugins.SystemClock{}
 	}
 	var wrap func(channel.MessageChannel) channel.MessageChannel
-	if h.opt.Seam {
+	switch {
+	case h.opt.Seam:
 		wrap = func(c channel.MessageChannel) channel.MessageChannel { return network{c} }
+	case h.opt.Jitter > 0:
+		wrap = func(c channel.MessageChannel) channel.MessageChannel { return jittery{c, h.opt.Jitter} }
 	}
 	host, err := plugins.New(ctx, plugins.Options{Wrap: wrap, Plugins: h.opt.Plugins, Tree: tree, Reload: load, DB: db, Log: log, Level: level, Clock: clock, Metrics: reg, Version: "test", Node: h.nodeName(i)})
 	if err == nil {
@@ -430,4 +435,16 @@ func (n network) Send(ctx context.Context, batch []*channel.Envelope) error {
 		arrived = append(arrived, a)
 	}
 	return n.to.Send(ctx, arrived)
+}
+
+// jittery is a channel on which each batch is under way for a while: what comes by
+// several ways comes in any order.
+type jittery struct {
+	to   channel.MessageChannel
+	most time.Duration
+}
+
+func (j jittery) Send(ctx context.Context, batch []*channel.Envelope) error {
+	time.Sleep(rand.N(j.most))
+	return j.to.Send(ctx, batch)
 }

@@ -19,6 +19,7 @@ type Chronicle struct {
 	Start, End    time.Time // of publication, inclusive; zero: any
 	Places        []int64   // these alone, if there are any
 	Limit         int       // of the page; from 1
+	Size          int       // of the page, in bytes of payloads: one item always fits; 0: any
 	Backward      bool      // the page at the end
 }
 
@@ -31,8 +32,9 @@ func chronicles(up, down string) ordered {
 	return ordered{up: text + up, down: text + down}
 }
 
-// Chronicle reads items, the oldest first; complete: there is nothing beyond the
-// page in the direction that it goes.
+// Chronicle reads items, the oldest first, or those of Places in the order of
+// these, each once; complete: there is nothing beyond the page in the direction
+// that it goes.
 func (p *PubSub) Chronicle(ctx context.Context, n *Node, q Chronicle) (items []*Item, complete bool, err error) {
 	items, complete, err = p.store.chronicle(ctx, n, q)
 	if err != nil {
@@ -43,14 +45,7 @@ func (p *PubSub) Chronicle(ctx context.Context, n *Node, q Chronicle) (items []*
 
 func (s *store) chronicle(ctx context.Context, n *Node, q Chronicle) (out []*Item, complete bool, err error) {
 	if len(q.Places) > 0 {
-		for _, place := range q.Places {
-			found, err := s.read(ctx, n.id, 0, sqlPlace, n.id, s.now(), place)
-			if err != nil {
-				return nil, false, err
-			}
-			out = append(out, found...)
-		}
-		return out, true, nil
+		return s.places(ctx, n, q)
 	}
 	before, from, to, text := int64(math.MaxInt64), int64(0), int64(math.MaxInt64), chronicle.up
 	if q.Before > 0 {
@@ -65,17 +60,39 @@ func (s *store) chronicle(ctx context.Context, n *Node, q Chronicle) (out []*Ite
 	if q.Backward {
 		text = chronicle.down
 	}
-	out, err = s.read(ctx, n.id, 0, text, n.id, s.now(), q.After, before, from, to, int64(q.Limit)+1)
+	out, cut, err := s.readIn(ctx, s.env.DB, n.id, q.Size, text, n.id, s.now(), q.After, before, from, to, int64(q.Limit)+1)
 	if err != nil {
 		return nil, false, err
 	}
-	if complete = len(out) <= q.Limit; !complete {
-		out = out[:q.Limit]
+	if len(out) > q.Limit {
+		out, cut = out[:q.Limit], true
 	}
 	if q.Backward {
 		slices.Reverse(out)
 	}
-	return out, complete, nil
+	return out, !cut, nil
+}
+
+// places reads what is at the places, as far as it fits.
+func (s *store) places(ctx context.Context, n *Node, q Chronicle) (out []*Item, complete bool, err error) {
+	size, asked := 0, map[int64]bool{}
+	for _, place := range q.Places {
+		if asked[place] {
+			continue
+		}
+		asked[place] = true
+		found, err := s.read(ctx, n.id, 0, sqlPlace, n.id, s.now(), place)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, it := range found {
+			if size += it.size; q.Size > 0 && size > q.Size && len(out) > 0 {
+				return out, false, nil
+			}
+			out = append(out, it)
+		}
+	}
+	return out, true, nil
 }
 
 // Place is where the item is in the order of publication: from 1, ascending, never

@@ -3,6 +3,7 @@ package pubsub_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -283,4 +284,83 @@ func FuzzRequest(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// What several devices publish at once is told in the order in which it is kept: who
+// follows a node ends with what is there.
+func TestToldInTheOrderOfWriting(t *testing.T) {
+	const devices, each = 6, 40
+	house := plugintest.Start(t, plugintest.Options{Plugins: house()})
+	ctx := t.Context()
+	ask := func(c *plugintest.Client, payload string) {
+		t.Helper()
+		if err := c.Send("<iq type='set' id='q' to='pubsub.localhost'><pubsub xmlns='http://jabber.org/protocol/pubsub'>" + payload + "</pubsub></iq>"); err != nil {
+			t.Error(err)
+			return
+		}
+		for {
+			el, err := c.Next(ctx)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if el.Get("id") == "q" {
+				if el.Get("type") != "result" {
+					t.Errorf("%s", el.Bytes(""))
+				}
+				return
+			}
+		}
+	}
+	login := func(user, device string) *plugintest.Client {
+		t.Helper()
+		c, err := house.Login(ctx, user, device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		return c
+	}
+	juliet := login("juliet", "a")
+	if err := juliet.Send("<presence/>"); err != nil {
+		t.Fatal(err)
+	}
+	owner := login("romeo", "owner")
+	ask(owner, "<create node='n'/>")
+	ask(juliet, "<subscribe node='n' jid='juliet@localhost'/>")
+	var work sync.WaitGroup
+	for d := range devices {
+		c := login("romeo", fmt.Sprint("device", d))
+		work.Go(func() {
+			for i := range each {
+				ask(c, fmt.Sprintf("<publish node='n'><item id='%d-%d'><a xmlns='urn:example'/></item></publish>", d, i))
+			}
+		})
+	}
+	var told []string
+	for len(told) < devices*each {
+		el, err := juliet.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ev := el.Child(pubsub.NSEvent, "event")
+		if ev == nil {
+			continue
+		}
+		for it := range ev.Child(pubsub.NSEvent, "items").Elements() {
+			told = append(told, it.Get("id"))
+		}
+	}
+	work.Wait()
+	kept, err := storage.All(ctx, house.DB(), func(r storage.Row) (id string, err error) { err = r.Scan(&id); return id, err }, `SELECT i.id FROM pubsub_item i JOIN pubsub_node n ON n.id = i.node WHERE n.name = 'n' ORDER BY i.seq`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(told, kept) {
+		at := 0
+		for at < len(kept) && told[at] == kept[at] {
+			at++
+		}
+		t.Errorf("of %d items the order differs from place %d on", len(kept), at)
+	}
 }

@@ -156,27 +156,28 @@ func (s *store) named(ctx context.Context, n *Node, ids []string, now int64, lim
 // read reads items of a node until their payloads have more than limit bytes,
 // if that is not 0.
 func (s *store) read(ctx context.Context, node int64, limit int, text string, args ...any) ([]*Item, error) {
-	return s.readIn(ctx, s.env.DB, node, limit, text, args...)
+	out, _, err := s.readIn(ctx, s.env.DB, node, limit, text, args...)
+	return out, err
 }
 
-// readIn is read inside a transaction, or not.
-func (s *store) readIn(ctx context.Context, q storage.Querier, node int64, limit int, text string, args ...any) (out []*Item, err error) {
+// readIn is read inside a transaction, or not; cut: there are more items.
+func (s *store) readIn(ctx context.Context, q storage.Querier, node int64, limit int, text string, args ...any) (out []*Item, cut bool, err error) {
 	rows, err := q.Query(ctx, text, args...)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer rows.Close()
 	for size := 0; rows.Next(); {
 		it, err := s.scan(rows, node)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if size += it.size; limit > 0 && size > limit && len(out) > 0 {
-			return out, nil
+			return out, true, nil
 		}
 		out = append(out, it)
 	}
-	return out, rows.Err()
+	return out, false, rows.Err()
 }
 
 // scan reads the columns, with what stands before them. A payload that is

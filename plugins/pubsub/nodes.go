@@ -125,7 +125,9 @@ func (c *component) create(ctx context.Context, e *Settlement) (*Node, error) {
 	}
 	at, by := e.Address, e.By
 	n := c.store.fresh(at, by, *e.Settings).derive(e.Base)
-	_, err := c.store.publish(ctx, &write{node: n, fresh: true, rows: &Rows{}, limits: &c.cfg.Limits})
+	w := &write{node: n, fresh: true, rows: &Rows{}, limits: &c.cfg.Limits}
+	_, err := c.store.publish(ctx, w)
+	w.leave()
 	c.dir.changed(ctx, at) // it may be committed whatever comes back
 	if err != nil {
 		return nil, err
@@ -171,7 +173,8 @@ func (c *component) configure(ctx context.Context, n *Node, e *Settlement) error
 	if err != nil {
 		return err
 	}
-	err = c.store.configure(ctx, append(moving, next)...)
+	told, err := c.store.configure(ctx, append(moving, next)...)
+	defer told.leave()
 	c.dir.changed(ctx, n.Address) // it may be committed whatever comes back
 	for _, m := range moving {
 		c.dir.changed(ctx, m.Address)
@@ -188,8 +191,9 @@ func (c *component) configure(ctx context.Context, n *Node, e *Settlement) error
 			}
 			el.Add(t.Form(form.Result, FormConfig, &s).Element())
 		}
-		c.notify(ctx, next, el)
+		told.tell(ctx, c.env.Clock, func() { c.notify(ctx, next, el) })
 	}
+	told.leave()
 	fire(ctx, c, Configured, &Configuration{Node: next, Before: &n.Settings, By: by})
 	return nil
 }
@@ -252,7 +256,12 @@ func (c *component) remove(ctx context.Context, n *Node, by jid.JID, uri string,
 			others[i] = c.audience(ctx, m, true)
 		}
 	}
-	err = c.store.remove(ctx, n, uri, &c.cfg.Limits, branch...)
+	told, err := c.store.remove(ctx, n, uri, &c.cfg.Limits, branch...)
+	defer func() {
+		for _, t := range told {
+			t.leave()
+		}
+	}()
 	c.dir.changed(ctx, n.Address) // it may be committed whatever comes back
 	for _, m := range branch {
 		c.dir.changed(ctx, m.Address)
@@ -264,10 +273,12 @@ func (c *component) remove(ctx context.Context, n *Node, by jid.JID, uri string,
 	if uri != "" {
 		el.Add(stanza.El(NSEvent, "redirect").With("uri", uri))
 	}
-	c.send(ctx, n, to, el)
-	fire(ctx, c, Deleted, &Deletion{Node: n, By: by, House: house})
+	told[len(branch)].tell(ctx, c.env.Clock, func() { c.send(ctx, n, to, el) })
 	for i, m := range branch {
-		c.send(ctx, m, others[i], stanza.El(NSEvent, "delete").With("node", m.Node))
+		told[i].tell(ctx, c.env.Clock, func() { c.send(ctx, m, others[i], stanza.El(NSEvent, "delete").With("node", m.Node)) })
+	}
+	fire(ctx, c, Deleted, &Deletion{Node: n, By: by, House: house})
+	for _, m := range branch {
 		fire(ctx, c, Deleted, &Deletion{Node: m, By: by, House: true})
 	}
 	return nil

@@ -117,6 +117,7 @@ func (c *component) publish(ctx context.Context, p *publishing) (ids []string, e
 			return nil, err
 		}
 		gone, err := c.store.publish(ctx, w)
+		defer w.leave()
 		if w.fresh { // it may be committed whatever comes back
 			c.dir.changed(ctx, p.at)
 		}
@@ -128,8 +129,10 @@ func (c *component) publish(ctx context.Context, p *publishing) (ids []string, e
 			}
 			return nil, err
 		}
-		c.published(ctx, ev, gone)
+		c.announce(ctx, ev, gone, w.told)
 		c.summed(ctx, w.sum, p.by)
+		c.published(ctx, ev, gone)
+		c.counted(ctx, w.sum, p.by)
 		for _, it := range w.items {
 			ids = append(ids, it.ID)
 		}
@@ -251,25 +254,31 @@ func (c *component) measure(n *Node, it *Item) error {
 	return nil
 }
 
-// published tells who wants to know, and features.
-func (c *component) published(ctx context.Context, ev *Publication, gone []string) {
+// announce tells who wants to know, in turn.
+func (c *component) announce(ctx context.Context, ev *Publication, gone []string, told *turn) {
 	n := ev.Node
-	if ev.New {
-		fire(ctx, c, Configured, &Configuration{Node: n, By: ev.By})
-	}
 	items := stanza.El(NSEvent, "items").With("node", n.Node)
 	for _, it := range ev.Items {
 		items.Add(n.show(NSEvent, it, n.Settings.Payloads))
 	}
-	c.notify(ctx, n, items)
+	told.tell(ctx, c.env.Clock, func() {
+		c.notify(ctx, n, items)
+		if len(gone) > 0 && n.Settings.Full == RetractOldest && n.Settings.NotifyRetract && n.Settings.MaxItems > 1 { // what replaces the only one says enough
+			c.notify(ctx, n, retracts(n, gone))
+		}
+	})
+}
+
+// published tells features, when nobody waits for what they do: they may publish
+// themselves.
+func (c *component) published(ctx context.Context, ev *Publication, gone []string) {
+	if ev.New {
+		fire(ctx, c, Configured, &Configuration{Node: ev.Node, By: ev.By})
+	}
 	fire(ctx, c, Published, ev)
-	if len(gone) == 0 {
-		return
+	if len(gone) > 0 {
+		fire(ctx, c, Retracted, &Retraction{Node: ev.Node, IDs: gone})
 	}
-	if n.Settings.Full == RetractOldest && n.Settings.NotifyRetract && n.Settings.MaxItems > 1 { // what replaces the only one says enough
-		c.notify(ctx, n, retracts(n, gone))
-	}
-	fire(ctx, c, Retracted, &Retraction{Node: n, IDs: gone})
 }
 
 // show is <item/>, of NS or NSEvent.

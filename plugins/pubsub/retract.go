@@ -59,15 +59,20 @@ func (c *component) retract(ctx context.Context, n *Node, d *removal) error {
 	if err != nil {
 		return err
 	}
-	gone, err := c.store.retract(ctx, &write{node: n, by: d.own, rows: &ev.Rows, limits: &c.cfg.Limits, sum: sum}, d.ids, d.lenient)
+	w := &write{node: n, by: d.own, rows: &ev.Rows, limits: &c.cfg.Limits, sum: sum}
+	gone, err := c.store.retract(ctx, w, d.ids, d.lenient)
+	defer w.leave()
 	if err != nil || len(gone) == 0 {
 		return err
 	}
-	if d.notify || n.Settings.NotifyRetract { // §7.2.2.1
-		c.notify(ctx, n, retracts(n, gone))
-	}
-	fire(ctx, c, Retracted, &Retraction{Node: n, By: d.by, House: d.house, IDs: gone})
+	w.told.tell(ctx, c.env.Clock, func() {
+		if d.notify || n.Settings.NotifyRetract { // §7.2.2.1
+			c.notify(ctx, n, retracts(n, gone))
+		}
+	})
 	c.summed(ctx, sum, d.by)
+	fire(ctx, c, Retracted, &Retraction{Node: n, By: d.by, House: d.house, IDs: gone})
+	c.counted(ctx, sum, d.by)
 	return nil
 }
 
@@ -92,12 +97,15 @@ func (c *component) onPurge(ctx context.Context, r *request, n *Node) (*stanza.E
 	if _, err := processor.Fire(ctx, c.reg, Retracting, ev); err != nil {
 		return nil, err
 	}
-	if err := c.store.purge(ctx, n, &ev.Rows); err != nil {
+	w := &write{node: n, rows: &ev.Rows}
+	if err := c.store.purge(ctx, w); err != nil {
 		return nil, err
 	}
-	if n.Settings.NotifyRetract {
-		c.notify(ctx, n, stanza.El(NSEvent, "purge").With("node", n.Node))
-	}
+	w.told.tell(ctx, c.env.Clock, func() {
+		if n.Settings.NotifyRetract {
+			c.notify(ctx, n, stanza.El(NSEvent, "purge").With("node", n.Node))
+		}
+	})
 	fire(ctx, c, Retracted, &Retraction{Node: n, By: r.From, All: true})
 	return nil, nil
 }

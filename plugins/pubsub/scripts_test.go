@@ -3,28 +3,15 @@ package pubsub_test
 import (
 	"testing"
 
-	"parley/parser"
 	"parley/plugins"
-	"parley/plugins/accounts"
 	"parley/plugins/archive"
 	"parley/plugins/blocking"
-	"parley/plugins/disco"
-	"parley/plugins/message"
-	"parley/plugins/ping"
 	"parley/plugins/plugintest"
-	"parley/plugins/presence"
 	"parley/plugins/pubsub"
-	"parley/plugins/roster"
-	"parley/processor"
-	"parley/router"
-	"parley/stream"
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{
-		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, archive.Plugin, blocking.Plugin, disco.Plugin,
-		message.Plugin, ping.Plugin, presence.Plugin, pubsub.Plugin, roster.Plugin,
-	}
+	return plugintest.Basics(archive.Plugin, blocking.Plugin, pubsub.Plugin)
 }
 
 func TestScripts(t *testing.T) {

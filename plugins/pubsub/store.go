@@ -25,6 +25,7 @@ type store struct {
 	env   plugins.Env
 	seed  maphash.Seed
 	turns [256]sync.Mutex // of accounts: who changes nodes of one here is alone
+	lines lines           // of nodes: who has changed one tells in order
 }
 
 func newStore(env plugins.Env) *store { return &store{env: env, seed: maphash.MakeSeed()} }
@@ -191,9 +192,11 @@ func (s *store) create(ctx context.Context, tx storage.Tx, n *Node, l *Limits) e
 	return err
 }
 
-// configure stores other settings of nodes, all or none; items that are there expire by them.
-func (s *store) configure(ctx context.Context, nodes ...*Node) error {
-	return s.tx(ctx, nodes[len(nodes)-1], func(tx storage.Tx) error {
+// configure stores other settings of nodes, all or none; items that are there
+// expire by them. The turn is the last one's.
+func (s *store) configure(ctx context.Context, nodes ...*Node) (told *turn, err error) {
+	n := nodes[len(nodes)-1]
+	err = s.tx(ctx, n, func(tx storage.Tx) error {
 		for _, n := range nodes {
 			settings, err := n.Settings.encode()
 			if err != nil {
@@ -211,7 +214,8 @@ func (s *store) configure(ctx context.Context, nodes ...*Node) error {
 			}
 		}
 		return nil
-	})
+	}, func() { told = s.lines.enter(n) })
+	return told, err
 }
 
 // lifetime of an item in microseconds; 0: it does not end.
@@ -257,9 +261,11 @@ func (s *store) affiliate(ctx context.Context, n *Node, change map[jid.JID]Affil
 // errLastOwner says that a node would be nobody's (XEP-0060 §8.9.2.4).
 var errLastOwner = errors.New("a node needs an owner")
 
-// remove deletes a node and its branch; uri is where it is now, or "".
-func (s *store) remove(ctx context.Context, n *Node, uri string, l *Limits, branch ...*Node) error {
-	return s.tx(ctx, n, func(tx storage.Tx) error {
+// remove deletes a node and its branch; uri is where it is now, or "". The turns
+// are the branch's, and the node's at the end.
+func (s *store) remove(ctx context.Context, n *Node, uri string, l *Limits, branch ...*Node) (told []*turn, err error) {
+	all := append(branch, n)
+	err = s.tx(ctx, n, func(tx storage.Tx) error {
 		if uri != "" {
 			if _, err := tx.Exec(ctx, sqlMove, n.Service.String(), n.Node, n.Account.String(), uri, s.now()); err != nil {
 				return err
@@ -268,13 +274,18 @@ func (s *store) remove(ctx context.Context, n *Node, uri string, l *Limits, bran
 				return err
 			}
 		}
-		for _, m := range append(branch, n) {
+		for _, m := range all {
 			if err := deleteNode(ctx, tx, m); err != nil {
 				return err
 			}
 		}
 		return nil
+	}, func() {
+		for _, m := range all {
+			told = append(told, s.lines.enter(m))
+		}
 	})
+	return told, err
 }
 
 // deleteNode deletes a node and what derives from it.
@@ -307,13 +318,16 @@ func (s *store) moved(ctx context.Context, at Address) (uri string, err error) {
 
 // tx is a transaction about a node. Those of one account come one after the other,
 // as far as they come from here: Postgres would let all but one begin anew, and
-// gives up in the end.
-func (s *store) tx(ctx context.Context, n *Node, f func(storage.Tx) error) error {
+// gives up in the end. What is committed is followed by then, before the next one.
+func (s *store) tx(ctx context.Context, n *Node, f func(storage.Tx) error, then ...func()) error {
 	turn := &s.turns[maphash.String(s.seed, n.Account.String())%uint64(len(s.turns))]
 	turn.Lock()
 	defer turn.Unlock()
 	if err := s.env.DB.Tx(ctx, f); err != nil {
 		return fmt.Errorf("node %s of %s: %w", n.Node, n.Service, err)
+	}
+	for _, next := range then {
+		next()
 	}
 	return nil
 }

@@ -80,6 +80,7 @@ func put(t *testing.T, c *component, at Address, by jid.JID, set func(*Settings)
 		w.items = append(w.items, it)
 	}
 	gone, err := c.store.publish(t.Context(), w)
+	w.leave()
 	if w.fresh {
 		c.dir.changed(t.Context(), at)
 	}
@@ -142,7 +143,7 @@ func TestReliability18Counters(t *testing.T) {
 			case k < 8:
 				_, err = c.store.retract(t.Context(), &write{node: n, rows: &Rows{}, limits: &c.cfg.Limits}, []string{id}, true)
 			case k == 8 && i%3 == 0:
-				err = c.store.purge(t.Context(), n, &Rows{})
+				err = c.store.purge(t.Context(), &write{node: n, rows: &Rows{}})
 			default:
 				clock.move(20 * time.Second)
 				_, _, err = c.store.expire(t.Context(), 5)
@@ -328,7 +329,7 @@ func TestRemovedAccount(t *testing.T) {
 			t.Fatal(err)
 		}
 		moved, _ := c.dir.node(ctx, Address{common, "alone"})
-		if err := c.store.remove(ctx, moved, "xmpp:elsewhere", &c.cfg.Limits); err != nil {
+		if _, err := c.store.remove(ctx, moved, "xmpp:elsewhere", &c.cfg.Limits); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.removed(ctx, romeo); err != nil {
@@ -362,7 +363,7 @@ func TestReliability18Moved(t *testing.T) {
 				t.Fatal(err)
 			}
 			clock.move(time.Second)
-			if err := c.store.remove(t.Context(), n, "xmpp:elsewhere", &c.cfg.Limits); err != nil {
+			if _, err := c.store.remove(t.Context(), n, "xmpp:elsewhere", &c.cfg.Limits); err != nil {
 				t.Fatal(err)
 			}
 			c.dir.changed(t.Context(), at)
@@ -451,6 +452,64 @@ func TestPageSize(t *testing.T) {
 			named, err := c.store.page(context.Background(), n, Query{IDs: []string{"a", "a", "b", "a", "c"}}, limit)
 			if err != nil || len(named.Items) != want {
 				t.Errorf("%d bytes, by ids: %d items, %v", limit, len(named.Items), err)
+			}
+		}
+	})
+}
+
+// A node that has gone while its items were being removed does not keep the others'
+// where they are, and leaves nothing behind.
+func TestExpiryOutlivesANode(t *testing.T) {
+	each(t, func(t *testing.T, c *component, clock *hand) {
+		for _, name := range []string{"there", "gone"} {
+			if _, _, err := put(t, c, Address{romeo, name}, romeo, func(s *Settings) { s.ItemExpire = 1 }, "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Only its row: as if it had gone between the look and the transaction.
+		if _, err := c.env.DB.Exec(t.Context(), `DELETE FROM pubsub_node WHERE name = 'gone'`); err != nil {
+			t.Fatal(err)
+		}
+		clock.move(time.Minute)
+		told := 0
+		if err := c.sweepOnce(t.Context(), func(_ context.Context, _ int64, ids []string) error { told += len(ids); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		var left int
+		if err := c.env.DB.QueryRow(t.Context(), `SELECT count(*) FROM pubsub_item`).Scan(&left); err != nil || left != 0 || told != 1 {
+			t.Errorf("%d items are left, %d were told of, %v", left, told, err)
+		}
+	})
+}
+
+// What an archive of a node answers is as large as it may be, by pages and by
+// places, and goes on where it ended.
+func TestChronicleSize(t *testing.T) {
+	each(t, func(t *testing.T, c *component, _ *hand) {
+		n, _, err := put(t, c, Address{romeo, "n"}, romeo, nil, "a", "b", "c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, complete, err := c.Chronicle(t.Context(), n, Chronicle{Limit: 10})
+		if err != nil || len(all) != 3 || !complete {
+			t.Fatalf("%d items, complete %v, %v", len(all), complete, err)
+		}
+		var places []int64
+		for _, it := range all {
+			places = append(places, it.Place(), it.Place())
+		}
+		one := all[0].size
+		for size, want := range map[int]int{1: 1, one: 1, 2*one + 1: 2, 3 * one: 3, 0: 3} {
+			for what, q := range map[string]Chronicle{
+				"forward": {Limit: 10, Size: size}, "backward": {Limit: 10, Size: size, Backward: true}, "places": {Limit: 10, Size: size, Places: places},
+			} {
+				got, complete, err := c.Chronicle(t.Context(), n, q)
+				if err != nil || len(got) != want || complete != (want == 3) {
+					t.Errorf("%d bytes, %s: %d items, complete %v, %v", size, what, len(got), complete, err)
+				}
+				if first := map[bool]int{false: 0, true: 3 - want}[q.Backward]; len(got) > 0 && got[0].ID != all[first].ID {
+					t.Errorf("%d bytes, %s: from %s", size, what, got[0].ID)
+				}
 			}
 		}
 	})

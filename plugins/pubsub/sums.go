@@ -35,6 +35,7 @@ type summing struct {
 	limits *Limits
 	item   *Item // what became of it; nil: it is gone, or as it was
 	gone   bool
+	told   *turn // as in write
 }
 
 // summing finds the node that a Sum is for.
@@ -98,7 +99,7 @@ func (s *store) sum(ctx context.Context, tx storage.Tx, m *summing, changes []ch
 		}
 	}
 	var sum *stanza.Element
-	found, err := s.readIn(ctx, tx, m.node.id, 0, sqlByID, m.node.id, s.now(), m.ID)
+	found, _, err := s.readIn(ctx, tx, m.node.id, 0, sqlByID, m.node.id, s.now(), m.ID)
 	if err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func (s *store) drop(ctx context.Context, tx storage.Tx, n *Node, id string) err
 	return err
 }
 
-// summed tells who wants to know what became of a Sum.
+// summed tells who wants to know what became of a Sum, in turn.
 func (c *component) summed(ctx context.Context, m *summing, by jid.JID) {
 	if m == nil {
 		return
@@ -147,11 +148,27 @@ func (c *component) summed(ctx context.Context, m *summing, by jid.JID) {
 	}
 	switch {
 	case m.item != nil:
-		c.published(ctx, &Publication{Node: m.node, New: m.fresh, By: by, House: true, Items: []*Item{m.item}}, nil)
+		c.announce(ctx, m.publication(by), nil, m.told)
 	case m.gone:
-		if m.node.Settings.NotifyRetract {
-			c.notify(ctx, m.node, retracts(m.node, []string{m.ID}))
-		}
+		m.told.tell(ctx, c.env.Clock, func() {
+			if m.node.Settings.NotifyRetract {
+				c.notify(ctx, m.node, retracts(m.node, []string{m.ID}))
+			}
+		})
+	}
+}
+
+// counted is published for a Sum.
+func (c *component) counted(ctx context.Context, m *summing, by jid.JID) {
+	switch {
+	case m == nil:
+	case m.item != nil:
+		c.published(ctx, m.publication(by), nil)
+	case m.gone:
 		fire(ctx, c, Retracted, &Retraction{Node: m.node, By: by, House: true, IDs: []string{m.ID}})
 	}
+}
+
+func (m *summing) publication(by jid.JID) *Publication {
+	return &Publication{Node: m.node, New: m.fresh, By: by, House: true, Items: []*Item{m.item}}
 }

@@ -169,10 +169,15 @@ func (s *store) expire(ctx context.Context, limit int) (int, map[int64][]string,
 	for node, seqs := range byNode {
 		err := s.env.DB.Tx(ctx, func(tx storage.Tx) error {
 			var seq, count, bytes int64
-			if err := tx.QueryRow(ctx, sqlTurn, node, int64(0), int64(0)).Scan(&seq, &count, &bytes); err != nil {
+			err := tx.QueryRow(ctx, sqlTurn, node, int64(0), int64(0)).Scan(&seq, &count, &bytes)
+			over[node] = nil
+			if errors.Is(err, storage.ErrNoRows) { // it has just been deleted: nothing of it stays to be found again
+				_, err = tx.Exec(ctx, sqlPurge, node)
 				return err
 			}
-			over[node] = nil
+			if err != nil {
+				return err
+			}
 			for _, at := range seqs {
 				gone, err := storage.All(ctx, tx, func(r storage.Row) (it Item, err error) {
 					err = r.Scan(&it.ID, &it.size)
@@ -186,7 +191,7 @@ func (s *store) expire(ctx context.Context, limit int) (int, map[int64][]string,
 					count, bytes = count-1, bytes-int64(it.size)
 				}
 			}
-			_, err := tx.Exec(ctx, sqlCounts, node, count, bytes)
+			_, err = tx.Exec(ctx, sqlCounts, node, count, bytes)
 			return err
 		})
 		if err != nil {

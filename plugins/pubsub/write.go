@@ -37,6 +37,25 @@ type write struct {
 	rows   *Rows
 	limits *Limits
 	sum    *summing // nil: nothing else is to be written
+	told   *turn    // once it is committed; to be left
+}
+
+// enter lets what was written be told in order.
+func (s *store) enter(w *write) func() {
+	return func() {
+		w.told = s.lines.enter(w.node)
+		if w.sum != nil {
+			w.sum.told = s.lines.enter(w.sum.node)
+		}
+	}
+}
+
+// leave lets others tell, whatever has become of it.
+func (w *write) leave() {
+	w.told.leave()
+	if w.sum != nil {
+		w.sum.told.leave()
+	}
 }
 
 // publish stores items and returns the ids of those that had to go for them.
@@ -55,7 +74,7 @@ func (s *store) publish(ctx context.Context, w *write) (gone []string, err error
 			}
 		}
 		return w.rows.write(ctx, tx)
-	})
+	}, s.enter(w))
 	return gone, err
 }
 
@@ -210,12 +229,13 @@ func (s *store) retract(ctx context.Context, w *write, ids []string, lenient boo
 			return err
 		}
 		return w.rows.write(ctx, tx)
-	})
+	}, s.enter(w))
 	return gone, err
 }
 
 // purge removes all items.
-func (s *store) purge(ctx context.Context, n *Node, rows *Rows) error {
+func (s *store) purge(ctx context.Context, w *write) error {
+	n := w.node
 	return s.tx(ctx, n, func(tx storage.Tx) error {
 		if _, err := tx.Exec(ctx, sqlPurge, n.id); err != nil {
 			return err
@@ -223,6 +243,6 @@ func (s *store) purge(ctx context.Context, n *Node, rows *Rows) error {
 		if _, err := tx.Exec(ctx, sqlCounts, n.id, int64(0), int64(0)); err != nil {
 			return err
 		}
-		return rows.write(ctx, tx)
-	})
+		return w.rows.write(ctx, tx)
+	}, s.enter(w))
 }

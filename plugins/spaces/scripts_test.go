@@ -3,28 +3,15 @@ package spaces_test
 import (
 	"testing"
 
-	"parley/parser"
 	"parley/plugins"
-	"parley/plugins/accounts"
 	"parley/plugins/archive"
-	"parley/plugins/disco"
-	"parley/plugins/message"
-	"parley/plugins/ping"
 	"parley/plugins/plugintest"
-	"parley/plugins/presence"
 	"parley/plugins/pubsub"
-	"parley/plugins/roster"
 	"parley/plugins/spaces"
-	"parley/processor"
-	"parley/router"
-	"parley/stream"
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{
-		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, archive.Plugin, disco.Plugin, spaces.Plugin,
-		message.Plugin, ping.Plugin, presence.Plugin, pubsub.Plugin, roster.Plugin,
-	}
+	return plugintest.Basics(archive.Plugin, pubsub.Plugin, spaces.Plugin)
 }
 
 func TestScripts(t *testing.T) {

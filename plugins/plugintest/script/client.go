@@ -27,11 +27,12 @@ type client struct {
 	wanted   string // resource asked for at bind
 
 	link     *link
-	held     []item  // taken from the queue and put back
-	optional []*node // patterns of <? that wait for the next expectation
-	started  bool    // has been connected, or the script has said how
-	dirty    bool    // sent something since its last round trip
-	lastID   string  // what $id stood for in the line sent last
+	held     []item          // taken from the queue and put back
+	optional waits           // patterns of <? that wait for the next expectation
+	asked    map[string]bool // ids of what has gone to services of a Scattered target
+	started  bool            // has been connected, or the script has said how
+	dirty    bool            // sent something since its last round trip
+	lastID   string          // what $id stood for in the line sent last
 
 	mu     sync.Mutex // guards what the reader and the steps share
 	full   string     // full JID once bound
@@ -82,7 +83,7 @@ func (c *client) dial(ctx context.Context, via Via) error {
 	c.mu.Lock()
 	c.full, c.stream, c.sm.on, c.fences = "", "", false, map[string]chan struct{}{}
 	c.mu.Unlock()
-	c.held, c.optional, c.dirty = nil, nil, false
+	c.held, c.optional, c.asked, c.dirty = nil, waits{}, nil, false
 	c.start(conn, via == ViaWebSocket)
 	return nil
 }
@@ -226,6 +227,9 @@ func (c *client) send(text string) error {
 		c.sm.sending(n)
 	}
 	c.mu.Unlock()
+	for _, n := range nodes {
+		c.asks(n)
+	}
 	c.dirty = true
 	if !c.link.ws {
 		return c.write(text)

@@ -30,23 +30,23 @@ func (x *run) match(p *node, it item, exact bool) (binds, *difference, error) {
 	return b, diff, m.err
 }
 
-// take returns the next item that no pending <? pattern accepts. A pattern that accepts ends its own wait and that of those before it.
-func (x *run) take(ctx context.Context, c *client) (item, error) {
+// take returns the next item of a road that no pending <? pattern accepts. A pattern that accepts ends its own wait and that of those before it.
+func (x *run) take(ctx context.Context, c *client, on road) (item, error) {
 	for {
-		it, err := c.next(ctx)
+		it, err := c.nextOn(ctx, on)
 		if err != nil {
 			return it, err
 		}
 		x.note(c.name, "←", it.String())
-		accepted := false
-		for i, p := range c.optional {
+		accepted, by := false, c.cameBy(it)
+		for i, p := range c.optional[by] {
 			b, diff, err := x.match(p, it, false)
 			if err != nil {
 				return it, err
 			}
 			if diff == nil {
 				x.binds, accepted = b, true
-				c.optional = c.optional[i+1:]
+				c.optional[by] = c.optional[by][i+1:]
 				break
 			}
 		}
@@ -58,22 +58,24 @@ func (x *run) take(ctx context.Context, c *client) (item, error) {
 
 // expect is `<`: the next received matches.
 func (x *run) expect(ctx context.Context, c *client, st step) error {
-	it, err := x.take(ctx, c)
 	if st.closing {
+		it, err := x.take(ctx, c, either)
 		if err != nil {
 			return &failure{expected: "</stream:stream>", received: err.Error()}
 		}
-		c.optional = nil
+		c.optional = waits{}
 		if it.kind != itemClose {
 			return &failure{expected: "</stream:stream>", received: it.String()}
 		}
 		return nil
 	}
 	want := st.patterns[0]
+	on := x.roadOf(c, want)
+	it, err := x.take(ctx, c, on)
 	if err != nil {
 		return &failure{expected: showNode(want, x.binds, x.lookup), received: err.Error()}
 	}
-	c.optional = nil
+	c.met(on)
 	b, diff, err := x.match(want, it, st.op == opExact)
 	if err != nil {
 		return err
@@ -88,8 +90,8 @@ func (x *run) expect(ctx context.Context, c *client, st step) error {
 // anyOrder is `<~ { … }`: as many items as there are patterns, each matching a different one.
 func (x *run) anyOrder(ctx context.Context, c *client, st step) error {
 	var got []item
-	for len(got) < len(st.patterns) {
-		it, err := x.take(ctx, c)
+	for _, p := range st.patterns {
+		it, err := x.take(ctx, c, x.roadOf(c, p))
 		if err != nil {
 			return x.anyOrderFailure(st.patterns, got, err.Error())
 		}
@@ -102,7 +104,9 @@ func (x *run) anyOrder(ctx context.Context, c *client, st step) error {
 			return f
 		}
 	}
-	c.optional = nil
+	for _, p := range st.patterns {
+		c.met(x.roadOf(c, p))
+	}
 	b, ok, err := x.assign(st.patterns, got, make([]bool, len(got)), x.binds)
 	if err != nil {
 		return err
@@ -175,19 +179,22 @@ func (x *run) anyOrderFailure(patterns []*node, got []item, received string) *fa
 	return &failure{expected: "in any order: " + strings.Join(open, " "), received: received}
 }
 
-// settle makes sure that what other clients have sent is handled, so that silence means something: each of them does
-// a round trip. Against a foreign server Runner.Settle is waited on top.
-func (x *run) settle(ctx context.Context, except *client) error {
+// settle makes sure that what clients have sent is handled, so that silence means something: each of them does a round
+// trip. Where something may be under way after that (Settler), the one that is asked does one too, unless the script
+// counts its stanzas (XEP-0198): what it has sent itself may come back to it by a longer way than the answer to its
+// ping. Against a foreign server Runner.Settle is waited on top.
+func (x *run) settle(ctx context.Context, asked *client) error {
+	s, settles := x.Target.(Settler)
 	for _, n := range x.order {
 		o := x.clients[n]
-		if o == except || !o.dirty || o.link == nil || o.user == "" || o.fullJID() == "" {
+		if o == asked && (!settles || o.counted()) || !o.dirty || o.link == nil || o.user == "" || o.fullJID() == "" {
 			continue
 		}
 		if err := o.fence(ctx); err != nil && ctx.Err() != nil {
 			return err // a connection that has ended has nothing under way
 		}
 	}
-	if s, ok := x.Target.(Settler); ok {
+	if settles {
 		if err := s.Settled(ctx); err != nil {
 			return err
 		}
@@ -213,8 +220,8 @@ func (x *run) silence(ctx context.Context, c *client) error {
 		return err
 	}
 	c.dirty = false
-	it, err := x.take(ctx, c)
-	c.optional = nil
+	it, err := x.take(ctx, c, either)
+	c.optional = waits{}
 	if err != nil {
 		return &failure{expected: "silence: the answer to a ping and nothing before it", received: err.Error()}
 	}
@@ -233,7 +240,7 @@ func (x *run) drain(ctx context.Context, c *client) error {
 	if err := c.send(ping(id)); err != nil {
 		return err
 	}
-	c.dirty, c.optional = false, nil
+	c.dirty, c.optional = false, waits{}
 	_, err := c.await(ctx, true, func(it item) bool { return it.answers(id) })
 	if err != nil {
 		return fmt.Errorf("drain: %w", err)

@@ -18,6 +18,7 @@ type fake struct {
 	sessions map[string]*fakeConn // by full JID
 	count    int
 	noise    bool // sends a message nobody asked for before each ping answer
+	service  *rooms
 	wg       sync.WaitGroup
 }
 
@@ -135,6 +136,15 @@ func (c *fakeConn) element(n *node) {
 }
 
 func (c *fakeConn) stanza(n *node) {
+	if c.service != nil {
+		if strings.HasSuffix(n.get("to"), "rooms.fake.test") {
+			c.service.take(c, n)
+			return
+		}
+		if n.child(nsPing, "ping") != nil {
+			c.service.pinged(c)
+		}
+	}
 	switch n.name.local {
 	case "iq":
 		if n.child(nsBind, "bind") != nil {
@@ -172,7 +182,55 @@ func (c *fakeConn) bound(n *node) {
 	c.say("<iq type='result' id='%s'><bind xmlns='%s'><jid>%s</jid></bind></iq>", n.get("id"), nsBind, c.full)
 }
 
-func runScript(t *testing.T, f *fake, text string) Result {
+// rooms is a fake of several nodes: what is sent to its service comes back from
+// another one. It is handled when the sender's next ping is, is under way until the
+// target has settled, and the answer to a request does not wait for it.
+type rooms struct {
+	*fake
+	back map[*fakeConn][]string // handled with the next ping
+	away []func()               // under way
+}
+
+func newRooms(t *testing.T) *rooms {
+	r := &rooms{fake: newFake(t), back: map[*fakeConn][]string{}}
+	r.service = r
+	return r
+}
+
+func (r *rooms) Scattered() bool { return true }
+
+func (r *rooms) Settled(context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, arrive := range r.away {
+		arrive()
+	}
+	r.away = nil
+	return nil
+}
+
+// take takes what is sent to the service.
+func (r *rooms) take(c *fakeConn, n *node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n.name.local == "iq" {
+		c.say("<iq type='result' from='%s' id='%s'/>", n.get("to"), n.get("id"))
+		c.say("<message from='%s' id='told-%s'/>", n.get("to"), n.get("id"))
+		return
+	}
+	r.back[c] = append(r.back[c], fmt.Sprintf("<message from='%s' id='%s'/>", n.get("to"), n.get("id")))
+}
+
+func (r *rooms) pinged(c *fakeConn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, text := range r.back[c] {
+		r.away = append(r.away, func() { c.say("%s", text) })
+	}
+	delete(r.back, c)
+}
+
+func runScript(t *testing.T, f Target, text string) Result {
 	t.Helper()
 	s, err := Parse("test", []byte(text))
 	if err != nil {

@@ -30,6 +30,13 @@ func (s *counters) sending(n *node) {
 	}
 }
 
+// counted tells whether stream management is on.
+func (c *client) counted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sm.on
+}
+
 // observe sees every element before the script does: it keeps the counters, the full JID and the stream's id, answers
 // <r/> and swallows what belongs to the engine. True means the script shall not see the element.
 func (c *client) observe(n *node) (swallow bool) {

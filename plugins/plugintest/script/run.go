@@ -172,7 +172,11 @@ func (x *run) step(ctx context.Context, st step) error {
 	case opSend, opRaw:
 		return x.send(c, st)
 	case opOptional:
-		c.optional = append(c.optional, st.patterns[0])
+		on := x.roadOf(c, st.patterns[0])
+		if on == either {
+			on = near
+		}
+		c.optional[on] = append(c.optional[on], st.patterns[0])
 		return nil
 	case opExpect, opExact:
 		return x.expect(ctx, c, st)

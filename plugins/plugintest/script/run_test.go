@@ -168,7 +168,10 @@ bare < <stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>
 login juliet romeo
 romeo > <message to='$juliet' id='one'/>
 romeo !
-romeo > <message to='$romeo' id='two'/><message to='$juliet' id='three'/>
+# so that the next silence waits until she has read what came before
+juliet > <presence/>
+romeo !
+romeo > <message to='$romeo' id='two'/>
 romeo < <message id='zwei'/>
 `, []string{"unread:   juliet ← <message", `expected "zwei"`}},
 	"unknown value": {`client romeo
@@ -204,6 +207,47 @@ func TestSilenceSeesOwnNoise(t *testing.T) {
 	res := runScript(t, f, "client romeo\nromeo !\n")
 	if res.Outcome != Failed || !strings.Contains(res.Report, "noise") {
 		t.Fatalf("outcome %d: %s", res.Outcome, res.Report)
+	}
+}
+
+// What a client has sent to a service of another node has come back when it drains,
+// and breaks its silence.
+func TestSettledBeforeDrainAndSilence(t *testing.T) {
+	const script = "client romeo\nromeo > <message to='garden@$muc' id='m1'/>\n"
+	if res := runScript(t, newRooms(t), script+"drain romeo\nromeo !\n"); res.Outcome != Passed {
+		t.Errorf("drain: %s\n%s", res.Reason, res.Report)
+	}
+	if res := runScript(t, newRooms(t), script+"romeo !\n"); res.Outcome != Failed || !strings.Contains(res.Report, "id='m1'") {
+		t.Errorf("silence: outcome %d\n%s", res.Outcome, res.Report)
+	}
+}
+
+// Where services are on other nodes an answer and what else the request leads to
+// come in any order; each road keeps its own, and nothing that comes is passed over.
+func TestAnswersTakeARoadOfTheirOwn(t *testing.T) {
+	const ask = "client romeo\nromeo > <iq type='get' to='garden@$muc' id='q1'><a xmlns='urn:example'/></iq>\nromeo > <iq type='get' to='garden@$muc' id='q2'><a xmlns='urn:example'/></iq>\n"
+	for name, tc := range map[string]struct {
+		text string
+		want Outcome
+	}{
+		"as they came":        {"romeo < <iq id='q1' type='result'/>\nromeo < <message id='told-q1'/>\nromeo < <iq id='q2' type='result'/>\nromeo < <message id='told-q2'/>\nromeo !\n", Passed},
+		"told first":          {"romeo < <message id='told-q1'/>\nromeo < <iq id='q1' type='result'/>\nromeo < <message id='told-q2'/>\nromeo < <iq id='q2' type='result'/>\nromeo !\n", Passed},
+		"no type":             {"romeo < <message id='told-q1'/>\nromeo < <iq id='q1'/>\nromeo < <message id='told-q2'/>\nromeo < <iq id='q2'/>\nromeo !\n", Passed},
+		"in any order":        {"romeo <~ { <message id='told-q2'/> <iq id='q2' type='result'/> <message id='told-q1'/> <iq id='q1' type='result'/> }\nromeo !\n", Passed},
+		"optional":            {"romeo <? <message id='told-q1'/>\nromeo < <iq id='q1' type='result'/>\nromeo < <message id='told-q2'/>\nromeo < <iq id='q2' type='result'/>\nromeo !\n", Passed},
+		"answers turned":      {"romeo < <iq id='q2' type='result'/>\n", Failed},
+		"told turned":         {"romeo < <message id='told-q2'/>\n", Failed},
+		"an answer left over": {"romeo < <message id='told-q1'/>\nromeo < <message id='told-q2'/>\nromeo < <iq id='q1' type='result'/>\nromeo !\n", Failed},
+		"told and left over":  {"romeo < <iq id='q1' type='result'/>\nromeo < <iq id='q2' type='result'/>\nromeo !\n", Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if res := runScript(t, newRooms(t), ask+tc.text); res.Outcome != tc.want {
+				t.Errorf("outcome %d, want %d: %s\n%s", res.Outcome, tc.want, res.Reason, res.Report)
+			}
+		})
+	}
+	if res := runScript(t, newFake(t), "client romeo\nromeo > <iq type='get' to='garden@$muc' id='q1'><a xmlns='urn:example'/></iq><message to='$romeo' id='m1'/>\nromeo < <message id='m1'/>\n"); res.Outcome != Failed {
+		t.Errorf("on one node the order is not held: outcome %d", res.Outcome)
 	}
 }
 

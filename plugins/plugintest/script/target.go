@@ -54,6 +54,12 @@ type Settler interface {
 	Settled(ctx context.Context) error
 }
 
+// Scattered is a Target in which a service may be on another node than who asks it: the answer and what else the
+// request leads to come by different roads, in no order between them. Scripts still expect each road's in order.
+type Scattered interface {
+	Scattered() bool
+}
+
 // Killer is a Target that can end as kill -9 ends a program. Against a Target without it scripts with kill are skipped.
 type Killer interface {
 	// Kill ends the server so that nothing is written any more, and starts it again with the same data.

@@ -54,11 +54,11 @@ func (x *run) bindResource(c *client, args []string) string {
 
 // eof expects the server to close: its end of the stream, when it sends one, and then the end of the connection.
 func (x *run) eof(ctx context.Context, c *client) error {
-	it, err := x.take(ctx, c)
+	it, err := x.take(ctx, c, either)
 	if err == nil && isClose(it) {
-		it, err = x.take(ctx, c)
+		it, err = x.take(ctx, c, either)
 	}
-	c.optional = nil
+	c.optional = waits{}
 	if err != nil {
 		return &failure{expected: "end of connection", received: err.Error()}
 	}
