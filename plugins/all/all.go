@@ -38,6 +38,7 @@ import (
 	"parley/plugins/roster"
 	"parley/plugins/session"
 	"parley/plugins/spaces"
+	"parley/plugins/upload"
 	"parley/plugins/vcard"
 	"parley/plugins/vcard4"
 	"parley/plugins/version"
@@ -90,6 +91,7 @@ func Plugins() []plugins.Plugin {
 		roster.Plugin,
 		session.Plugin,
 		spaces.Plugin,
+		upload.Plugin,
 		vcard.Plugin,
 		vcard4.Plugin,
 		version.Plugin,
