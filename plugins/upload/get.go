@@ -43,7 +43,7 @@ func (d *door) get(w http.ResponseWriter, r *http.Request) error {
 		body = read
 	}
 	d.describe(w.Header(), f, c, typ)
-	out := &pacedWriter{w, newPace(&d.cfg), http.NewResponseController(w)}
+	out := d.pace(w, r).writing(w)
 	defer out.end()
 	http.ServeContent(out, r, "", f.Uploaded().Truncate(time.Second), body)
 	d.m.bytes.WithLabelValues("out").Add(float64(out.done))

@@ -147,6 +147,9 @@ func (p *person) do(method, url string, body io.Reader, header ...string) (*http
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	if d, ok := body.(*drip); ok {
+		req.ContentLength = int64(d.left)
+	}
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}

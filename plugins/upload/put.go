@@ -29,7 +29,7 @@ func (d *door) put(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return &refusal{http.StatusServiceUnavailable, "too many uploads at the moment"}
 	}
-	p, now := newPace(&d.cfg), d.env.Clock.Now()
+	p, now := d.pace(w, r), d.env.Clock.Now()
 	claimed := now.Add(p.longest(f.Size) + commitLimit)
 	ok, err := d.store.claim(r.Context(), f, now, claimed)
 	if err != nil {
@@ -38,7 +38,9 @@ func (d *door) put(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return &refusal{http.StatusConflict, "the slot is used already"}
 	}
-	body := &head{from: &paced{p, r.Body, http.NewResponseController(w)}}
+	read := p.reading(r.Body)
+	defer read.stop()
+	body := &head{from: read}
 	if err = d.take(r.Context(), f, claimed, body); err != nil {
 		d.giveBack(r.Context(), f, claimed, err)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
