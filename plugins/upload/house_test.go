@@ -52,9 +52,15 @@ func begin(t *testing.T, o plugintest.Options, dir string) *plugintest.House {
 	if o.Plugins == nil {
 		o.Plugins = house()
 	}
-	o.Config = "data: " + dir + "\nstorage: {files: {path: " + filepath.Join(dir, "files") + "}}\n" + o.Config
+	files := "files: {path: " + filepath.Join(dir, "files") + "}"
+	if strings.Contains(o.Config, "storage: {") {
+		o.Config = strings.Replace(o.Config, "storage: {", "storage: {"+files+", ", 1)
+	} else {
+		o.Config += "\nstorage: {" + files + "}\n"
+	}
+	o.Config += "\ndata: " + dir + "\n"
 	if !strings.Contains(o.Config, "https:") {
-		o.Config += "\n" + withHTTPS
+		o.Config += withHTTPS
 	}
 	return plugintest.Start(t, o)
 }
