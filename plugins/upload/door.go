@@ -35,6 +35,7 @@ type door struct {
 	slots  chan struct{} // one for each upload
 	shrink shrinking
 
+	reg    *stream.Registrar
 	mu     sync.Mutex
 	closed bool
 	under  sync.WaitGroup // requests
@@ -64,6 +65,7 @@ func (*door) Start(context.Context) error { return nil }
 
 // Stop implements plugins.Component: transfers end.
 func (d *door) Stop(context.Context) error {
+	d.doors.CompareAndSwap(d.reg, nil) // nothing is offered that nobody takes
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()
@@ -74,6 +76,7 @@ func (d *door) Stop(context.Context) error {
 
 // Register implements stream.Component.
 func (d *door) Register(r *stream.Registrar) {
+	d.reg = r
 	d.doors.Store(r)
 	if d.env.Files != nil {
 		r.HTTPLasting(root, d)
