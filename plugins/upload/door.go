@@ -123,7 +123,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 const methods = "GET, HEAD, PUT, DELETE, OPTIONS"
 
-// harmless sets what every answer says (XEP-0363 §9, §10): nothing of it runs in
+// harmless sets what every answer says (XEP-0363 §8, §9.1): nothing of it runs in
 // a browser, wherever the address was opened, and pages of other servers may use it.
 func (d *door) harmless(h http.Header, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -145,7 +145,7 @@ func (d *door) harmless(h http.Header, r *http.Request) {
 	}
 }
 
-// preflight is what browsers ask before they put something (XEP-0363 §9).
+// preflight is what browsers ask before they put something (XEP-0363 §8).
 func preflight(w http.ResponseWriter, _ *http.Request) error {
 	h := w.Header()
 	h.Set("Allow", methods)

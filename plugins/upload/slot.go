@@ -84,7 +84,7 @@ func (s *service) wanted(q *stanza.Element, now time.Time) (*wish, error) {
 		return nil, stanza.NewError(stanza.BadRequest, "filename is missing")
 	}
 	size, err := strconv.ParseInt(q.Get("size"), 10, 64)
-	if err != nil || size <= 0 { // XEP-0363 §11: positiveInteger
+	if err != nil || size <= 0 { // XEP-0363 §12: positiveInteger
 		return nil, stanza.NewError(stanza.BadRequest, "size is a number of bytes, and not 0")
 	}
 	typ, ok := cleanType(q.Get("content-type"))

@@ -19,7 +19,7 @@ import (
 const onePixel = "GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 
 // A picture goes up, comes down, in parts and conditionally, and harms nobody on the
-// way (XEP-0363 §7, §9, §10; rule 70).
+// way (XEP-0363 §7, §8, §9.1; rule 70).
 func TestSendAPicture(t *testing.T) {
 	dir := t.TempDir()
 	h := begin(t, plugintest.Options{}, dir)
