@@ -20,6 +20,7 @@ import (
 	"parley/router/sessions"
 	"parley/storage"
 	"parley/storage/atrest"
+	"parley/storage/blob"
 )
 
 // Options make a Host.
@@ -50,6 +51,7 @@ type Host struct {
 	fatal    chan error
 	overlay  overlayStore
 	keys     *atrest.Rotation
+	files    blob.Store
 	node     *cluster.Node // nil: alone
 	drainage drainage
 	since    time.Time
@@ -123,6 +125,9 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	}
 	if unread != nil {
 		return nil, h.withoutKeys(ctx, unread)
+	}
+	if h.files, err = h.settings.openFiles(); err != nil {
+		return nil, err
 	}
 	if err := h.enter(ctx, sorted); err != nil {
 		return nil, err
@@ -245,7 +250,7 @@ func (n nowhere) Send(context.Context, []*channel.Envelope) error {
 func (h *Host) env(name string, contracts map[string]any) Env {
 	return Env{
 		Node: h.opt.Node, Slot: h.slot(), Notices: h.notices(), Owners: h.owners, Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
-		Log: h.opt.Log.With("component", name), Clock: h.opt.Clock, DB: h.opt.DB, AtRest: &h.keys.Vault, Metrics: h.opt.Metrics,
+		Log: h.opt.Log.With("component", name), Clock: h.opt.Clock, DB: h.opt.DB, AtRest: &h.keys.Vault, Files: h.files, Metrics: h.opt.Metrics,
 		Sessions: h.sessions, Halves: h.halves(), contracts: contracts,
 	}
 }

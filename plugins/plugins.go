@@ -23,6 +23,7 @@ import (
 	"parley/router/sessions"
 	"parley/storage"
 	"parley/storage/atrest"
+	"parley/storage/blob"
 	"parley/storage/cache"
 )
 
@@ -122,6 +123,7 @@ type Env struct {
 	Clock     Clock                 //
 	DB        storage.DB            //
 	AtRest    *atrest.Vault         // encrypts what people write, when that is configured
+	Files     blob.Store            // keeps files where every node finds them; nil: there is no such place (storage.files)
 	Metrics   prometheus.Registerer // what is registered here goes with the component
 	Sessions  *sessions.Registry    // the node's replica of who is bound where
 	Notices   Notices               // reaches the features of other nodes; nil: this one is alone

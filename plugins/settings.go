@@ -11,6 +11,7 @@ import (
 	"parley/plugins/config"
 	"parley/storage"
 	"parley/storage/atrest"
+	"parley/storage/blob"
 )
 
 // Settings are the top level of the configuration file.
@@ -45,6 +46,7 @@ type StorageSettings struct {
 	MaxConns int           `yaml:"max_conns" min:"2" max:"1000" doc:"Postgres: connections of the pool."`
 	Timeout  time.Duration `yaml:"statement_timeout" min:"1s" doc:"Postgres: longest statement."`
 
+	Files      FilesSettings      `yaml:"files" doc:"Where files are kept."`
 	Encryption EncryptionSettings `yaml:"encryption" doc:"What people write is encrypted in the database. Who writes to whom and when is not. No full-text search."`
 }
 
@@ -52,6 +54,67 @@ type StorageSettings struct {
 type EncryptionSettings struct {
 	KeysFile string `yaml:"keys_file" reload:"live" doc:"A file with a key in each line: a number, and 32 bytes in base64; the first one encrypts. Made by parley keys new. Empty: nothing is encrypted."`
 	Enabled  bool   `yaml:"enabled" reload:"live" doc:"false, with a keys_file: what is encrypted can be read, and is written back as it was."`
+}
+
+// FilesSettings are those of storage/blob.
+type FilesSettings struct {
+	Kind    string      `yaml:"kind" enum:"disk,s3" doc:"disk: a directory. s3: a bucket of a server that speaks S3."`
+	Path    string      `yaml:"path" doc:"disk: the directory; empty: files in the data directory. Several nodes need one that all of them see, or s3: else nobody can send files."`
+	Reserve config.Size `yaml:"reserve" doc:"disk: what stays free on its file system: files are refused before the database is in want of room."`
+	S3      S3Settings  `yaml:"s3" doc:"s3: where the bucket is, and how to get at it."`
+}
+
+// S3Settings name a bucket.
+type S3Settings struct {
+	Endpoint  string        `yaml:"endpoint" doc:"The server, like https://s3.eu-central-1.amazonaws.com or http://127.0.0.1:7070."`
+	Region    string        `yaml:"region" doc:"Its region, which signatures name."`
+	Bucket    string        `yaml:"bucket" doc:"The bucket; it has to be there, and nobody else is to read it."`
+	Prefix    string        `yaml:"prefix" doc:"What the names of all objects begin with, like parley/; empty: nothing."`
+	AccessKey string        `yaml:"access_key" doc:"Whose signature requests carry."`
+	SecretKey config.Secret `yaml:"secret_key" doc:"What they are signed with."`
+	PathStyle bool          `yaml:"path_style" doc:"The bucket is in the path of requests, not in the host's name: what servers of one's own want, mostly."`
+}
+
+// Validate implements config.Validator.
+func (s *FilesSettings) Validate() error {
+	if s.Kind != "s3" {
+		return nil
+	}
+	u, err := url.Parse(s.S3.Endpoint)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "":
+		return config.Key("s3.endpoint", "%q is not the URL of a server: https://HOST:PORT", s.S3.Endpoint)
+	case s.S3.Bucket == "":
+		return config.Key("s3.bucket", "name the bucket")
+	case s.S3.AccessKey == "" || s.S3.SecretKey.IsZero():
+		return config.Key("s3.access_key", "access_key and secret_key are both needed (secret_key_file or PARLEY_STORAGE_FILES_S3_SECRET_KEY keep the second one out of this file)")
+	case s.S3.Prefix != "" && !strings.HasSuffix(s.S3.Prefix, "/"):
+		return config.Key("s3.prefix", "must end with a slash")
+	}
+	return nil
+}
+
+// openFiles opens what keeps files; nil: several nodes would have a directory each.
+func (s *Settings) openFiles() (blob.Store, error) {
+	f := s.Storage.Files
+	if f.Kind == "s3" {
+		u, err := url.Parse(f.S3.Endpoint)
+		if err != nil {
+			return nil, fmt.Errorf("storage.files.s3.endpoint: %w", err)
+		}
+		return blob.Open(blob.Config{Kind: "s3", S3: blob.S3{
+			Endpoint: u.Host, Insecure: u.Scheme == "http", Region: f.S3.Region, Bucket: f.S3.Bucket, Prefix: f.S3.Prefix,
+			AccessKey: f.S3.AccessKey, SecretKey: f.S3.SecretKey.Reveal(), PathStyle: f.S3.PathStyle,
+		}})
+	}
+	at := f.Path
+	if at == "" {
+		if s.Clustered() {
+			return nil, nil
+		}
+		at = filepath.Join(s.Data, "files")
+	}
+	return blob.Open(blob.Config{Kind: "disk", Path: at, Reserve: int64(f.Reserve)})
 }
 
 // ring reads the keys file; nil: there is none.
@@ -75,7 +138,7 @@ func DefaultSettings() *Settings {
 		Data:    "data",
 		Log:     LogSettings{Level: "info", Format: "text"},
 		Cluster: ClusterSettings{NATS: NATSSettings{Prefix: "parley"}, Lease: 6 * time.Second},
-		Storage: StorageSettings{Driver: "sqlite", Readers: 4, MaxConns: 16, Timeout: 10 * time.Second, Encryption: EncryptionSettings{Enabled: true}},
+		Storage: StorageSettings{Driver: "sqlite", Readers: 4, MaxConns: 16, Timeout: 10 * time.Second, Files: FilesSettings{Kind: "disk", Reserve: 256 << 20, S3: S3Settings{Region: "us-east-1"}}, Encryption: EncryptionSettings{Enabled: true}},
 	}
 }
 

@@ -131,6 +131,14 @@ func (r *Registrar) HTTP(pattern string, h http.Handler) {
 	r.routes[pattern] = h
 }
 
+// HTTPLasting is HTTP for requests that last, like uploads: what is installed or
+// reconfigured meanwhile does not wait for them. The component's own Stop ends them
+// and waits. The path is not split up for h (http.Request.PathValue).
+func (r *Registrar) HTTPLasting(pattern string, h http.Handler) { r.HTTP(pattern, lasting{h}) }
+
+// lasting is a handler that its component waits for.
+type lasting struct{ http.Handler }
+
 // Routed reports whether a component serves the path on the HTTP doors.
 func (r *Registrar) Routed(path string) bool {
 	_, pattern := r.server.table.Load().http.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}})

@@ -325,8 +325,18 @@ func (s *Server) serveHTTP(secure bool) func(context.Context, net.Listener) {
 
 func (s *Server) handleHTTP(w http.ResponseWriter, r *http.Request) {
 	t := s.acquire()
+	if h, _ := t.http.Handler(r); isLasting(h) {
+		t.Leave()
+		h.ServeHTTP(w, r)
+		return
+	}
 	defer t.Leave()
 	t.http.ServeHTTP(w, r)
+}
+
+func isLasting(h http.Handler) bool {
+	_, ok := h.(lasting)
+	return ok
 }
 
 // deliver is the channel.Handler of the way back.

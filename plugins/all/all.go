@@ -39,6 +39,7 @@ import (
 	"parley/plugins/roster"
 	"parley/plugins/session"
 	"parley/plugins/spaces"
+	"parley/plugins/upload"
 	"parley/plugins/vcard"
 	"parley/plugins/vcard4"
 	"parley/plugins/version"
@@ -92,6 +93,7 @@ func Plugins() []plugins.Plugin {
 		roster.Plugin,
 		session.Plugin,
 		spaces.Plugin,
+		upload.Plugin,
 		vcard.Plugin,
 		vcard4.Plugin,
 		version.Plugin,

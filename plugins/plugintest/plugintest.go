@@ -290,7 +290,7 @@ func (h *House) load(schema *config.Schema, i int, meets string) (*config.Tree, 
 	if h.opt.Node != nil {
 		own = h.opt.Node(i)
 	}
-	merged, err := merge([]byte(base), []byte("data: "+dir+"\n"), []byte(cluster), h.half(i), []byte(h.opt.Config), []byte(own), over)
+	merged, err := merge([]byte(base), fmt.Appendf(nil, "data: %s\nstorage: {files: {path: %s}}\n", dir, filepath.Join(h.dir, "files")), []byte(cluster), h.half(i), []byte(h.opt.Config), []byte(own), over)
 	if err != nil {
 		return nil, err
 	}
@@ -365,7 +365,7 @@ func (n *node) dial(ctx context.Context, kind script.DialKind) (net.Conn, error)
 }
 
 // services are where plugins of these names have theirs, below the domain.
-var services = map[string]string{"muc": "conference", "pubsub": "pubsub"}
+var services = map[string]string{"muc": "conference", "pubsub": "pubsub", "upload": "upload"}
 
 // Service implements script.Target.
 func (h *House) Service(name string) string {

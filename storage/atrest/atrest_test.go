@@ -204,7 +204,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
 		fmt.Fprintf(&b, verb+verb, r, r.keys[0])
 	}
-	for _, shown := range []string{secret(65), "AAAAAAAA", "41414141", "65 65", string(base64.StdEncoding.EncodeToString(r.keys[0].files)[:8])} {
+	for _, shown := range []string{secret(65), "AAAAAAAA", "41414141", "65 65", base64.StdEncoding.EncodeToString(r.keys[0].check)[:8]} {
 		if strings.Contains(b.String(), shown) {
 			t.Errorf("%q is in %s", shown, b.String())
 		}

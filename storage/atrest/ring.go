@@ -25,17 +25,16 @@ const (
 // Ring is the keys of a file: immutable, and shown by no verb of fmt or slog.
 type Ring struct{ keys []*key }
 
-// key is one of them. From the secret in the file come the one for rows, the
-// one for files (stream.go), and what tells whether two keys are the same one.
+// key is one of them. From the secret in the file come the one for rows, and what
+// tells whether two keys are the same one.
 type key struct {
 	id    int64
 	rows  *xaes
-	files []byte
 	check []byte
 }
 
 func newKey(id int64, secret []byte) *key {
-	return &key{id: id, rows: newXAES(derive(secret, "parley rows")), files: derive(secret, "parley files"), check: derive(secret, "parley check")}
+	return &key{id: id, rows: newXAES(derive(secret, "parley rows")), check: derive(secret, "parley check")}
 }
 
 // derive is HKDF-SHA256 (RFC 5869).

@@ -13,18 +13,35 @@ import (
 )
 
 // A sealed file is a random salt and chunks of 64 KiB, the last one shorter or
-// not, each with its tag. Every file has a key of its own, derived from the
-// ring's with the salt; a chunk's nonce is its number and whether it is the
-// last, so none can be left out, moved, added or taken from another file. The
-// additional data is what the file is: its feature and name.
+// not, each with its tag. Every file has a key of its own, a FileKey; a chunk's
+// nonce is its number and whether it is the last, so none can be left out, moved,
+// added or taken from another file. The additional data is what the file is: its
+// feature and name.
 const (
 	saltSize  = 32
 	chunkSize = 64 << 10
 	lastChunk = 1 // the nonce's last byte
 )
 
-func (k *key) file(salt []byte) cipher.AEAD {
-	secret, err := hkdf.Key(sha256.New, k.files, salt, "parley file", keySize)
+// FileKey is the key of one file, drawn at random. It is kept in the file's row,
+// sealed as a row's content is: keys of the ring come and go without any file
+// being written again, and a file whose row is gone cannot be read.
+type FileKey []byte
+
+// NewFileKey draws one.
+func NewFileKey() FileKey {
+	k := make(FileKey, keySize)
+	_, _ = rand.Read(k) // never fails (crypto/rand)
+	return k
+}
+
+// SealedSize is how many bytes a file of size is when it is sealed.
+func SealedSize(size int64) int64 {
+	return saltSize + size + tagSize*max(1, (size+chunkSize-1)/chunkSize)
+}
+
+func (k FileKey) file(salt []byte) cipher.AEAD {
+	secret, err := hkdf.Key(sha256.New, k, salt, "parley file", keySize)
 	if err != nil { // a length that cannot be
 		panic(err)
 	}
@@ -58,20 +75,14 @@ type Writer struct {
 	err    error
 }
 
-// SealFile returns a Writer and the id of the key, which the caller keeps with
-// the file; name is what the file is ("upload", its id). While the Vault is off
-// there is none: the file is written as it is.
-func (v *Vault) SealFile(to io.Writer, name string) (w *Writer, id int64, err error) {
-	k := v.load().current()
-	if k == nil {
-		return nil, 0, nil
-	}
+// Seal returns a Writer; name is what the file is ("upload", its id).
+func (k FileKey) Seal(to io.Writer, name string) (*Writer, error) {
 	salt := make([]byte, saltSize)
 	_, _ = rand.Read(salt) // never fails (crypto/rand)
 	if _, err := to.Write(salt); err != nil {
-		return nil, 0, fmt.Errorf("seal %s: %w", name, err)
+		return nil, fmt.Errorf("seal %s: %w", name, err)
 	}
-	return &Writer{to: to, chunks: chunks{aead: k.file(salt), name: []byte(name)}, plain: make([]byte, 0, chunkSize)}, k.id, nil
+	return &Writer{to: to, chunks: chunks{aead: k.file(salt), name: []byte(name)}, plain: make([]byte, 0, chunkSize)}, nil
 }
 
 // Write implements io.Writer. A full chunk is held until more comes: it may be
@@ -124,17 +135,36 @@ type Reader struct {
 	err    error
 }
 
-// OpenFile reads a file that was sealed with the key id under the name.
-func (v *Vault) OpenFile(from io.Reader, id int64, name string) (*Reader, error) {
-	k := v.load().find(id)
-	if k == nil {
-		return nil, fmt.Errorf("open %s: %w: key %d", name, ErrNoKey, id)
+// Open reads a file that was sealed under the name.
+func (k FileKey) Open(from io.Reader, name string) (*Reader, error) {
+	return k.OpenAt(func(int64) (io.Reader, error) { return from, nil }, 0, name)
+}
+
+// OpenAt is Open for what comes from the offset on; read gives the sealed file
+// from a place on, and is called once for the beginning and, unless it begins
+// there, once for the rest. An offset beyond the end is ErrDamaged.
+func (k FileKey) OpenAt(read func(at int64) (io.Reader, error), offset int64, name string) (*Reader, error) {
+	from, err := read(0)
+	if err != nil {
+		return nil, err
 	}
 	var salt [saltSize]byte
 	if _, err := io.ReadFull(from, salt[:]); err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, cutShort(err))
 	}
-	return &Reader{from: bufio.NewReaderSize(from, chunkSize+tagSize+1), chunks: chunks{aead: k.file(salt[:]), name: []byte(name)}}, nil
+	n := offset / chunkSize
+	if n > 0 {
+		if from, err = read(saltSize + n*(chunkSize+tagSize)); err != nil {
+			return nil, err
+		}
+	}
+	r := &Reader{from: bufio.NewReaderSize(from, chunkSize+tagSize+1), chunks: chunks{aead: k.file(salt[:]), name: []byte(name), n: uint64(n)}} //nolint:gosec // not negative
+	if skip := offset - n*chunkSize; skip > 0 {
+		if _, err := io.CopyN(io.Discard, r, skip); err != nil {
+			return nil, fmt.Errorf("open %s: %w", name, cutShort(err))
+		}
+	}
+	return r, nil
 }
 
 // cutShort says what an end in the wrong place is.

@@ -2,7 +2,9 @@ package clients_test
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -65,5 +67,26 @@ func TestGoSendXMPPRefused(t *testing.T) {
 				t.Errorf("no refusal because of the %s: %v: %s", name, err, out)
 			}
 		})
+	}
+}
+
+// A file: uploaded over HTTPS, whose certificate is checked, and fetched by whoever
+// is told where it is (XEP-0363).
+func TestGoSendXMPPSendsAFile(t *testing.T) {
+	need(t, programs("go-sendxmpp"))
+	s := start(t, "alice", "bob")
+	bob := s.newPeer(t, "bob@localhost")
+	file := filepath.Join(t.TempDir(), "très cool.txt")
+	content := strings.Repeat("some text ", 10_000)
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--username", "alice@localhost", "--password", password, "--jserver", s.Door("c2s"), "--http-upload", file, "bob@localhost"}
+	if out, err := goSendXMPP(t, append(home(t), "SSL_CERT_FILE="+s.certificate), "", args...); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	m := await(t, "the address of a file", bob.messages, func(m said) bool { return strings.HasPrefix(m.Body, "https://localhost:") })
+	if got := s.fetch(t, m.Body); got != content {
+		t.Errorf("%d bytes at %s", len(got), m.Body)
 	}
 }

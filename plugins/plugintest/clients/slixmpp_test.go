@@ -26,6 +26,17 @@ func TestSlixmpp(t *testing.T) { runSlixmpp(t, "testdata/slixmpp_talk.py") }
 // TestSlixmppFeeds lets them publish and follow (XEP-0060, XEP-0163).
 func TestSlixmppFeeds(t *testing.T) { runSlixmpp(t, "testdata/slixmpp_feeds.py") }
 
+// TestSlixmppFiles lets one send the other a file (XEP-0363).
+func TestSlixmppFiles(t *testing.T) {
+	need(t, func() error {
+		if out, err := exec.Command(python, "-c", "import aiohttp").CombinedOutput(); err != nil {
+			return fmt.Errorf("python3-aiohttp: %w: %s", err, out)
+		}
+		return nil
+	})
+	runSlixmpp(t, "testdata/slixmpp_files.py")
+}
+
 func runSlixmpp(t *testing.T, script string) {
 	t.Helper()
 	need(t, slixmppThere)

@@ -1,0 +1,13 @@
+package blob
+
+import "syscall"
+
+// freeBytes is how much of a file system others than its administrator may write
+// to; false: nobody knows.
+func freeBytes(path string) (int64, bool) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(path, &st); err != nil {
+		return 0, false
+	}
+	return int64(st.Bavail) * st.Bsize, true //nolint:gosec // a file system is smaller
+}
