@@ -45,6 +45,7 @@ import (
 	"parley/router"
 	"parley/stream"
 	"parley/stream/component"
+	"parley/stream/s2s"
 	"parley/stream/websocket"
 )
 
@@ -88,6 +89,7 @@ func Plugins() []plugins.Plugin {
 		register.Plugin,
 		resumption.Plugin,
 		roster.Plugin,
+		s2s.Plugin,
 		session.Plugin,
 		spaces.Plugin,
 		vcard.Plugin,
