@@ -63,7 +63,7 @@ func (a *Authority) Issue(dir string, l Leaf) (f Files, err error) {
 	tmpl := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "a server"}, DNSNames: l.Names,
 		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, // ejabberd wants both
 	}
 	if l.Expired {
 		tmpl.NotAfter = time.Now().Add(-time.Hour)
