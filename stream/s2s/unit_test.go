@@ -11,6 +11,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"parley/parser/stanza"
 )
 
 // The example of XEP-0185 §3.
@@ -85,6 +87,37 @@ func FuzzOtherNames(f *testing.F) {
 	f.Add([]byte{0x30, 0x02, 0xa0, 0x00})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		otherNames(&x509.Certificate{Extensions: []pkix.Extension{{Id: oidAltName, Value: b}}})
+	})
+}
+
+// What Admit believes of a stanza is what the rest of the house reads in it: no
+// spelling gets around the check (reliability row 22).
+func FuzzReliability22Addresses(f *testing.F) {
+	f.Add("<message from='a@evil.test/@one.test' to='b@one.test'/>")
+	f.Add(`<message xmlns:x='u' x:from='a@one.test' from="&#x61;@EVIL.test" to='one.test/b@c'/>`)
+	f.Add("<iq from='evil.test' to = 'b@one.test/c' id='1' type='get'><a xmlns='u' from='one.test'/></iq>")
+	f.Fuzz(func(t *testing.T, text string) {
+		rd := stanza.NewReader(stanza.Stream, stanza.Limits{})
+		rd.Feed([]byte("<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams'>" + text))
+		for {
+			tok, err := rd.Next()
+			if err != nil {
+				return
+			}
+			if tok.Kind != stanza.Item {
+				continue
+			}
+			st, err := stanza.Parse(tok.Raw, stanza.NSServer, nil)
+			if err != nil {
+				continue
+			}
+			from, to := stanza.Addresses(tok.Raw)
+			for _, c := range []struct{ text, domain string }{{from, st.From.Domain()}, {to, st.To.Domain()}} {
+				if got, _ := domainOf(domainPart(c.text)); got != c.domain {
+					t.Errorf("%s: %q is %q, and %q to the house", tok.Raw, c.text, got, c.domain)
+				}
+			}
+		}
 	})
 }
 
