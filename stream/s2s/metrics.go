@@ -14,7 +14,7 @@ type metrics struct {
 	proofs   *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics() *metrics {
 	m := &metrics{
 		streams:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "parley_s2s_streams", Help: "Streams with other servers that are authenticated."}, []string{"direction"}),
 		waiting:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "parley_s2s_waiting_stanzas", Help: "Stanzas that wait for other servers."}),
@@ -25,10 +25,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	for _, d := range []string{"in", "out"} {
 		m.streams.WithLabelValues(d)
 	}
+	return m
+}
+
+func (m *metrics) register(r prometheus.Registerer) error {
 	for _, c := range []prometheus.Collector{m.streams, m.waiting, m.bounced, m.connects, m.proofs} {
 		if err := r.Register(c); err != nil {
-			return nil, fmt.Errorf("federation metrics: %w", err)
+			return fmt.Errorf("federation metrics: %w", err)
 		}
 	}
-	return m, nil
+	return nil
 }

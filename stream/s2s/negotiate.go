@@ -172,7 +172,6 @@ func streamError(el *stanza.Element) error {
 type verification struct {
 	initiating
 	key, about string // and the id of the stream that the key came on
-	conn       *stream.Conn
 	asked      bool
 	valid      bool
 	err        error

@@ -20,8 +20,8 @@ import (
 
 // Bounds of what is under way at one time.
 const (
-	maxConnects = 64                     // to servers that stanzas wait for
-	maxVerifies = 64                     // to servers that are asked about keys
+	maxConnects = 1000                   // to servers that stanzas wait for: some never answer
+	maxVerifies = 250                    // to servers that are asked about keys
 	tendEvery   = 250 * time.Millisecond // how often routes are looked at
 )
 
@@ -49,18 +49,14 @@ type outbound struct {
 // pair is who talks to whom: from one domain to another.
 type pair struct{ from, to string }
 
-func newOutbound(f *Federation, cfg *settings) (*outbound, error) {
-	m, err := newMetrics(f.env.Metrics)
-	if err != nil {
-		return nil, err
-	}
+func newOutbound(f *Federation, cfg *settings) *outbound {
 	o := &outbound{
-		fed: f, env: f.env, metrics: m, routes: map[pair]*route{}, guests: map[*incoming]*stream.Conn{},
+		fed: f, env: f.env, metrics: newMetrics(), routes: map[pair]*route{}, guests: map[*incoming]*stream.Conn{},
 		connects: semaphore.NewWeighted(maxConnects), verifies: semaphore.NewWeighted(maxVerifies),
 	}
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	o.cfg.Store(cfg)
-	return o, nil
+	return o
 }
 
 func (o *outbound) configure(c *settings) { o.cfg.Store(c) }
@@ -188,11 +184,23 @@ func (o *outbound) route(p pair) *route {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r := o.routes[p]
-	if r == nil && !o.ended && len(o.routes) < o.cfg.Load().Queue.Servers {
+	if r == nil && !o.ended && (len(o.routes) < o.cfg.Load().Queue.Servers || o.spare()) {
 		r = &route{out: o, pair: p, log: o.env.Log.With("from", p.from, "to", p.to), used: o.env.Clock.Now()}
 		o.routes[p] = r
 	}
 	return r
+}
+
+// spare drops a route on which nothing waits, so that who writes to made-up domains
+// takes nobody's place; o.mu is held.
+func (o *outbound) spare() bool {
+	for p, r := range o.routes {
+		if r.leave() {
+			delete(o.routes, p)
+			return true
+		}
+	}
+	return false
 }
 
 // refuse answers what nobody can take.

@@ -269,6 +269,14 @@ func (r *route) tend(now time.Time) (needed bool) {
 	return needed
 }
 
+// leave gives the route up, if nothing waits on it and there is no stream.
+func (r *route) leave() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gone = r.gone || r.link == nil && !r.busy && len(r.queue) == 0
+	return r.gone
+}
+
 // close ends the stream and refuses what waits.
 func (r *route) close() {
 	r.mu.Lock()

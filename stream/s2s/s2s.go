@@ -137,8 +137,7 @@ func newStreams(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := newOutbound(f, cfg)
-	return &streams{env: env, fed: f, out: out}, err
+	return &streams{env: env, fed: f, out: newOutbound(f, cfg)}, nil
 }
 
 func decode(c plugins.Config) (*settings, error) {
@@ -165,6 +164,9 @@ func (s *streams) Start(ctx context.Context) (err error) {
 		return nil
 	}
 	if s.out.keys, err = loadKeys(ctx, s.env); err != nil {
+		return err
+	}
+	if err := s.out.metrics.register(s.env.Metrics); err != nil {
 		return err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

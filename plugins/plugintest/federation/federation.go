@@ -13,6 +13,7 @@ import (
 	"parley/plugins"
 	"parley/plugins/all"
 	"parley/plugins/plugintest"
+	"parley/storage"
 )
 
 // World is what servers find each other by.
@@ -55,6 +56,7 @@ type Options struct {
 	Hidden  bool   // DNS does not know it
 	Plugins []plugins.Plugin
 	Nodes   int
+	Storage func() storage.Config // default: SQLite
 	Log     io.Writer
 }
 
@@ -87,7 +89,7 @@ func (w *World) House(domain string, o Options) *House {
 	}
 	own := fmt.Sprintf(settings, files.Certificate, files.Key, w.Zone.Address(), w.CA.File)
 	h := plugintest.Start(w.t, plugintest.Options{
-		Domain: domain, Plugins: o.Plugins, Log: o.Log, Nodes: o.Nodes, Config: own, Node: func(int) string { return o.Config },
+		Domain: domain, Plugins: o.Plugins, Log: o.Log, Nodes: o.Nodes, Storage: o.Storage, Config: own, Node: func(int) string { return o.Config },
 	})
 	if !o.Hidden {
 		w.Announce(domain, h.Door("s2s"))
