@@ -77,8 +77,8 @@ func (s *Server) stanza(p *stanza.Parser, e *channel.Envelope) *channel.Envelope
 		}
 		e.Reason = string(stanza.JIDMalformed) // RFC 6120 §8.3.3.8
 	}
-	st.Rebase() // a component's children follow into our namespace
-	if e.Kind == channel.Stanza && e.Session.JID.IsFull() {
+	st.Rebase() // a component's or a server's children follow into our namespace
+	if e.Kind == channel.Stanza && e.Session.Peer() == sessions.Client {
 		st.From = e.Session.JID
 	}
 	if st.Lang == "" {
@@ -97,7 +97,7 @@ func (s *Server) parsed(p *stanza.Parser, e *channel.Envelope) (st *stanza.Stanz
 			*p, err = stanza.NewParser(1), errPanic
 		}
 	}()
-	return p.Parse(e.Raw, contentNS(e.Session.JID), s.jids)
+	return p.Parse(e.Raw, channel.ContentNS(e.Session), s.jids)
 }
 
 var errPanic = errors.New("parsing panicked")
@@ -115,13 +115,4 @@ func (s *Server) fault(e *channel.Envelope, err error) stanza.StreamCondition {
 	}
 	s.log.Error("element not parsed", "conn", e.Session.Conn, "err", err)
 	return stanza.StreamInternalServerError
-}
-
-// contentNS is the namespace of a stream's stanzas: clients are bound to full
-// addresses, components to domains.
-func contentNS(at jid.JID) string {
-	if at.IsDomain() {
-		return stanza.NSComponent
-	}
-	return stanza.NSClient
 }

@@ -280,7 +280,7 @@ func (s *Server) fetch(ctx context.Context, run *run, e *channel.Envelope) (afte
 }
 
 func (s *Server) bindReason(e *channel.Envelope, all []*sessions.Entry) string {
-	if e.State.Kind == sessions.Component { // its listener has a policy of its own
+	if e.State.Kind != sessions.Client { // its listener has a policy of its own
 		return ""
 	}
 	if i := slices.IndexFunc(all, func(x *sessions.Entry) bool { return x.JID == e.Session.JID }); i >= 0 {

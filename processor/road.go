@@ -25,8 +25,14 @@ func (r *run) receive(ctx context.Context, e *channel.Envelope) {
 	}
 	w := r.begin(st)
 	defer r.handled(e.Session, e.Seq)
-	w.seq = e.Seq
 	f := &w.flow
+	if entry.Kind == sessions.Server {
+		malformed := e.Reason
+		*f = Flow{Stanza: st, work: w, Hops: e.Hops, came: e}
+		r.guard(ctx, f, func() error { return r.remote(ctx, f, malformed) })
+		return
+	}
+	w.seq = e.Seq
 	*f = Flow{Stanza: st, Session: entry, work: w, Hops: e.Hops, came: e}
 	r.guard(ctx, f, func() error {
 		nobody := entry.Kind == sessions.Component && f.From.IsZero() // an error would find no way back
@@ -146,6 +152,23 @@ func (r *run) foreign(ctx context.Context, f *Flow) error {
 	if err := valid(f.Stanza); err != nil {
 		return err
 	}
+	return r.address(ctx, f)
+}
+
+// remote is the road of another server's stanza. Its streamer knows that the
+// server speaks for the sender's domain, and that the recipient's is served here
+// (RFC 6120 §8.1.2.2). malformed is what is wrong with its addresses.
+func (r *run) remote(ctx context.Context, f *Flow, malformed string) error {
+	switch {
+	case f.From.IsZero(): // an error would find no way back
+		return nil
+	case malformed != "":
+		return stanza.NewError(stanza.Condition(malformed), "")
+	}
+	if err := valid(f.Stanza); err != nil {
+		return err
+	}
+	f.stamp() // it leaves the namespace of its stream behind, whoever gets it
 	return r.address(ctx, f)
 }
 

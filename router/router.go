@@ -61,8 +61,9 @@ type Copied struct {
 type Copier func(context.Context, *Copied) []*channel.Envelope
 
 // Gateway takes stanzas for domains that are not served here. It reports false
-// when it has no way there.
-type Gateway func(context.Context, *channel.Envelope) bool
+// when it has no way there; why, if it is not nil, is what the sender hears. What it
+// has taken and cannot hand on later goes to Registrar.Refuse.
+type Gateway func(context.Context, *channel.Envelope) (taken bool, why *stanza.Error)
 
 // Absence says why nobody can be reached at a domain that belongs here but
 // has no stream now; nil: it does not belong here.
@@ -70,6 +71,7 @@ type Absence func(domain string) *stanza.Error
 
 // Registrar takes down what a component wants to do.
 type Registrar struct {
+	server   *Server
 	name     string
 	copiers  []Copier
 	gateways []Gateway
@@ -90,6 +92,27 @@ func (r *Registrar) Copies(f Copier) { r.copiers = append(r.copiers, f) }
 
 // Remote lets g take stanzas for foreign domains.
 func (r *Registrar) Remote(g Gateway) { r.gateways = append(r.gateways, g) }
+
+// Serves reports whether stanzas for the domain stay here: it is one of ours, has a
+// component of its own, or the processor serves it.
+func (r *Registrar) Serves(domain string) bool {
+	if r.server.env.Local(domain) {
+		return true
+	}
+	for _, p := range *r.server.parts.Load() {
+		if slices.ContainsFunc(p.returns, func(f func(string) bool) bool { return f(domain) }) ||
+			slices.ContainsFunc(p.absences, func(f Absence) bool { return f(domain) != nil }) {
+			return true
+		}
+	}
+	return false
+}
+
+// Refuse answers a stanza that a gateway has taken, unless it is one that must not
+// be answered. It is not for inside of the gateway.
+func (r *Registrar) Refuse(ctx context.Context, e *channel.Envelope, why *stanza.Error) {
+	r.server.bundled(ctx, 1, func(b *bundle) { b.refuse(ctx, e, why) })
+}
 
 // Config is the Server's section.
 type Config struct {
@@ -129,7 +152,7 @@ func (s *Server) Attach(name string, c plugins.Component) (func(context.Context)
 	if !ok {
 		return nil, fmt.Errorf("%s: a router component needs Register", name)
 	}
-	r := &Registrar{name: name}
+	r := &Registrar{server: s, name: name}
 	rc.Register(r)
 	s.replace(func(p *Registrar) bool { return p.name == name }, r)
 	return func(context.Context) error {
@@ -172,11 +195,19 @@ func (s *Server) routeAll(ctx context.Context, batch []*channel.Envelope) error 
 	if len(batch) == 0 {
 		return nil
 	}
+	s.bundled(ctx, len(batch), func(b *bundle) {
+		for _, e := range batch {
+			b.guard(ctx, e)
+		}
+	})
+	return nil
+}
+
+// bundled hands over what add leads to, about n deliveries.
+func (s *Server) bundled(ctx context.Context, n int, add func(*bundle)) {
 	s.mu.RLock()
-	b := &bundle{server: s, parts: *s.parts.Load(), out: make([]*channel.Envelope, 0, len(batch)+2)}
-	for _, e := range batch {
-		b.guard(ctx, e)
-	}
+	b := &bundle{server: s, parts: *s.parts.Load(), out: make([]*channel.Envelope, 0, n+2)}
+	add(b)
 	s.mu.RUnlock()
 	if len(b.back) > 0 { // with no lock held: whoever asked may ask somebody else
 		if err := s.links.Out("processor").Send(ctx, b.back); err != nil && ctx.Err() == nil && !errors.Is(err, channel.ErrClosed) {
@@ -184,13 +215,12 @@ func (s *Server) routeAll(ctx context.Context, batch []*channel.Envelope) error 
 		}
 	}
 	if len(b.out) == 0 {
-		return nil
+		return
 	}
 	err := s.links.Out("streamer").Send(ctx, b.out)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, channel.ErrClosed) { // closed: the house stops, nobody is connected
 		s.log.Error("streamer does not take deliveries", "err", err, "count", len(b.out))
 	}
-	return nil
 }
 
 // bundle is what one batch leads to.
@@ -271,7 +301,12 @@ func (b *bundle) foreign(ctx context.Context, e *channel.Envelope) {
 	}
 	for _, p := range b.parts {
 		for _, g := range p.gateways {
-			if g(ctx, e) {
+			taken, why := g(ctx, e)
+			switch {
+			case why != nil:
+				b.refuse(ctx, e, why)
+				return
+			case taken:
 				b.server.routed.WithLabelValues("remote").Inc()
 				return
 			}

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"net/netip"
@@ -61,13 +62,26 @@ func startTLS(_ context.Context, c *Conn, _ *stanza.Element) error {
 		c.Send(stanza.El(stanza.NSTLS, "failure"))
 		return errClosed
 	}
+	return c.proceed(c.srv.certs.client(false))
+}
+
+// proceed answers <starttls/>.
+func (c *Conn) proceed(cfg *tls.Config) error {
 	c.Send(stanza.El(stanza.NSTLS, "proceed"))
 	c.tr.Flush()
-	var err error
-	c.outside(func() { err = c.tr.StartTLS(c.srv.certs.client(false), c.srv.cfg.Timeouts.Handshake) })
-	if err != nil {
+	if err := c.encrypt(func() error { return c.tr.StartTLS(cfg, c.srv.cfg.Timeouts.Handshake) }); err != nil {
 		c.log.Debug("STARTTLS failed", "err", err)
 		return errEnd
+	}
+	return nil
+}
+
+// encrypt runs a handshake, after which the stream begins anew.
+func (c *Conn) encrypt(shake func() error) error {
+	var err error
+	c.outside(func() { err = shake() })
+	if err != nil {
+		return err
 	}
 	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Login))
 	// RFC 6120 §5.4.3.3: nothing from before the handshake counts.

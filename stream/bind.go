@@ -87,11 +87,17 @@ func (c *Conn) established(s *Session) {
 	c.hasSession.Store(true)
 	c.tr.OnDrained(s.drained)
 	c.phase = Established
-	if s.ref.JID.IsFull() { // a component speaks for many, and is trusted
-		c.limiter = c.srv.paces.limiter(c.srv.cfg.Rate, c.srv.env.Clock, s.ref.JID.Bare(), c.origin)
+	if s.ref.Peer() == sessions.Client { // a component speaks for many, and is trusted
+		c.Pace(c.srv.cfg.Rate)
 	}
 	c.rd.SetLimits(c.srv.cfg.Limits.reader(true))
 	c.log = c.log.With("jid", s.ref.JID.String())
+}
+
+// Pace slows down the reading of a bound stream: together with others of its
+// account, or of its domain, and of its address.
+func (c *Conn) Pace(r Rate) {
+	c.limiter = c.srv.paces.limiter(r, c.srv.env.Clock, c.session.ref.JID.Bare(), c.origin)
 }
 
 func asStanzaError(c *Conn, err error) *stanza.Error {

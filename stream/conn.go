@@ -122,6 +122,10 @@ func (c *Conn) run(ctx context.Context) {
 		}
 	}
 	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Login))
+	if i, ok := c.profile.(Initiator); ok {
+		i.Begin(c)
+		c.tr.Flush()
+	}
 	if c.pump(ctx) != bound {
 		c.end(ctx)
 		return
@@ -298,7 +302,12 @@ func (c *Conn) token(ctx context.Context, t stanza.Token) error {
 		return &stanza.StreamError{Condition: stanza.StreamInvalidNamespace}
 	case !c.opened: // RFC 7395 §3.4: <open/> comes first
 		return &stanza.StreamError{Condition: stanza.StreamBadFormat}
-	case c.phase == Established && isStanza(t.Name, c.profile.ContentNS()):
+	case c.session != nil && isStanza(t.Name, c.profile.ContentNS()):
+		if g, ok := c.profile.(Guard); ok {
+			if err := g.Admit(c, t.Raw); err != nil {
+				return err
+			}
+		}
 		c.accept(t)
 		return nil
 	}

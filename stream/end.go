@@ -135,5 +135,11 @@ func (c *Conn) end(ctx context.Context) {
 	c.limiter.end()
 	c.srv.conns.remove(c)
 	c.srv.metrics.connections.Dec()
+	switch p := c.profile.(type) {
+	case Initiator:
+		p.Ended()
+	case Leaver:
+		p.Left()
+	}
 	c.log.Debug("disconnected", "account", c.account.String()) // jid is what it was bound as
 }

@@ -151,6 +151,9 @@ func (r *Registrar) Routed(path string) bool {
 func (r *Registrar) Serve(ctx context.Context, t Transport, p Profile) {
 	if r.server.serving.Load() == nil {
 		t.Close(0)
+		if i, ok := p.(Initiator); ok {
+			i.Ended()
+		}
 		return
 	}
 	r.server.Serve1(ctx, t, p)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"parley/parser/stanza"
+	"parley/router/sessions"
 )
 
 // management is stream management of one session (XEP-0198); Session.mu
@@ -98,7 +99,7 @@ func (s *Session) enable(el *stanza.Element) *stanza.Element {
 	s.sm = &management{base: s.received.Load()}
 	enabled := stanza.El(stanza.NSSM, "enabled")
 	s.sm.window = s.srv.cfg.Resumption.Window
-	if s.ended || !xmlBool(el.Get("resume")) || s.sm.window <= 0 {
+	if s.ended || !xmlBool(el.Get("resume")) || s.sm.window <= 0 || s.ref.Peer() != sessions.Client {
 		return enabled
 	}
 	if secs, err := strconv.ParseUint(el.Get("max"), 10, 31); err == nil && secs > 0 {

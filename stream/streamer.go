@@ -247,7 +247,7 @@ func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
 func (s *Server) serveTCP(ctx context.Context, c net.Conn, direct bool) {
 	t := NewTCP(c).(*tcp)
 	if direct {
-		if err := s.shake(ctx, t); err != nil {
+		if err := s.shake(ctx, t, s.certs.client(true)); err != nil {
 			s.log.Debug("direct TLS failed", "remote", c.RemoteAddr().String(), "err", err)
 			t.Close(0)
 			return
@@ -258,7 +258,7 @@ func (s *Server) serveTCP(ctx context.Context, c net.Conn, direct bool) {
 }
 
 // shake starts TLS on a connection that begins with it (XEP-0368 §3).
-func (s *Server) shake(ctx context.Context, t *tcp) error {
+func (s *Server) shake(ctx context.Context, t *tcp, cfg *tls.Config) error {
 	defer context.AfterFunc(ctx, func() { _ = t.sock.Close() })()
 	if s.shed.short.Load() { // no TLS, no words
 		s.metrics.refused.WithLabelValues("memory").Inc()
@@ -269,13 +269,15 @@ func (s *Server) shake(ctx context.Context, t *tcp) error {
 		return err
 	}
 	defer s.conns.release(origin)
-	return t.StartTLS(s.certs.client(true), s.cfg.Timeouts.Handshake)
+	return t.StartTLS(cfg, s.cfg.Timeouts.Handshake)
 }
 
 // Serve1 runs one stream over the transport until it is bound or has ended; a
 // bound one goes on, and the Server waits for it when it stops.
 func (s *Server) Serve1(ctx context.Context, t Transport, p Profile) {
+	ours, initiated := p.(Initiator) // what we begin ourselves goes on while nobody is let in
 	switch {
+	case initiated:
 	case s.draining.Load():
 		s.metrics.refused.WithLabelValues("draining").Inc()
 		s.turnAway(t, p, shutdown())
@@ -290,6 +292,9 @@ func (s *Server) Serve1(ctx context.Context, t Transport, p Profile) {
 		s.metrics.refused.WithLabelValues("connections").Inc()
 		s.log.Info("connection refused", "remote", t.RemoteAddr().String(), "err", err)
 		t.Close(0)
+		if initiated {
+			ours.Ended()
+		}
 		return
 	}
 	c.run(ctx)

@@ -354,7 +354,18 @@ func (t *tcp) TLS() *tls.ConnectionState {
 func (t *tcp) StartTLS(cfg *tls.Config, limit time.Duration) error {
 	t.giveBack() // plaintext that was pipelined behind <starttls/> ends here
 	t.Flush()
-	conn := tls.Server(t.sock, cfg)
+	return t.secure(tls.Server(t.sock, cfg), limit)
+}
+
+// InitiateTLS implements initiating.
+func (t *tcp) InitiateTLS(cfg *tls.Config, limit time.Duration) error {
+	t.giveBack()
+	t.Flush()
+	return t.secure(tls.Client(t.sock, cfg), limit)
+}
+
+// secure puts TLS on top of the socket.
+func (t *tcp) secure(conn *tls.Conn, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	_ = t.sock.SetReadDeadline(time.Time{})

@@ -49,6 +49,12 @@ type Transport interface {
 	Name() string
 }
 
+// initiating is a Transport on which we may begin TLS.
+type initiating interface {
+	// InitiateTLS is StartTLS with the client's end of the handshake.
+	InitiateTLS(*tls.Config, time.Duration) error
+}
+
 // watchable is a Transport that can do without a goroutine while its peer is
 // silent.
 type watchable interface {
@@ -62,4 +68,7 @@ type watchable interface {
 	Release(grace time.Duration)
 }
 
-var _ watchable = (*tcp)(nil)
+var (
+	_ watchable  = (*tcp)(nil)
+	_ initiating = (*tcp)(nil)
+)

@@ -8,6 +8,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/router/sessions"
 )
 
 // nsPing is the namespace of XEP-0199.
@@ -102,7 +103,7 @@ func (s *Session) askIfDue(now time.Time) {
 			s.ask()
 			s.conn.tr.Flush()
 		}
-	case s.sm == nil && idle && s.pinged.IsZero() && s.ref.JID.IsFull():
+	case s.sm == nil && idle && s.pinged.IsZero() && s.ref.Peer() == sessions.Client:
 		s.pinged = now
 		from, _ := jid.New("", s.ref.JID.Domain(), "")
 		ping := stanza.Make(stanza.IQ, "get", from, s.ref.JID, "idle-"+rand.Text()[:8], stanza.El(nsPing, "ping"))

@@ -19,11 +19,16 @@ func (c *Conn) Open(from string) {
 func (c *Conn) open(from string) {
 	c.id = rand.Text() // RFC 6120 §4.7.3: unpredictable, new after each restart
 	attrs := stanza.El("", "x").With("id", c.id).With("xml:lang", streamLang).WithOpt("from", from)
-	if c.profile.ContentNS() != stanza.NSComponent { // XEP-0114 §3: it is older than versions, and features
-		attrs.With("version", "1.0")
-	}
 	if !c.claimed.IsZero() { // RFC 6120 §4.7.2
 		attrs.With("to", c.claimed.Bare().String())
+	}
+	c.openWith(attrs)
+}
+
+// openWith queues a header with these attributes; c.voice is held.
+func (c *Conn) openWith(attrs *stanza.Element) {
+	if c.profile.ContentNS() != stanza.NSComponent { // XEP-0114 §3: it is older than versions, and features
+		attrs.With("version", "1.0")
 	}
 	var b []byte
 	if c.tr.Framed() {
@@ -32,6 +37,9 @@ func (c *Conn) open(from string) {
 		b = el.Append(b, "")
 	} else {
 		b = append(b, "<?xml version='1.0'?><stream:stream xmlns='"+c.profile.ContentNS()+"' xmlns:stream='"+stanza.NSStream+"'"...)
+		if d, ok := c.profile.(Declarer); ok {
+			b = append(b, " xmlns:"+d.Declares().Prefix+"='"+d.Declares().URI+"'"...)
+		}
 		b = appendAttrs(b, attrs)
 		b = append(b, '>')
 	}

@@ -256,6 +256,29 @@ func address(value []byte, jids *jid.Cache) (jid.JID, error) {
 	return jids.Parse(value)
 }
 
+// Addresses returns the addresses in an element's start tag as they are written, references resolved: for who has to know
+// them before the element is parsed. raw came from a Reader; "" is for what is absent.
+func Addresses(raw []byte) (from, to string) {
+	var t tag
+	c := cursor{b: raw}
+	if !c.startTag(&t) {
+		return "", ""
+	}
+	for i := range t.attrs.n {
+		a := t.attrs.at(i)
+		if len(a.prefix) > 0 {
+			continue
+		}
+		switch string(a.local) {
+		case "from":
+			from, _ = unescape(a.value, true)
+		case "to":
+			to, _ = unescape(a.value, true)
+		}
+	}
+	return from, to
+}
+
 // scanChildren goes to the end tag, and takes down the names and places of the elements it passes.
 func (s *Stanza) scanChildren(c *cursor) error {
 	var t tag

@@ -47,6 +47,7 @@ import (
 	"parley/router"
 	"parley/stream"
 	"parley/stream/component"
+	"parley/stream/s2s"
 	"parley/stream/websocket"
 )
 
@@ -91,6 +92,7 @@ func Plugins() []plugins.Plugin {
 		register.Plugin,
 		resumption.Plugin,
 		roster.Plugin,
+		s2s.Plugin,
 		session.Plugin,
 		spaces.Plugin,
 		upload.Plugin,

@@ -37,6 +37,7 @@ import (
 type Options struct {
 	Plugins []plugins.Plugin
 	Config  string                // YAML, over what a test house needs
+	Domain  string                // default: localhost
 	Node    func(int) string      // YAML, what a node's file has besides; may be nil
 	Storage func() storage.Config // default: SQLite in the house's directory
 	Seam    bool                  // every envelope crosses a network on its way to the next stage
@@ -52,7 +53,6 @@ type Options struct {
 
 // base is what every test house is configured with.
 const base = `
-domains: [localhost]
 log: {level: debug}
 servers:
   streamer:
@@ -290,7 +290,7 @@ func (h *House) load(schema *config.Schema, i int, meets string) (*config.Tree, 
 	if h.opt.Node != nil {
 		own = h.opt.Node(i)
 	}
-	merged, err := merge([]byte(base), fmt.Appendf(nil, "data: %s\nstorage: {files: {path: %s}}\n", dir, filepath.Join(h.dir, "files")), []byte(cluster), h.half(i), []byte(h.opt.Config), []byte(own), over)
+	merged, err := merge([]byte(base), fmt.Appendf(nil, "data: %s\nstorage: {files: {path: %s}}\ndomains: [%s]\n", dir, filepath.Join(h.dir, "files"), h.Domain()), []byte(cluster), h.half(i), []byte(h.opt.Config), []byte(own), over)
 	if err != nil {
 		return nil, err
 	}
@@ -323,7 +323,12 @@ func (n *node) end(ctx context.Context) error {
 }
 
 // Domain implements script.Target.
-func (h *House) Domain() string { return "localhost" }
+func (h *House) Domain() string {
+	if h.opt.Domain != "" {
+		return h.opt.Domain
+	}
+	return "localhost"
+}
 
 // creator is what the house asks of the accounts plugin.
 type creator interface {

@@ -134,9 +134,9 @@ const FrontLost = "front-lost"
 const MaxHops = 8
 
 // Lane is the key of the order that must be kept: envelopes of one lane are
-// handled in the order of their sending. On the way in a client's stream is a
-// lane; on streams that carry many users the pair of sender and bare recipient
-// is (RFC 6120 §10.1). On the way out everything for one account is a lane, so
+// handled in the order of their sending. On the way in a stream is a lane; on a
+// component's, which carries many users and counts nothing (XEP-0198), the pair of
+// sender and bare recipient is (RFC 6120 §10.1). On the way out everything for one account is a lane, so
 // that a push, the reply behind it and the Handled behind that stay in order.
 func (e *Envelope) Lane() uint64 {
 	switch {
@@ -146,7 +146,7 @@ func (e *Envelope) Lane() uint64 {
 		return lane(e.Session.JID.Bare())
 	case len(e.To) > 0: // Deliver, Close
 		return lane(e.To[0].JID.Bare())
-	case e.Stanza != nil && !e.Session.JID.IsFull():
+	case e.Stanza != nil && (e.Session.Peer() == 0 || e.Session.Peer() == sessions.Component):
 		return lane(e.Stanza.From, e.Stanza.To.Bare())
 	}
 	return e.Session.Conn

@@ -169,18 +169,27 @@ func (e *Envelope) parse(jids *jid.Cache, from, to jid.JID, lang string) error {
 		e.Stanza = &stanza.Stanza{From: from, To: to, Lang: lang, Raw: e.Raw}
 		return nil
 	}
-	ns := stanza.NSClient
-	if e.Session.JID.IsDomain() && !e.Session.IsZero() {
-		ns = stanza.NSComponent
-	}
-	st, err := stanza.Parse(e.Raw, ns, jids)
+	st, err := stanza.Parse(e.Raw, ContentNS(e.Session), jids)
 	var address *stanza.AddressError
 	if err != nil && !errors.As(err, &address) { // the stage that sent it knows about addresses
 		return fmt.Errorf("%w: %w", ErrWire, err)
 	}
+	st.Rebase()
 	st.From, st.To, st.Lang = from, to, lang
 	e.Stanza = st
 	return nil
+}
+
+// ContentNS is the namespace of the stanzas of a stream; of the house's own for none.
+func ContentNS(ref sessions.Ref) string {
+	switch {
+	case ref.IsZero():
+	case ref.Peer() == sessions.Component:
+		return stanza.NSComponent
+	case ref.Peer() == sessions.Server:
+		return stanza.NSServer
+	}
+	return stanza.NSClient
 }
 
 type writer struct{ b []byte }

@@ -1,7 +1,8 @@
 // Package sessions knows who is bound where.
 //
 // A Registry holds one immutable Entry per bound stream: clients under their
-// full JID, external components under their domain. It is a node's replica of
+// full JID, external components under their domain, streams of other servers under
+// the domain with a name of their own as the resource. It is a node's replica of
 // what the owners of the sockets have told: Bind, Change and Unbind envelopes
 // feed it, and nobody writes an Entry of a socket that is not theirs (mirror.go).
 // It is a hint for routing, never the truth about a message: what a stale entry
@@ -42,6 +43,19 @@ func SlotOf(conn uint64) int { return int(conn>>connBits) - 1 } //nolint:gosec /
 // server itself made.
 func (r Ref) IsZero() bool { return r.Conn == 0 }
 
+// Peer tells by the address what sits at the other end; 0: nothing does.
+func (r Ref) Peer() Kind {
+	switch {
+	case r.JID.IsZero():
+		return 0
+	case r.JID.Local() != "":
+		return Client
+	case r.JID.IsDomain():
+		return Component
+	}
+	return Server
+}
+
 // Kind tells what sits at the other end of a stream.
 type Kind uint8
 
@@ -49,6 +63,7 @@ type Kind uint8
 const (
 	Client    Kind = iota + 1 // a user's client, bound to a full JID
 	Component                 // an external component, bound to a domain (XEP-0114)
+	Server                    // another server, bound to its domain with a resource that names the stream
 )
 
 // State is what the house knows of a session beyond its address. It is owned

@@ -49,11 +49,11 @@ func (lateRouter) Register(r *router.Registrar) {
 		}
 		return nil
 	})
-	r.Remote(func(_ context.Context, e *channel.Envelope) bool {
+	r.Remote(func(_ context.Context, e *channel.Envelope) (bool, *stanza.Error) {
 		if e.Stanza.Has(nsPoison, "gateway") {
 			panic("poison")
 		}
-		return false
+		return false, nil
 	})
 }
 

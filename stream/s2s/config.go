@@ -1,0 +1,174 @@
+package s2s
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/net/idna"
+
+	"parley/parser/jid"
+	"parley/plugins/config"
+	"parley/stream"
+)
+
+// Config is the section of the component in the streamer.
+type Config struct {
+	Address string            `yaml:"address" overlay:"node" doc:"Address for other servers, with STARTTLS; empty: none."`
+	Direct  string            `yaml:"direct_tls" overlay:"node" doc:"Address for other servers over direct TLS (XEP-0368); empty: none."`
+	DNS     string            `yaml:"dns" overlay:"node" doc:"Name server to ask for other servers, HOST:PORT; empty: the system's."`
+	Private bool              `yaml:"private_addresses" doc:"Connect to servers whose addresses are loopback, private or link-local. Off: nobody can make this server talk to what is behind it."`
+	CA      string            `yaml:"ca" overlay:"node" doc:"PEM file with the authorities whose certificates count; empty: the system's."`
+	Policy  Policy            `yaml:"policy" doc:"What is asked of other servers."`
+	Domains map[string]Policy `yaml:"domains" doc:"What is asked of some of them instead, by domain."`
+	Allow   []string          `yaml:"allow" doc:"Domains to talk to, and no others; *.example.org for all below one. Empty: all."`
+	Deny    []string          `yaml:"deny" doc:"Domains never to talk to; *.example.org for all below one."`
+	Queue   Queue             `yaml:"queue" doc:"What waits for a server that is not reached."`
+	Idle    time.Duration     `yaml:"idle" min:"1s" doc:"A stream to another server on which nothing was said for so long is closed; the next stanza opens it again."`
+	Connect time.Duration     `yaml:"connect" min:"1s" max:"2m" doc:"For finding another server, connecting, and each answer of it until the stream is there."`
+	Pairs   int               `yaml:"pairs" min:"1" max:"1000" doc:"Pairs of domains that one stream of another server may speak for (XEP-0220)."`
+	Rate    stream.Rate       `yaml:"rate" doc:"How fast one stream of another server may send, and all of a domain or an address together (account: sessions' worth of one domain); beyond it their reading slows down."`
+}
+
+// Encryption is what a policy asks of TLS.
+type Encryption string
+
+// What a policy asks of TLS.
+const (
+	Required Encryption = "required"
+	Optional Encryption = "optional"
+)
+
+// Proof is how a server may show who it is.
+type Proof string
+
+// The proofs.
+const (
+	Certificate Proof = "certificate" // a valid certificate, and nothing else (XEP-0178)
+	Dialback    Proof = "dialback"    // that, or else dialback (XEP-0220)
+)
+
+// Policy is what is asked of other servers.
+type Policy struct {
+	TLS   Encryption `yaml:"tls" enum:"required,optional" doc:"required: nothing is said without encryption."`
+	Proof Proof      `yaml:"proof" enum:"certificate,dialback" doc:"certificate: a server must have a valid one for its domain, whichever side connects. dialback: one without may prove itself over DNS instead (XEP-0220), which an attacker on the way can forge."`
+}
+
+// SetDefaults implements config.Defaulter.
+func (p *Policy) SetDefaults() { *p = Policy{TLS: Required, Proof: Dialback} }
+
+// Queue bounds what waits for one server.
+type Queue struct {
+	Stanzas  int           `yaml:"stanzas" min:"1" max:"100000" doc:"Stanzas that may wait for one domain, or for its acknowledgement."`
+	Bytes    config.Size   `yaml:"bytes" min:"64KiB" doc:"Bytes of them."`
+	Patience time.Duration `yaml:"patience" min:"1s" max:"1h" doc:"How long one waits before its sender gets an error (remote-server-timeout)."`
+	Servers  int           `yaml:"servers" min:"1" max:"1000000" doc:"Pairs of a domain of ours and another's that may have a stream or a queue at one time."`
+}
+
+func defaults() *Config {
+	return &Config{
+		Address: ":5269", Direct: ":5270",
+		Policy:  Policy{TLS: Required, Proof: Dialback},
+		Queue:   Queue{Stanzas: 1000, Bytes: 4 << 20, Patience: time.Minute, Servers: 10_000},
+		Idle:    10 * time.Minute,
+		Connect: 20 * time.Second,
+		Pairs:   50,
+		Rate:    stream.Rate{Bytes: 1 << 20, Stanzas: 1000, Burst: 10, Account: 4, Address: 40},
+	}
+}
+
+// Validate implements what package config asks of a section.
+func (c *Config) Validate() error {
+	var errs []error
+	for _, a := range []struct{ key, address string }{{"address", c.Address}, {"direct_tls", c.Direct}, {"dns", c.DNS}} {
+		if a.address == "" {
+			continue
+		}
+		if _, port, err := net.SplitHostPort(a.address); err != nil || port == "" {
+			errs = append(errs, config.Key(a.key, "%q is no address: HOST:PORT", a.address))
+		}
+	}
+	for d := range c.Domains {
+		if err := domainName(d); err != nil {
+			errs = append(errs, config.Key(fmt.Sprintf("domains.%q", d), "%w", err))
+		}
+	}
+	for key, list := range map[string][]string{"allow": c.Allow, "deny": c.Deny} {
+		for _, d := range list {
+			if err := domainName(strings.TrimPrefix(d, "*.")); err != nil {
+				errs = append(errs, config.Key(key, "%w", err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// domainName fails for what is no prepared domain.
+func domainName(d string) error {
+	j, err := jid.Parse(d)
+	if err != nil || !j.IsDomain() || j.String() != d {
+		return fmt.Errorf("%q is not a domain", d)
+	}
+	return nil
+}
+
+// settings are a Config that counts.
+type settings struct {
+	Config
+	roots *x509.CertPool // nil: the system's
+}
+
+func newSettings(c Config) (*settings, error) {
+	s := &settings{Config: c}
+	if c.CA == "" {
+		return s, nil
+	}
+	pem, err := os.ReadFile(c.CA)
+	if err != nil {
+		return nil, fmt.Errorf("ca: %w", err)
+	}
+	s.roots = x509.NewCertPool()
+	if !s.roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("ca: %s has no certificate in it", c.CA)
+	}
+	return s, nil
+}
+
+// policy is what is asked of the domain's server.
+func (s *settings) policy(domain string) Policy {
+	if p, ok := s.Domains[domain]; ok {
+		return p
+	}
+	return s.Policy
+}
+
+// allowed reports whether the domain is one to talk to.
+func (s *settings) allowed(domain string) bool {
+	if matches(s.Deny, domain) {
+		return false
+	}
+	return len(s.Allow) == 0 || matches(s.Allow, domain)
+}
+
+func matches(list []string, domain string) bool {
+	for _, d := range list {
+		below, wide := strings.CutPrefix(d, "*.")
+		if d == domain || wide && strings.HasSuffix(domain, "."+below) {
+			return true
+		}
+	}
+	return false
+}
+
+// public reports whether a domain of ours can be one that others find: localhost
+// and names without a dot cannot (RFC 6761 §6.3).
+func public(domain string) bool {
+	return strings.Contains(domain, ".") && domain != "localhost" && !strings.HasSuffix(domain, ".localhost")
+}
+
+// ascii is the domain as DNS and certificates have it (RFC 5891 §5).
+func ascii(domain string) (string, error) { return idna.Lookup.ToASCII(domain) }

@@ -1,0 +1,291 @@
+package s2s
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"parley/parser/stanza"
+	"parley/router/channel"
+)
+
+// Between tries to reach a server: the first soon, for it may only have been
+// restarted; then each twice as long, and half of it at random, so that many who
+// wait for one do not come together.
+const (
+	retryFirst = time.Second
+	retryMost  = time.Minute
+	// refuseFor is how long what cannot be helped (no such server, no proof) is
+	// answered at once, without trying again.
+	refuseFor = 30 * time.Second
+)
+
+// item is a stanza on its way to another server.
+type item struct {
+	env   *channel.Envelope // to answer it
+	raw   []byte            // as it goes out
+	since time.Time
+}
+
+// route is the way from a domain of ours to another server's. What is sent is
+// written in order; what waits is bounded by Queue:
+//
+//  1. nothing is dropped without an error to its sender, if there is to be one
+//  2. what the other side has not acknowledged, where it acknowledges (XEP-0198), goes
+//     out first on the next stream
+//  3. beyond the bound, and what has waited too long, is refused
+type route struct {
+	out *outbound
+	pair
+	log *slog.Logger
+
+	mu      sync.Mutex
+	queue   []item
+	bytes   int           // of queue
+	link    *link         // nil: there is no stream
+	busy    bool          // one is being made
+	next    time.Time     // no try before
+	tries   int           // that have failed in a row
+	refused *stanza.Error // what everybody hears until next; nil: they wait
+	used    time.Time
+	gone    bool
+}
+
+// add takes a stanza. False: the route is not there any more.
+func (r *route) add(it item) (added bool, why *stanza.Error) {
+	q := &r.out.cfg.Load().Queue
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.gone:
+		return false, nil
+	case r.refused != nil && it.since.Before(r.next):
+		return true, r.refused
+	case len(r.queue) >= q.Stanzas || len(r.queue) > 0 && r.bytes+len(it.raw) > int(q.Bytes):
+		return true, errQueue
+	}
+	r.used = it.since
+	r.push(it)
+	r.pump(it.since)
+	return true, nil
+}
+
+// push puts a stanza behind the others; r.mu is held.
+func (r *route) push(it item) {
+	r.queue = append(r.queue, it)
+	r.bytes += len(it.raw)
+	r.out.metrics.waiting.Inc()
+}
+
+// take removes the first n; r.mu is held.
+func (r *route) take(n int) []item {
+	out := r.queue[:n:n]
+	for _, it := range out {
+		r.bytes -= len(it.raw)
+	}
+	r.out.metrics.waiting.Sub(float64(n))
+	if r.queue = r.queue[n:]; len(r.queue) == 0 {
+		r.queue = nil
+	}
+	return out
+}
+
+// pump writes what waits, as far as there is room for it; r.mu is held.
+func (r *route) pump(now time.Time) {
+	switch {
+	case r.link == nil:
+		r.connect(now)
+		return
+	case !r.link.ready:
+		return
+	}
+	wrote := false
+	for len(r.queue) > 0 && r.link.room(len(r.queue[0].raw)) && r.link.write(r.queue[0]) {
+		r.take(1)
+		wrote = true
+	}
+	if wrote {
+		r.link.request(now)
+		r.link.conn.Transport().Flush()
+	}
+}
+
+// connect begins to make a stream, if it is time; r.mu is held.
+func (r *route) connect(now time.Time) {
+	if r.busy || now.Before(r.next) || r.gone {
+		return
+	}
+	r.busy, r.refused = true, nil
+	r.out.tasks.Go(func() { r.reach(r.out.ctx) })
+}
+
+// reach makes a stream.
+func (r *route) reach(ctx context.Context) {
+	o := r.out
+	if o.connects.Acquire(ctx, 1) != nil {
+		return
+	}
+	defer o.connects.Release(1)
+	within, cancel := context.WithTimeout(ctx, o.cfg.Load().Connect)
+	tr, err := o.dial(within, r.pair)
+	cancel()
+	if err != nil {
+		r.failed(err)
+		return
+	}
+	l := newLink(r)
+	r.mu.Lock()
+	if r.gone {
+		r.mu.Unlock()
+		tr.Close(0)
+		return
+	}
+	r.link = l
+	r.mu.Unlock()
+	o.streams.Serve(ctx, tr, l) // until it is ready or has ended
+}
+
+// opened says that the link takes stanzas.
+func (r *route) opened(l *link) {
+	now := r.out.env.Clock.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.link != l {
+		return
+	}
+	l.ready, r.busy, r.tries, r.next, r.used = true, false, 0, time.Time{}, now
+	r.out.metrics.connects.WithLabelValues("connected").Inc()
+	r.out.metrics.streams.WithLabelValues("out").Inc()
+	r.pump(now)
+}
+
+// lost says that the link has ended: what it has not delivered for sure is first in
+// the queue again.
+func (r *route) lost(l *link) {
+	r.mu.Lock()
+	if l.ready {
+		r.out.metrics.streams.WithLabelValues("out").Dec()
+	}
+	if r.link != l {
+		r.mu.Unlock()
+		return
+	}
+	ended := l.ready && l.err == nil
+	r.link, r.busy = nil, !ended // see failed
+	r.next = r.out.env.Clock.Now().Add(jitter(retryFirst))
+	if back := l.unacked; len(back) > 0 {
+		l.unacked = nil
+		for _, it := range back {
+			r.bytes += len(it.raw)
+		}
+		r.out.metrics.waiting.Add(float64(len(back)))
+		r.queue = append(back, r.queue...)
+	}
+	r.mu.Unlock()
+	if !ended {
+		r.failed(l.why())
+		return
+	}
+	r.log.Info("stream to another server has ended")
+}
+
+// failed says that the server was not reached.
+func (r *route) failed(err error) {
+	now := r.out.env.Clock.Now()
+	final := finalError(err)
+	r.mu.Lock()
+	r.busy = false
+	var all []item
+	if final != nil {
+		r.next, r.refused = now.Add(jitter(refuseFor)), final
+		all = r.take(len(r.queue))
+	} else {
+		r.next = now.Add(jitter(min(retryFirst<<min(r.tries, 10), retryMost)))
+		r.tries++
+	}
+	next := r.next
+	r.mu.Unlock()
+	r.out.metrics.connects.WithLabelValues(outcome(final)).Inc()
+	if r.out.ctx.Err() == nil {
+		r.log.Info("another server is not reached", "err", err, "refused", len(all), "next", next)
+	}
+	r.out.refuse(all, final)
+}
+
+func outcome(final *stanza.Error) string {
+	if final != nil {
+		return "refused"
+	}
+	return "failed"
+}
+
+// jitter is half of d, and up to as much again.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }
+
+// finalError is what senders hear at once, because trying again does not help soon;
+// nil: it may.
+func finalError(err error) *stanza.Error {
+	var policy *policyError
+	switch {
+	case errors.Is(err, errNowhere), errors.Is(err, errPrivate):
+		return stanza.NewError(stanza.RemoteServerNotFound, "") // RFC 6120 §10.4.3
+	case errors.As(err, &policy):
+		return &stanza.Error{Type: stanza.Cancel, Condition: stanza.RemoteServerTimeout, Text: "that server does not meet what is asked of it"}
+	}
+	return nil
+}
+
+// timeout is what senders hear of what has waited too long (RFC 6120 §10.4.3).
+func timeout() *stanza.Error { return stanza.NewError(stanza.RemoteServerTimeout, "") }
+
+// tend does what the time has come for; false: the route is not needed any more.
+func (r *route) tend(now time.Time) (needed bool) {
+	cfg := r.out.cfg.Load()
+	r.mu.Lock()
+	late := 0
+	for late < len(r.queue) && now.Sub(r.queue[late].since) >= cfg.Queue.Patience {
+		late++
+	}
+	all := r.take(late)
+	switch {
+	case r.link != nil:
+		r.link.tend(now, cfg)
+		if r.link.ready && len(r.queue) == 0 && len(r.link.unacked) == 0 && now.Sub(r.used) >= cfg.Idle {
+			r.link.conn.Goodbye()
+			r.out.metrics.streams.WithLabelValues("out").Dec()
+			r.link.ready, r.link = false, nil
+		}
+	case len(r.queue) > 0:
+		r.connect(now)
+	case !r.busy && !now.Before(r.next):
+		r.gone = true
+	}
+	needed = !r.gone
+	r.mu.Unlock()
+	r.out.refuse(all, timeout())
+	return needed
+}
+
+// leave gives the route up, if nothing waits on it and there is no stream.
+func (r *route) leave() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gone = r.gone || r.link == nil && !r.busy && len(r.queue) == 0
+	return r.gone
+}
+
+// close ends the stream and refuses what waits.
+func (r *route) close() {
+	r.mu.Lock()
+	r.gone = true
+	all := r.take(len(r.queue))
+	l := r.link
+	r.mu.Unlock()
+	r.out.refuse(all, timeout())
+	if l != nil && l.conn != nil {
+		l.conn.Goodbye()
+	}
+}
