@@ -26,6 +26,9 @@ func TestSlixmpp(t *testing.T) { runSlixmpp(t, "testdata/slixmpp_talk.py") }
 // TestSlixmppFeeds lets them publish and follow (XEP-0060, XEP-0163).
 func TestSlixmppFeeds(t *testing.T) { runSlixmpp(t, "testdata/slixmpp_feeds.py") }
 
+// TestSlixmppRooms lets them meet in a room (XEP-0045 and what rooms have beyond it).
+func TestSlixmppRooms(t *testing.T) { runSlixmpp(t, "testdata/slixmpp_rooms.py") }
+
 func runSlixmpp(t *testing.T, script string) {
 	t.Helper()
 	need(t, slixmppThere)
