@@ -74,6 +74,9 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) error {
 		return fmt.Errorf("answer of the owner of %q: %w", key, errors.Join(err, channel.ErrWire))
 	}
 	if refused := e.Stanza.Err(); refused != nil { // as if it had been here: nothing else of the stanza lasts
+		if first := e.Stanza.Children[0]; first.Name.Local != "error" {
+			refused.Beside = e.Stanza.Element(first)
+		}
 		return refused
 	}
 	f.reply(e.Stanza)

@@ -37,7 +37,11 @@ Connect a client (Gajim, Dino, Conversations, Profanity, …) as each of them:
   in Profanity: /connect alice@%[1]s server %[2]s port %[3]s tls trust
 
 Then: let alice add bob as a contact, write to him, log in on a second device,
-write to somebody who is offline. See what is at work: bin/parley component list%[4]s
+write to somebody who is offline. Meet in a room: "create group" or "join channel"
+in the client, in Profanity /join garden@conference.%[1]s. Who enters first owns it:
+docs/groups.md tells what an owner can do.
+
+See what is at work: bin/parley component list%[4]s
 Stop with Ctrl-C.
 
 `, domain, hostOf(open["c2s"]), port(open["c2s"]), s.dataFlag())

@@ -78,6 +78,7 @@ type Error struct {
 	Address   string    // the new address, for gone and redirect only (RFC 6120 §8.3.3.5, §8.3.3.14)
 	App       *Element  // application-specific condition; optional
 	By        jid.JID   // the entity that generated it; optional
+	Beside    *Element  // what stands before it in the stanza (XEP-0045 §7.2); optional
 }
 
 var _ error = (*Error)(nil)

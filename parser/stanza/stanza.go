@@ -456,7 +456,7 @@ func (s *Stanza) ErrorReply(e *Error) *Stanza {
 	if s.Type == TypeError || s.Kind == IQ && s.Type == TypeResult {
 		return nil
 	}
-	return Make(s.Kind, TypeError, s.To, s.From, s.ID, e.Element())
+	return Make(s.Kind, TypeError, s.To, s.From, s.ID, e.Beside, e.Element())
 }
 
 // Err reads the <error/> of a stanza of type error; nil when there is none.

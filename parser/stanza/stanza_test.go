@@ -247,6 +247,10 @@ func TestRule29ErrorReply(t *testing.T) {
 	if string(r.Raw) != `<message to='a@b/c' from='b@c' id='7' type='error'><error type='cancel'><service-unavailable xmlns='`+NSStanzas+`'/></error></message>` {
 		t.Errorf("%s", r.Raw)
 	}
+	beside := &Error{Condition: Conflict, Beside: El("urn:example:rooms", "x")} // XEP-0045 §7.2.8
+	if p := parse(t, `<presence to='b@c/d'/>`, NSClient).ErrorReply(beside); p.Children[0].Name != (Name{"urn:example:rooms", "x"}) || p.Err().Condition != Conflict {
+		t.Errorf("%s", p.Raw)
+	}
 	for _, raw := range []string{`<message type='error'/>`, `<presence type='error'/>`, `<iq type='error'/>`, `<iq type='result'/>`} {
 		if r := parse(t, raw, NSClient).ErrorReply(NewError(BadRequest, "")); r != nil {
 			t.Errorf("%s answered with %s", raw, r.Raw)

@@ -15,7 +15,7 @@ func (s *service) mayCreate(ctx context.Context, who jid.JID) error {
 		return nil
 	}
 	if !s.creators(who) {
-		return stanza.NewError(stanza.NotAllowed, "you cannot make rooms here")
+		return stanza.NewError(stanza.NotAllowed, "there is no such room, and you cannot make rooms here")
 	}
 	n, err := s.store.made(ctx, who)
 	if err != nil {

@@ -221,21 +221,21 @@ func (r *room) refusal(e *entry, who jid.JID) error {
 	}
 	switch {
 	case a == IsOutcast: // XEP-0045 §7.2.7
-		return stanza.NewError(stanza.Forbidden, "you are banned from this room")
+		return stanza.NewError(stanza.Forbidden, "you are banned from this room; only an admin of the room can change that")
 	case r.state == locked && a < IsOwner: // XEP-0045 §7.2.10
-		return stanza.NewError(stanza.ItemNotFound, "the room is not ready yet")
+		return stanza.NewError(stanza.ItemNotFound, "the room is not ready yet: its owner has to configure it first")
 	case r.cfg.MembersOnly && a < IsMember && password != "" && !r.cfg.Protected:
 		return r.notAuthorized(password)
 	case r.cfg.MembersOnly && a < IsMember: // XEP-0045 §7.2.6
-		return stanza.NewError(stanza.RegistrationRequired, "only members may enter this room")
+		return stanza.NewError(stanza.RegistrationRequired, "only members may enter this room; ask an admin of the room to make you one")
 	case r.cfg.Protected && !same(password, r.cfg.Password) && invited == nil: // XEP-0045 §7.2.5
 		return r.notAuthorized(password)
 	case old != nil && old.bare != who, isReserved && reserved != who: // XEP-0045 §7.2.8
-		return stanza.NewError(stanza.Conflict, "the nickname is somebody else's")
+		return stanza.NewError(stanza.Conflict, "the nickname is somebody else's; choose another one")
 	case old != nil && len(old.sessions) >= maxSessions:
 		return r.s.limit("sessions", stanza.ResourceConstraint, "too many of your devices are in this room")
 	case old == nil && r.full(a): // XEP-0045 §7.2.9
-		return r.s.limit("occupants", stanza.ServiceUnavailable, "the room is full")
+		return r.s.limit("occupants", stanza.ServiceUnavailable, "the room is full; try again when somebody has left")
 	}
 	return nil
 }

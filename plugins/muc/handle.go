@@ -28,12 +28,16 @@ func (s *service) handle(ctx context.Context, st *stanza.Stanza, hold *owner.Hol
 	}
 }
 
-// from lets errors name the room (XEP-0045 §7.2).
+// from lets errors name the room, and those of presence say that they are about
+// rooms: there are clients that wait for it (XEP-0045 §7.2.6).
 func (s *service) from(err error, st *stanza.Stanza) error {
 	var e *stanza.Error
 	if errors.As(err, &e) && e.By.IsZero() {
 		named := *e
 		named.By = st.To.Bare()
+		if st.Kind == stanza.Presence {
+			named.Beside = stanza.El(NS, "x")
+		}
 		return &named
 	}
 	return err

@@ -16,7 +16,7 @@ func (r *room) rename(o *op, x *session, e *entry) error {
 	reserved, isReserved := r.reservedBy(e.nick)
 	switch {
 	case there != nil && there.bare != x.bare, isReserved && reserved != x.bare:
-		return stanza.NewError(stanza.Conflict, "the nickname is somebody else's")
+		return stanza.NewError(stanza.Conflict, "the nickname is somebody else's; choose another one")
 	case there != nil && len(there.sessions) >= maxSessions:
 		return r.s.limit("sessions", stanza.ResourceConstraint, "too many of your devices have this nickname")
 	case x.role < Participant && r.cfg.Moderated && there == nil: // XEP-0045 §14.6: long nicknames are no way to speak

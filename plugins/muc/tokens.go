@@ -112,8 +112,11 @@ func (r *room) dropToken(o *op, t *token) {
 // notAuthorized is for who comes with a password that is none, or a token that is none
 // any more (XEP-0488 §3.5).
 func (r *room) notAuthorized(password string) error {
-	e := stanza.NewError(stanza.NotAuthorized, "a password is needed")
-	if password != "" && !r.cfg.Protected {
+	e := stanza.NewError(stanza.NotAuthorized, "a password is needed to enter this room")
+	switch {
+	case password != "" && r.cfg.Protected:
+		e.Text = "that is not the password of this room; ask whoever told you of the room"
+	case password != "":
 		e.Text, e.App = "the invitation has expired; ask for another one", stanza.El(nsTokens, "expired-token")
 	}
 	return e

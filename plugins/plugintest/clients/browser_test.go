@@ -36,7 +36,8 @@ func newBrowser(t *testing.T) context.Context {
 	} {
 		options = append(options, chromedp.Flag(flag, true))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	options = append(options, chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")) // whatever a page wants
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
@@ -119,4 +120,35 @@ func TestBrowser(t *testing.T) {
 	m := carol.hears(t, "out of the browser")
 	carol.say(t, m.From.String(), "into the browser")
 	alice.shows("talk", "into the browser")
+}
+
+// One tab follows another (XEP-0163): it hears of what is published by its +notify,
+// and reads it; what came before is there when it comes back.
+func TestBrowserFeed(t *testing.T) {
+	need(t, func() error { _, err := chromium(); return err })
+	s := start(t, "alice", "bob")
+	web := httptest.NewServer(http.FileServer(http.Dir("testdata/page")))
+	t.Cleanup(web.Close)
+	url := "wss://" + s.Door("https") + "/xmpp-websocket"
+	browser := newBrowser(t)
+	alice, bob := newPage(t, browser, web.URL), newPage(t, browser, web.URL)
+	alice.login(url, "alice@localhost", password)
+	bob.login(url, "bob@localhost", password)
+	alice.shows("state", "online")
+	bob.shows("state", "online")
+
+	bob.do(chromedp.SetValue("#author", "alice@localhost"), chromedp.Click("#follow"))
+	bob.shows("people", "alice@localhost/page: available")
+	for _, title := range []string{"Down the rabbit hole & <further>", "A mad tea party"} {
+		alice.do(chromedp.SetValue("#title", title), chromedp.Click("#publish"))
+		alice.shows("feed", "alice@localhost: "+title) // its author's devices hear of it too
+		bob.shows("feed", "alice@localhost: "+title)
+	}
+
+	bob.do(chromedp.Navigate(web.URL), chromedp.WaitVisible("#login"))
+	bob.login(url, "bob@localhost", password)
+	bob.shows("state", "online")
+	bob.do(chromedp.SetValue("#author", "alice@localhost"), chromedp.Click("#read"))
+	bob.shows("feed", "alice@localhost: Down the rabbit hole & <further>")
+	bob.shows("feed", "alice@localhost: A mad tea party")
 }

@@ -6,5 +6,6 @@
 // certificate and no way in without TLS. A client speaks to it over loopback.
 // Nothing here sleeps: each test waits for what is to be seen, and gives up at
 // a deadline. The tests run with PARLEY_TEST_CLIENTS=1 (make test sets it);
-// a client that is not installed skips its test, except in CI (CI=true).
+// a client that is not installed skips its test, except in CI (CI=true). Debian
+// has them, and npm has Converse.js (.ci/converse).
 package clients_test

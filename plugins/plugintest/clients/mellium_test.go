@@ -78,6 +78,7 @@ func (s *server) newPeer(t *testing.T, address string, mechanisms ...sasl.Mechan
 		ping.Handle(),
 		roster.Handle(roster.Handler{Push: func(_ string, item roster.Item) error { p.pushes <- item; return nil }}),
 		mux.MessageFunc(stanza.ChatMessage, xml.Name{Local: "body"}, p.hear),
+		mux.MessageFunc(stanza.GroupChatMessage, xml.Name{Local: "body"}, p.hear),
 		mux.PresenceFunc(stanza.AvailablePresence, xml.Name{}, p.see),
 		mux.PresenceFunc(stanza.SubscribePresence, xml.Name{}, p.see),
 		mux.PresenceFunc(stanza.SubscribedPresence, xml.Name{}, p.see),
@@ -126,11 +127,28 @@ func (p *peer) see(pres stanza.Presence, _ xmlstream.TokenReadEncoder) error {
 // say sends a chat message.
 func (p *peer) say(t *testing.T, to, body string) {
 	t.Helper()
-	m := stanza.Message{To: jid.MustParse(to), Type: stanza.ChatMessage}
+	p.write(t, to, stanza.ChatMessage, body)
+}
+
+// write sends a message of a type.
+func (p *peer) write(t *testing.T, to string, kind stanza.MessageType, body string) {
+	t.Helper()
+	m := stanza.Message{To: jid.MustParse(to), Type: kind}
 	payload := xmlstream.Wrap(xmlstream.Token(xml.CharData(body)), xml.StartElement{Name: xml.Name{Local: "body"}})
 	if err := p.Send(t.Context(), m.Wrap(payload)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// enter enters a room (XEP-0045 §7.2) and waits to see itself in it.
+func (p *peer) enter(t *testing.T, room, nick string) {
+	t.Helper()
+	at := jid.MustParse(room + "/" + nick)
+	x := xmlstream.Wrap(nil, xml.StartElement{Name: xml.Name{Space: "http://jabber.org/protocol/muc", Local: "x"}})
+	if err := p.Send(t.Context(), stanza.Presence{To: at}.Wrap(x)); err != nil {
+		t.Fatal(err)
+	}
+	p.sees(t, stanza.AvailablePresence, at.String())
 }
 
 // await returns the next value that fits.

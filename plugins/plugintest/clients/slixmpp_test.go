@@ -37,6 +37,9 @@ func TestSlixmppFiles(t *testing.T) {
 	runSlixmpp(t, "testdata/slixmpp_files.py")
 }
 
+// TestSlixmppRooms lets them meet in a room (XEP-0045 and what rooms have beyond it).
+func TestSlixmppRooms(t *testing.T) { runSlixmpp(t, "testdata/slixmpp_rooms.py") }
+
 func runSlixmpp(t *testing.T, script string) {
 	t.Helper()
 	need(t, slixmppThere)

@@ -1,30 +1,19 @@
 """Alice shares what she listens to, keeps notes of her own, and has a blog that bob reads.
 
-usage: slixmpp_feeds.py HOST PORT DOMAIN CERTIFICATE PASSWORD
-The accounts alice and bob exist. Each step prints `pass STEP` or
-`fail STEP: reason`; steps build on each other, so a failure may cause others.
+The accounts alice, bob and carol exist. How it is called: steps.py.
 """
-import asyncio
-import logging
-import sys
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 from slixmpp import JID
-from slixmpp.exceptions import IqError
 from slixmpp.stanza import Message
 
-from devices import PATIENCE, Device, Failure, check
+from devices import PATIENCE, Device, check
+from steps import Steps, refused
 
 TUNE = "http://jabber.org/protocol/tune"
 NOTES = "urn:example:notes"
 PUBSUB = "http://jabber.org/protocol/pubsub"
-STEPS = []
-
-
-def step(function):
-    STEPS.append(function)
-    return function
+step = Steps()
 
 
 def device(w, user, resource):
@@ -54,15 +43,6 @@ def event(node, *parts):
         text = str(s)
         return isinstance(s, Message) and s.get_plugin("pubsub_event", check=True) is not None and node in text and all(p in text for p in parts)
     return fits
-
-
-async def refused(condition, answer):
-    try:
-        await answer
-    except IqError as e:
-        check(e.condition == condition, f"refused with {e.condition}, not {condition}")
-        return
-    raise Failure(f"not refused: {condition} was due")
 
 
 @step
@@ -150,27 +130,5 @@ async def farewell(w):
         await d.logout()
 
 
-async def main(host, port, domain, certificate, password):
-    house = SimpleNamespace(host=host, port=int(port), domain=domain, certificate=certificate, password=password)
-    w = SimpleNamespace(house=house, alice=f"alice@{domain}", bob=f"bob@{domain}", service=f"pubsub.{domain}")
-    failed = False
-    for function in STEPS:
-        name = function.__name__
-        try:
-            async with asyncio.timeout(4 * PATIENCE):
-                await function(w)
-            print(f"pass {name}", flush=True)
-        except Exception as e:
-            failed = True
-            print(f"fail {name}: " + f"{type(e).__name__}: {e}".replace("\n", "\\n"), flush=True)
-            if function is login:
-                break  # there is nobody to talk
-    return failed
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--steps":
-        print(*(f.__name__ for f in STEPS))
-        sys.exit(0)
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
-    sys.exit(asyncio.run(main(*sys.argv[1:])))
+    step.main(alice="alice@DOMAIN", bob="bob@DOMAIN", service="pubsub.DOMAIN")

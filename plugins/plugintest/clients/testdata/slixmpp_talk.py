@@ -1,25 +1,14 @@
 """Two people with two devices each talk through a server.
 
-usage: slixmpp_talk.py HOST PORT DOMAIN CERTIFICATE PASSWORD
-The accounts alice and bob exist. Each step prints `pass STEP` or
-`fail STEP: reason`; steps build on each other, so a failure may cause others.
+The accounts alice, bob and carol exist. How it is called: steps.py.
 """
-import asyncio
-import logging
-import sys
-from types import SimpleNamespace
-
 from slixmpp import JID
 from slixmpp.stanza import Iq, Message, Presence
 
 from devices import PATIENCE, Device, Failure, check
+from steps import Steps
 
-STEPS = []
-
-
-def step(function):
-    STEPS.append(function)
-    return function
+step = Steps()
 
 
 @step
@@ -292,27 +281,5 @@ async def farewell(w):
         await d.logout()
 
 
-async def main(host, port, domain, certificate, password):
-    house = SimpleNamespace(host=host, port=int(port), domain=domain, certificate=certificate, password=password)
-    w = SimpleNamespace(house=house, alice=f"alice@{domain}", bob=f"bob@{domain}")
-    failed = False
-    for function in STEPS:
-        name = function.__name__
-        try:
-            async with asyncio.timeout(4 * PATIENCE):
-                await function(w)
-            print(f"pass {name}", flush=True)
-        except Exception as e:
-            failed = True
-            print(f"fail {name}: " + f"{type(e).__name__}: {e}".replace("\n", "\\n"), flush=True)
-            if function is login:
-                break  # there is nobody to talk
-    return failed
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--steps":
-        print(*(f.__name__ for f in STEPS))
-        sys.exit(0)
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
-    sys.exit(asyncio.run(main(*sys.argv[1:])))
+    step.main(alice="alice@DOMAIN", bob="bob@DOMAIN")
