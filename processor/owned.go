@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"parley/parser/stanza"
 	"parley/router/channel"
@@ -30,9 +31,9 @@ type Owned struct {
 	// error as an IQHandler's. One that wraps storage.ErrStale because the hold is
 	// lost lets the next owner begin anew.
 	Handle func(ctx context.Context, st *stanza.Stanza, hold *owner.Hold) (*stanza.Element, error)
-	// Failed hears, at the sender's node, of a stanza whose work has failed, with why;
-	// nil: nobody does. It must not wait.
-	Failed func(st *stanza.Stanza, why error)
+	// Failed hears, at the sender's node, of a stanza whose work has failed: when it
+	// began, and why. nil: nobody does. It must not wait.
+	Failed func(st *stanza.Stanza, began time.Time, why error)
 }
 
 // Owned lets o have the stanzas that are its, whatever their domain, in the place
@@ -55,11 +56,14 @@ func (t *table) ownedBy(st *stanza.Stanza) (o *Owned, key string) {
 // own lets the owner of the key do the work.
 func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) (err error) {
 	r.commitBefore(ctx, f)
-	defer func() {
-		if err != nil && o.Failed != nil {
-			o.Failed(f.Stanza, err)
-		}
-	}()
+	if o.Failed != nil {
+		began := r.server.env.Clock.Now()
+		defer func() {
+			if err != nil {
+				o.Failed(f.Stanza, began, err)
+			}
+		}()
+	}
 	if key == "" {
 		return f.served(ctx, o, nil)
 	}

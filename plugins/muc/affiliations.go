@@ -182,6 +182,7 @@ func (r *room) forget(ctx context.Context, account string) error {
 		return fmt.Errorf("forget %q: %w", account, err)
 	}
 	return r.do(ctx, false, func(o *op) error {
+		o.redo = &errand{"forget", account}
 		was, known := r.people[who]
 		c := change{at: who, was: was}
 		if known && r.possible([]change{c}) == nil {

@@ -119,3 +119,73 @@ func TestReliability32WhoDoesNotComeBackLeaves(t *testing.T) {
 		ann.await(ctx, t, "bob's end", bob("unavailable"))
 	}
 }
+
+// TestRule67SeatOfAnEarlierSession: a house is killed with bob in a room; he comes back
+// with a new session under the same address, and does not enter the room. He hears
+// nothing of it, and the others see that he is not there.
+func TestRule67SeatOfAnEarlierSession(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: "servers: {processor: {components: {muc: {defaults: {persistent: true}}}}}"})
+	const room = "garden@conference.localhost"
+	opens(ctx, t, h, 0, "ann", room)
+	enters(ctx, t, h, 0, "bob", room)
+	if err := h.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := h.Node(0).Dial(ctx, "bob", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := &person{Client: conn, nick: "bob", more: make(chan struct{}, 1)}
+	t.Cleanup(conn.Close)
+	go bob.read(ctx)
+	ann := enters(ctx, t, h, 0, "ann", room)
+	ann.say(t, "<message to='%s' type='groupchat' id='m1'><body>hello</body></message>", room)
+	ann.await(ctx, t, "bob's end", func(el *stanza.Element) bool {
+		return el.Get("from") == room+"/bob" && el.Get("type") == "unavailable"
+	})
+	bob.await(ctx, t, "its own end", func(el *stanza.Element) bool {
+		return el.Get("from") == room+"/bob" && el.Get("type") == "unavailable"
+	})
+	if bodies, _ := bob.heard(); len(bodies) > 0 {
+		t.Errorf("bob has heard %q", bodies)
+	}
+	bob.enter(ctx, t, room)
+	ann.say(t, "<message to='%s' type='groupchat' id='m2'><body>again</body></message>", room)
+	bob.await(ctx, t, "what is said from now on", func(*stanza.Element) bool { b, _ := bob.heard(); return slices.Contains(b, "again") })
+}
+
+// TestReliability38LeavesAreNotForgotten: somebody leaves while the room cannot be
+// written, because of what another one says. The others see it leave all the same.
+func TestReliability38LeavesAreNotForgotten(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	w := &watcher{block: make(chan struct{})}
+	h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), watcherPlugin(w))})
+	const room = "garden@conference.localhost"
+	ann := opens(ctx, t, h, 0, "ann", room)
+	bob, cat := enters(ctx, t, h, 0, "bob", room), enters(ctx, t, h, 0, "cat", room)
+	say := func(p *person, id, body string) {
+		p.say(t, "<message to='%s' type='groupchat' id='%s'><body>%s</body></message>", room, id, body)
+	}
+	end := func(p *person, id string) {
+		p.await(ctx, t, "an end of "+id, func(el *stanza.Element) bool { return el.Name.Local == "message" && el.Get("id") == id })
+	}
+	say(ann, "m1", "twice")
+	end(ann, "m1")
+	say(ann, "m2", "block") // what comes now is committed together
+	<-w.block
+	say(cat, "m3", "twice")
+	time.Sleep(100 * time.Millisecond) // when bob is first after all, the test shows nothing
+	bob.say(t, "<presence to='%s/bob' type='unavailable'/><iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>", room)
+	bob.await(ctx, t, "an answer", func(el *stanza.Element) bool { return el.Get("id") == "p" })
+	w.block <- struct{}{}
+	end(cat, "m3")
+	if !cat.refused("m3") {
+		t.Error("the commit did not fail")
+	}
+	ann.await(ctx, t, "bob's end", func(el *stanza.Element) bool {
+		return el.Get("from") == room+"/bob" && el.Get("type") == "unavailable"
+	})
+}
