@@ -123,7 +123,7 @@ func (r *room) affiliate(o *op, c change, t told) {
 	r.version++
 	c.is.version = r.version
 	t.versions = r.mav(r.version-1, r.version)
-	r.departs(o, c.at, c.is)
+	r.departs(o, c)
 	if c.is.Affiliation == IsNone && c.is.nick == "" {
 		delete(r.people, c.at)
 	} else {
