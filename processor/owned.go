@@ -77,7 +77,7 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) (err error
 	})
 	switch {
 	case err != nil:
-		return ownedError(err)
+		return r.server.ownedError(f.Stanza, err)
 	case len(answer) == 0:
 		return nil
 	}
@@ -106,14 +106,17 @@ func (f *Flow) served(ctx context.Context, o *Owned, hold *owner.Hold) error {
 
 // ownedError is what the sender of a stanza hears of work that could not be done
 // (design: D4).
-func ownedError(err error) error {
+func (s *Server) ownedError(st *stanza.Stanza, err error) error {
+	condition := stanza.RemoteServerTimeout
 	switch {
 	case errors.Is(err, owner.ErrUnknown):
-		return stanza.NewError(stanza.RemoteServerTimeout, "")
 	case errors.Is(err, owner.ErrNobody):
-		return stanza.NewError(stanza.RecipientUnavailable, "")
+		condition = stanza.RecipientUnavailable
+	default:
+		return err
 	}
-	return err
+	s.log.Warn("stanza failed", "from", st.From.String(), "to", st.To.String(), "id", st.ID, "err", err)
+	return stanza.NewError(condition, "")
 }
 
 // owned does work that another node has sent, and returns the reply: the sender's
