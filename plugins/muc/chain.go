@@ -138,6 +138,7 @@ func (r *room) behind(ctx context.Context, arg string) error {
 // outside tells a session that it is not in the room, though it thinks so (XEP-0045
 // §7.2.18): nobody knows any more what its nickname was.
 func (r *room) outside(o *op, at jid.JID) {
+	o.rows.Add(&dropOccupant, r.jid.String(), at.String()) // what is left of it
 	item := stanza.El(NSUser, "item").With("affiliation", max(r.affiliationOf(at.Bare()), IsNone).String()).With("role", NoRole.String())
 	x := statuses(stanza.El(NSUser, "x").Add(item), statusSelf, statusKicked, statusTechnicalProblems)
 	bye := stanza.Make(stanza.Presence, stanza.TypeUnavailable, r.jid, jid.JID{}, "", x)

@@ -59,7 +59,11 @@ func (r *room) out(o *op, x *session, said *stanza.Stanza, t told) {
 	was := x.occupant.face() == x
 	r.goodbye(o, x, said, t)
 	last := r.remove(x)
-	o.rows.Add(&dropOccupant, r.jid.String(), x.jid.String())
+	if t.lost {
+		o.rows.Add(&lostOccupant, r.jid.String(), x.jid.String(), r.s.env.Clock.Now().UnixMicro())
+	} else {
+		o.rows.Add(&dropOccupant, r.jid.String(), x.jid.String())
+	}
 	if !last {
 		if was { // the others see what is left of it
 			r.show(o, x.occupant.face(), told{})

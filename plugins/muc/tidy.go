@@ -22,6 +22,9 @@ const (
 	// looksMost and looksLeast are how often rooms look who is there: four times in the
 	// time that somebody may be away.
 	looksMost, looksLeast = time.Second, 10 * time.Second
+	// lostFor is how long it is known that a session was taken out of a room: longer than
+	// any may be resumed.
+	lostFor = time.Hour
 	// seatPage is how many seats are read at a time.
 	seatPage = 500
 	// maxReturned is how many sessions are remembered that began before the process.
@@ -117,7 +120,7 @@ func (t *tidy) stop() {
 // occupants in rooms that nobody has in memory.
 func (t *tidy) run(ctx context.Context, s *service) {
 	wake := make(chan struct{}, 1)
-	everywhere := true
+	everywhere, forgot := true, s.env.Clock.Now()
 	for {
 		halt := s.env.Clock.AfterFunc(min(max(s.cfg.Grace/4, looksMost), looksLeast), func() {
 			select {
@@ -144,6 +147,12 @@ func (t *tidy) run(ctx context.Context, s *service) {
 			}
 			r.markIfDue(ctx)
 		})
+		if now := s.env.Clock.Now(); s.env.Owns(Name) && now.Sub(forgot) > lostFor {
+			forgot = now
+			if err := s.store.forgetLost(ctx, now.Add(-lostFor)); err != nil && ctx.Err() == nil {
+				s.env.Log.Warn("what is left of occupants that were lost stays for now", "err", err)
+			}
+		}
 		s.rooms.sweep(s.env.Clock.Now().Add(-s.cfg.Idle))
 		if err := s.rooms.giveBack(ctx); err != nil && ctx.Err() == nil {
 			s.env.Log.Warn("rooms that nobody uses are given back later", "err", err)
@@ -186,7 +195,7 @@ func (r *room) look(ctx context.Context) error {
 		}
 		for _, x := range gone {
 			r.s.m.ghosts.Inc()
-			r.out(o, x, nil, told{})
+			r.out(o, x, nil, told{lost: true})
 		}
 		return nil
 	})
