@@ -27,11 +27,22 @@ func (r *Registrar) Fan(ctx context.Context, st *stanza.Stanza, to []jid.JID) {
 // What does not reach a session after that comes back as with Emit: of messages
 // the sender hears an error (Undelivered), presence is lost.
 func (r *Registrar) Fanned(st *stanza.Stanza, to []jid.JID) []*channel.Envelope {
+	return r.Linked(st, to, nil)
+}
+
+// Linked is Fanned for what is a link of a chain (channel.Link) to the sessions of our
+// users: one that has missed what comes before it says so to Noted (channel.Gap), as
+// soon as something of the chain comes to it. With st nil it is a mark, for those
+// sessions alone. l is nil for what has no place in a chain; its Feature is filled in.
+func (r *Registrar) Linked(st *stanza.Stanza, to []jid.JID, l *channel.Link) []*channel.Envelope {
 	env := &r.server.env
 	var batch []*channel.Envelope
 	var here *channel.Envelope // for all of them
 	for _, j := range to {
 		if !env.Local(j.Domain()) {
+			if st == nil {
+				continue
+			}
 			own := *st
 			own.To = j
 			batch = append(batch, &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: &own, Edits: own.Stamp()})
@@ -39,11 +50,24 @@ func (r *Registrar) Fanned(st *stanza.Stanza, to []jid.JID) []*channel.Envelope 
 		}
 		if e, ok := env.Sessions.Find(j); ok {
 			if here == nil {
-				here = channel.Spread(sessions.Ref{}, st, channel.Full, nil)
+				here = r.linked(st, l)
 				batch = append(batch, here)
 			}
 			here.Address(e.Ref, len(to))
 		}
 	}
 	return batch
+}
+
+// linked is an envelope for sessions of our users.
+func (r *Registrar) linked(st *stanza.Stanza, l *channel.Link) *channel.Envelope {
+	if l != nil {
+		l.Feature = r.name
+	}
+	if st == nil {
+		return channel.Mark(*l, nil)
+	}
+	e := channel.Spread(sessions.Ref{}, st, channel.Full, nil)
+	e.Link = l
+	return e
 }

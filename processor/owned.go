@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"parley/parser/stanza"
 	"parley/router/channel"
@@ -30,6 +31,9 @@ type Owned struct {
 	// error as an IQHandler's. One that wraps storage.ErrStale because the hold is
 	// lost lets the next owner begin anew.
 	Handle func(ctx context.Context, st *stanza.Stanza, hold *owner.Hold) (*stanza.Element, error)
+	// Failed hears, at the sender's node, of a stanza whose work has failed: when it
+	// began, and why. nil: nobody does. It must not wait.
+	Failed func(st *stanza.Stanza, began time.Time, why error)
 }
 
 // Owned lets o have the stanzas that are its, whatever their domain, in the place
@@ -50,8 +54,16 @@ func (t *table) ownedBy(st *stanza.Stanza) (o *Owned, key string) {
 }
 
 // own lets the owner of the key do the work.
-func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) error {
+func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) (err error) {
 	r.commitBefore(ctx, f)
+	if o.Failed != nil {
+		began := r.server.env.Clock.Now()
+		defer func() {
+			if err != nil {
+				o.Failed(f.Stanza, began, err)
+			}
+		}()
+	}
 	if key == "" {
 		return f.served(ctx, o, nil)
 	}
@@ -65,7 +77,7 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) error {
 	})
 	switch {
 	case err != nil:
-		return ownedError(err)
+		return r.server.ownedError(f.Stanza, err)
 	case len(answer) == 0:
 		return nil
 	}
@@ -97,14 +109,17 @@ func (f *Flow) served(ctx context.Context, o *Owned, hold *owner.Hold) error {
 
 // ownedError is what the sender of a stanza hears of work that could not be done
 // (design: D4).
-func ownedError(err error) error {
+func (s *Server) ownedError(st *stanza.Stanza, err error) error {
+	condition := stanza.RemoteServerTimeout
 	switch {
 	case errors.Is(err, owner.ErrUnknown):
-		return stanza.NewError(stanza.RemoteServerTimeout, "")
 	case errors.Is(err, owner.ErrNobody):
-		return stanza.NewError(stanza.RecipientUnavailable, "")
+		condition = stanza.RecipientUnavailable
+	default:
+		return err
 	}
-	return err
+	s.log.Warn("stanza failed", "from", st.From.String(), "to", st.To.String(), "id", st.ID, "err", err)
+	return stanza.NewError(condition, "")
 }
 
 // owned does work that another node has sent, and returns the reply: the sender's

@@ -51,6 +51,13 @@ func (g *IDs) Next() int64 {
 	return g.last
 }
 
+// Pass lets every id from now on be greater than one that another node has given.
+func (g *IDs) Pass(id int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.last = max(g.last, g.from(id))
+}
+
 // FirstID is the least id that Next can have made at t: ids compare with times.
 func FirstID(t time.Time) int64 { return max(t.UnixMicro(), 0) }
 

@@ -15,13 +15,14 @@ type delivery struct {
 	stamp     int64  // when it was handed over, unix microseconds
 	class     channel.Class
 	hops      uint8
-	solicited bool    // the client asked for it
-	from      jid.JID // whose presence it is; zero when unknown
+	solicited bool          // the client asked for it
+	from      jid.JID       // whose presence it is; zero when unknown
+	link      *channel.Link // its place in a chain; nil: it has none
 }
 
 // deliveryOf takes over what a streamer needs of an envelope.
 func (s *Server) deliveryOf(e *channel.Envelope) delivery {
-	d := delivery{raw: e.Shared(), row: e.Pending, class: e.Class, hops: e.Hops, solicited: e.Solicited, stamp: e.Stamp}
+	d := delivery{raw: e.Shared(), row: e.Pending, class: e.Class, hops: e.Hops, solicited: e.Solicited, stamp: e.Stamp, link: e.Link}
 	if d.stamp == 0 {
 		d.stamp = s.env.Clock.Now().UnixMicro()
 	}

@@ -18,6 +18,7 @@ type metrics struct {
 	refused      *prometheus.CounterVec
 	shed         *prometheus.CounterVec
 	unreturned   prometheus.Counter
+	gaps         prometheus.Counter
 	drained      *prometheus.CounterVec
 }
 
@@ -34,6 +35,7 @@ func newMetrics(r prometheus.Registerer, held func() float64) (*metrics, error) 
 	}
 	m.shed = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_sessions_shed_total", Help: "Sessions that were ended because memory was short: those away, those slow."}, []string{"which"})
 	m.unreturned = prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_stanzas_unreturned_total", Help: "Stanzas for sessions that have ended which were not handed back, because too many were: those that are stored wait, others are lost."})
+	m.gaps = prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_session_gaps_total", Help: "Times a session has asked for what it had missed of a room."})
 	m.drained = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_drained_sessions_total", Help: "Sessions of a node that drains: whose clients were told to go elsewhere, that were paused because their clients did not come, that ended."}, []string{"what"})
 	for vec, values := range map[*prometheus.CounterVec][]string{m.refused: {"connections", "memory", "descriptors"}, m.shed: {"away", "slow"}} {
 		for _, v := range values {
@@ -41,7 +43,7 @@ func newMetrics(r prometheus.Registerer, held func() float64) (*metrics, error) 
 		}
 	}
 	buffered := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_session_buffered_bytes", Help: "Bytes that sessions hold for their clients: not taken by the socket, not acknowledged."}, held)
-	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused, m.shed, m.unreturned, m.drained, buffered} {
+	for _, c := range []prometheus.Collector{m.connections, m.received, m.logins, m.authFailures, m.streamErrors, m.overflows, m.panics, m.refused, m.shed, m.unreturned, m.gaps, m.drained, buffered} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("streamer metrics: %w", err)
 		}

@@ -70,6 +70,15 @@ type Lasting struct {
 type Outbound struct {
 	Acked uint64  // how many it had acknowledged
 	Rows  []int64 // the archive row of each that followed; 0: none
+	Heard []Heard // how far it had come in chains (channel.Link)
+}
+
+// Heard is how far a client has come in a chain when it has the first Nth of those that
+// followed.
+type Heard struct {
+	Chain string
+	Nth   int
+	At    int64
 }
 
 // revive goes on with the sessions that the process before this one has left.
@@ -162,6 +171,7 @@ func (s *Server) reviveOne(ctx context.Context, k Resumptions, r Lasting, now ti
 	if !r.Away.IsZero() {
 		sess.away = r.Away
 	}
+	sess.chains.unsure = sess.away.Add(-s.unheard())
 	sess.received.Store(r.H)
 	sess.durable.Store(r.H)
 	sess.stored.Store(r.H)
@@ -212,6 +222,7 @@ func (s *Session) regain(h uint32) (rows []int64, err error) {
 		}
 	}
 	m.before = nil
+	s.chains.regain(b, at)
 	m.acked, m.sent = at, at+uint64(len(m.queue))
 	return rows, nil
 }
@@ -306,5 +317,6 @@ func (s *Session) outbound() *Outbound {
 	for i, d := range m.queue {
 		out.Rows[i] = d.row
 	}
+	out.Heard = s.chains.heard(m.queue, s.early)
 	return out
 }

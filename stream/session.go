@@ -48,6 +48,7 @@ type Session struct {
 	notes     []func(Resumptions) // what waits for passNotes
 	toAttr    string              // see own: made when it is needed, for most never
 	spliced   channel.Splice      // what it was made for
+	chains    chains
 }
 
 // newSession registers a session under its number. Deliveries wait until open.
@@ -199,6 +200,8 @@ func (s *Session) take(d delivery, splice channel.Splice) bool {
 	switch {
 	case s.ended || s.broken:
 		s.srv.bounce(s.ref, d)
+		return false
+	case d.link != nil && (!s.follow(d.link) || len(d.raw) == 0):
 		return false
 	case s.opening:
 		s.wait(d)

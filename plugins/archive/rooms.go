@@ -31,6 +31,9 @@ func (a *Archive) RoomFeatures() []string {
 	return a.features()
 }
 
+// KeepsRooms reports whether messages of rooms are kept now.
+func (a *Archive) KeepsRooms() bool { return a.serving.Load() != nil }
+
 // Room is the archive of the room with that bare JID, which exists.
 func (a *Archive) Room(ctx context.Context, room jid.JID) (*Room, error) {
 	o, err := a.owners.get(ctx, room.Bare())
@@ -42,6 +45,10 @@ func (a *Archive) Room(ctx context.Context, room jid.JID) (*Room, error) {
 
 // Next is a new id, greater than every one before it.
 func (r *Room) Next() int64 { return r.a.ids.Next() }
+
+// Pass lets Next return what is greater than an id that another owner of the room
+// has given, whose clock may be ahead.
+func (r *Room) Pass(id int64) { r.a.ids.Pass(id) }
 
 // StanzaID is the element that tells clients the id (XEP-0359 §3, XEP-0313 §3.5).
 func (r *Room) StanzaID(id int64) *stanza.Element { return r.a.stanzaID(r.owner, id) }
@@ -91,18 +98,36 @@ func (r *Room) Last(ctx context.Context, n int, since time.Time) ([]RoomMessage,
 	if n <= 0 || r.a.serving.Load() == nil {
 		return nil, nil
 	}
-	pg, err := r.a.readIn(ctx, r.owner, &query{after: max(idAt(ceil(since))-1, 0), max: n, backward: true})
-	if err != nil {
-		return nil, fmt.Errorf("archive of %s: %w", r.owner.jid, err)
+	out, _, err := r.some(ctx, &query{after: max(idAt(ceil(since))-1, 0), max: n, backward: true})
+	return out, err
+}
+
+// After returns the room's first messages with an id above after, the oldest first, at
+// most n and at most 512 KiB, without those that were retracted (XEP-0424 §6). last is
+// the id that was read last, after when there was none; all: there are no others.
+func (r *Room) After(ctx context.Context, after int64, n int) (some []RoomMessage, last int64, all bool, err error) {
+	if r.a.serving.Load() == nil {
+		return nil, after, true, nil
 	}
-	var out []RoomMessage
+	some, pg, err := r.some(ctx, &query{after: after, max: n})
+	if err != nil || len(pg.rows) == 0 {
+		return nil, after, true, err
+	}
+	return some, pg.rows[len(pg.rows)-1].id, pg.complete, nil
+}
+
+func (r *Room) some(ctx context.Context, q *query) (out []RoomMessage, pg *page, err error) {
+	pg, err = r.a.readIn(ctx, r.owner, q)
+	if err != nil {
+		return nil, nil, fmt.Errorf("archive of %s: %w", r.owner.jid, err)
+	}
 	for _, row := range pg.rows {
 		st, err := stanza.Parse(row.raw, stanza.NSClient, r.a.jids)
 		if err == nil && !st.Has(nsRetract, "retracted") {
 			out = append(out, RoomMessage{row.id, timeOf(row.id), st})
 		}
 	}
-	return slices.Clip(out), nil
+	return slices.Clip(out), pg, nil
 }
 
 // Message reads one of the room's messages. Errors: *stanza.Error item-not-found.

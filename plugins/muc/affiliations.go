@@ -123,7 +123,7 @@ func (r *room) affiliate(o *op, c change, t told) {
 	r.version++
 	c.is.version = r.version
 	t.versions = r.mav(r.version-1, r.version)
-	r.departs(o, c.at, c.is)
+	r.departs(o, c)
 	if c.is.Affiliation == IsNone && c.is.nick == "" {
 		delete(r.people, c.at)
 	} else {
@@ -182,6 +182,7 @@ func (r *room) forget(ctx context.Context, account string) error {
 		return fmt.Errorf("forget %q: %w", account, err)
 	}
 	return r.do(ctx, false, func(o *op) error {
+		o.redo = &errand{"forget", account}
 		was, known := r.people[who]
 		c := change{at: who, was: was}
 		if known && r.possible([]change{c}) == nil {

@@ -41,9 +41,11 @@ func (r *room) remember(ctx context.Context) (err error) {
 	}
 	for _, m := range last {
 		if r.s.env.Clock.Now().Sub(m.At) < resentSpan {
-			r.resent.has(m.Stanza)
+			r.resent.note(m.Stanza)
 		}
+		r.reached = m.ID
 	}
+	r.kept.Pass(r.reached)
 	return r.recent.fill(last)
 }
 

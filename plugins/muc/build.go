@@ -68,6 +68,7 @@ type told struct {
 	reason    string
 	destroyed *stanza.Element
 	versions  *stanza.Element // of the affiliations (XEP-0463)
+	lost      bool            // nobody can tell the session itself now
 }
 
 // x is the element that tells of an occupant (XEP-0045 §7.2.2). at is the address

@@ -75,7 +75,8 @@ func (r *room) destroy(o *op, d destruction) {
 	for _, x := range r.sessions {
 		item := stanza.El(NSUser, "item").With("affiliation", IsNone.String()).With("role", NoRole.String())
 		el := statuses(stanza.El(NSUser, "x").Add(item, d.element()), statusSelf)
-		o.sendSure(stanza.Make(stanza.Presence, stanza.TypeUnavailable, x.at, jid.JID{}, "", el, occupantID(x.id)), x.jid)
+		bye := stanza.Make(stanza.Presence, stanza.TypeUnavailable, x.at, jid.JID{}, "", el, occupantID(x.id))
+		o.out = append(o.out, delivery{st: bye, to: []jid.JID{x.jid}, sure: true, link: r.over()})
 	}
 	at := r.jid.String()
 	o.rows.Add(&dropOccupants, at)

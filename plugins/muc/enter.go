@@ -23,6 +23,9 @@ func (r *room) enter(ctx context.Context, st *stanza.Stanza) error {
 	e := &entry{r: r, st: st, nick: st.To.Resource()}
 	e.x = st.Child(NS, "x")
 	if !r.there.Load() && e.x != nil { // with no lock held
+		if err := r.s.checkNick(e.nick); err != nil { // nothing is left of a room that cannot be
+			return err
+		}
 		if err := r.s.mayCreate(ctx, st.From.Bare()); err != nil {
 			return err
 		}
@@ -136,10 +139,10 @@ func (r *room) admit(o *op, e *entry) error {
 // others' presence, its own, the history, the subject.
 func (r *room) welcome(o *op, x *session, asked *stanza.Element, own ...string) {
 	r.roster(o, x, told{versions: r.catchUp(o, x, asked)}, own...)
-	wanted, most := historyRequest(asked, r.s.env.Clock.Now()), r.cfg.MaxHistory
+	wanted, most, start := historyRequest(asked, r.s.env.Clock.Now()), r.cfg.MaxHistory, r.start(x)
 	o.out = append(o.out, delivery{later: func() []delivery {
 		out := r.recent.replay(r, wanted, most, x.jid)
-		return append(out, delivery{st: r.subject.shown(r), to: []jid.JID{x.jid}, sure: true})
+		return append(out, delivery{st: r.subject.shown(r), to: []jid.JID{x.jid}, sure: true, link: start})
 	}})
 }
 
@@ -168,8 +171,7 @@ func (r *room) roster(o *op, x *session, self told, own ...string) {
 // would if it entered now, and the others its presence.
 func (r *room) again(o *op, x *session, e *entry) {
 	x.presence, x.versions = e.shown, r.observesVersions(x, e.x)
-	x.since, x.absent, x.away = r.kept.Next(), time.Time{}, time.Time{} // a new session, perhaps, under the old address
-	r.keepFrom(x, false)
+	x.since, x.absent = r.kept.Next(), time.Time{} // a new session, perhaps, under the old address
 	x.front()
 	r.saveSession(o, x)
 	r.showOthers(o, x, told{})

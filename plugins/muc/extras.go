@@ -27,7 +27,7 @@ var extraFeatures = []string{
 const nsConference = "jabber:x:conference"
 
 func noExtras() extras {
-	return extras{hats: hats{worn: map[jid.JID][]string{}}, past: departures{since: map[jid.JID]int64{}}, tokens: map[string]*token{}}
+	return extras{hats: hats{worn: map[jid.JID][]string{}}, past: departures{since: map[jid.JID]departure{}}, tokens: map[string]*token{}}
 }
 
 // extraService is what the service has for them.

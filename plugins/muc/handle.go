@@ -23,6 +23,7 @@ func (s *service) handle(ctx context.Context, st *stanza.Stanza, hold *owner.Hol
 		case !errors.Is(err, errAgain):
 			return result, s.from(err, st)
 		case i == tries:
+			s.env.Log.Warn("stanza failed", "from", st.From.String(), "to", st.To.String(), "id", st.ID, "err", err)
 			return nil, stanza.NewError(stanza.ResourceConstraint, "the room cannot be used now; try again later")
 		}
 	}

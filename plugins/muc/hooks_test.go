@@ -22,6 +22,8 @@ type watcher struct {
 	reg *processor.Registrar
 	mu  sync.Mutex
 	log []string
+
+	block chan struct{} // told when "block" is said, and told to go on
 }
 
 var watched = storage.Stmt{Name: "watched", SQL: `INSERT INTO parley_meta (key, value) VALUES ($1, $2)`}
@@ -41,6 +43,9 @@ func (w *watcher) Register(r *processor.Registrar) {
 		switch p.Stanza.Body() {
 		case "forbidden":
 			return processor.Stop, stanza.NewError(stanza.NotAcceptable, "not that word")
+		case "block":
+			w.block <- struct{}{}
+			<-w.block
 		case "panic":
 			panic("a hook")
 		case "twice": // a row that cannot be: the commit fails

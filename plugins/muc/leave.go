@@ -2,6 +2,10 @@ package muc
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -11,12 +15,40 @@ import (
 // nothing (§17.3). Nobody waits for it: it may come from what the room itself has
 // sent.
 func (r *room) leave(ctx context.Context, st *stanza.Stanza) error {
+	again := leaving(st, r.s.env.Clock.Now())
 	return r.do(ctx, false, func(o *op) error {
+		o.redo = &again
 		x := r.sessions[st.From]
 		if x == nil || st.To.IsFull() && st.To.Resource() != x.nick {
 			return nil
 		}
 		r.out(o, x, st, told{})
+		return nil
+	})
+}
+
+// leaving is what is still to be done of a leave that could not be written down.
+func leaving(st *stanza.Stanza, then time.Time) errand {
+	return errand{"left", fmt.Sprintf("%d %s\n%s", then.UnixMicro(), st.From, st.To.Resource())}
+}
+
+// left is leave for a session that had left then: it may have entered anew since.
+func (r *room) left(ctx context.Context, arg string) error {
+	when, who, _ := strings.Cut(arg, " ")
+	from, nick, _ := strings.Cut(who, "\n")
+	then, err := strconv.ParseInt(when, 10, 64)
+	if err != nil {
+		return fmt.Errorf("left %q: %w", arg, err)
+	}
+	at, err := jid.Parse(from)
+	if err != nil {
+		return fmt.Errorf("left %q: %w", arg, err)
+	}
+	return r.do(ctx, false, func(o *op) error {
+		o.redo = &errand{"left", arg}
+		if x := r.sessions[at]; x != nil && x.since < then && (nick == "" || nick == x.nick) {
+			r.out(o, x, nil, told{})
+		}
 		return nil
 	})
 }
@@ -27,7 +59,11 @@ func (r *room) out(o *op, x *session, said *stanza.Stanza, t told) {
 	was := x.occupant.face() == x
 	r.goodbye(o, x, said, t)
 	last := r.remove(x)
-	o.rows.Add(&dropOccupant, r.jid.String(), x.jid.String())
+	if t.lost {
+		o.rows.Add(&lostOccupant, r.jid.String(), x.jid.String(), r.s.env.Clock.Now().UnixMicro())
+	} else {
+		o.rows.Add(&dropOccupant, r.jid.String(), x.jid.String())
+	}
 	if !last {
 		if was { // the others see what is left of it
 			r.show(o, x.occupant.face(), told{})
@@ -57,7 +93,7 @@ func (r *room) emptied() bool {
 func (r *room) goodbye(o *op, x *session, said *stanza.Stanza, t told) {
 	self := t
 	self.statuses = append([]string{statusSelf}, t.statuses...)
-	o.sendSure(r.farewell(x, said, x.jid, self), x.jid)
+	o.out = append(o.out, delivery{st: r.farewell(x, said, x.jid, self), to: []jid.JID{x.jid}, sure: true, link: r.over()})
 	if len(x.sessions) > 1 {
 		return
 	}
@@ -91,10 +127,6 @@ func (r *room) bounced(ctx context.Context, st *stanza.Stanza) (ghost bool) {
 		_ = r.do(ctx, false, func(*op) error { // it only marks
 			if x := r.sessions[st.From]; x != nil && x.absent.IsZero() {
 				x.absent = r.s.env.Clock.Now()
-				r.keepFrom(x, true)
-				if x.away.IsZero() {
-					x.away = x.absent
-				}
 			}
 			return nil
 		})

@@ -10,6 +10,7 @@ import (
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/processor"
+	"parley/router/channel"
 	"parley/storage"
 )
 
@@ -32,6 +33,7 @@ type op struct {
 	settled func(stored bool)           // whether it is committed, for who has rows in it
 	done    func()                      // when it is committed, before out goes out: changes what is the leader's
 	after   []func(ctx context.Context) // when out is on its way
+	redo    *errand                     // what is to be done when it is not committed, and nobody waits for it; nil: nothing
 	awaited bool
 	signal  chan bool // true: lead; false: it is over
 	err     error
@@ -40,15 +42,20 @@ type op struct {
 // delivery is a stanza without 'to' and who gets it, or what only the leader can
 // tell.
 type delivery struct {
-	st    *stanza.Stanza
+	st    *stanza.Stanza // nil: it tells sessions of ours how far the room has come
 	to    []jid.JID
 	sure  bool              // blocks do not count: it is about the recipient itself
 	asked bool              // the recipient has asked for it by entering, however much it is
+	link  *channel.Link     // its place in what the recipients have to hear whole; nil: it has none
 	later func() []delivery // in the place of the others
 }
 
 // errAgain: the room in memory was worth nothing, and nothing was done.
 var errAgain = errors.New("the room has to be read again")
+
+// unawaited is how many times as much may wait of what nobody waits for: when there is
+// no place for a leave, it is kept elsewhere meanwhile (chores).
+const unawaited = 2
 
 // settleLimit bounds how long a commit may take whose sender has gone.
 const settleLimit = 30 * time.Second
@@ -64,6 +71,9 @@ func (r *room) do(ctx context.Context, await bool, f func(*op) error) error {
 	}
 	if lead {
 		r.lead(ctx)
+		if o.redo != nil { // it is seen to
+			return nil
+		}
 		return o.err
 	}
 	if !await {
@@ -88,7 +98,7 @@ func (r *room) place(o *op, f func(*op) error) (lead bool, err error) {
 	switch {
 	case r.line.broken.Load():
 		return false, errAgain
-	case o.awaited && len(r.line.next) >= r.s.cfg.Queue:
+	case len(r.line.next) >= r.s.cfg.Queue && (o.awaited || len(r.line.next) >= unawaited*r.s.cfg.Queue):
 		r.s.m.refused.WithLabelValues("queue").Inc()
 		return false, stanza.NewError(stanza.ResourceConstraint, "the room is too busy; try again later")
 	}
@@ -117,6 +127,9 @@ func (r *room) lead(ctx context.Context) {
 		}
 		r.mu.Unlock()
 		for _, o := range group {
+			if o.err != nil && o.redo != nil {
+				r.s.chores.add(r.jid, *o.redo)
+			}
 			o.signal <- false
 		}
 		if heir != nil {
@@ -182,6 +195,7 @@ func (r *room) settle(ctx context.Context, group []*op) {
 		if o.done != nil {
 			o.done()
 		}
+		r.joint(o)
 		out.add(o.out)
 	}
 	out.flush()

@@ -161,6 +161,23 @@ func (m *memory) each(f func(*room)) {
 	}
 }
 
+// unmark lets a room that is in memory say how far it has come.
+func (m *memory) unmark(at jid.JID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.rooms[at.String()]; r != nil {
+		r.unmarked.Store(true)
+	}
+}
+
+func (m *memory) unmarkAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.rooms {
+		r.unmarked.Store(true)
+	}
+}
+
 // count is how many rooms and occupants there are in memory.
 func (m *memory) count() (rooms, occupants float64) {
 	m.mu.Lock()

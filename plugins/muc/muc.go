@@ -174,7 +174,9 @@ type service struct {
 	badges []func(*room, *occupant) *stanza.Element // what presence has besides; nil: nothing
 	extra  extraService
 	tidy   tidy
-	began  time.Time
+	chores *chores
+	// errands are what rooms do that no stanza asks for.
+	errands map[string]func(ctx context.Context, r *room, arg string) error
 }
 
 // blocks is what is asked of the block lists.
@@ -186,7 +188,7 @@ type blocks interface {
 var _ processor.Component = (*service)(nil)
 
 func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
-	s := &service{env: env, began: env.Clock.Now(), cfg: *defaults(), hosts: map[string]string{}, admins: map[jid.JID]bool{}}
+	s := &service{env: env, tidy: tidy{bell: make(chan struct{}, 1)}, cfg: *defaults(), hosts: map[string]string{}, admins: map[jid.JID]bool{}}
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}
@@ -226,7 +228,9 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	}
 	s.form, s.iqs = roomTable(&s.cfg), s.iqTable()
 	s.checks, s.badges, s.extra = append(s.checks, slowly), append(s.badges, hatsBadge), newExtraService()
+	s.chores, s.errands = newChores(s), errandTable()
 	env.Owners.Handle(topic, s.sent)
+	env.OnForget(plugins.Missed, s.missed)
 	at, err := plugins.Need[*Hosts](env, Name)
 	if err != nil {
 		return nil, err
@@ -248,6 +252,7 @@ func (s *service) Start(ctx context.Context) error {
 // Stop implements plugins.Component.
 func (s *service) Stop(context.Context) error {
 	s.tidy.stop()
+	s.chores.end()
 	s.at.now.CompareAndSwap(&s.hosts, nil) // nobody takes what is sent there: senders are told
 	return nil
 }
@@ -255,7 +260,8 @@ func (s *service) Stop(context.Context) error {
 // Register implements processor.Component.
 func (s *service) Register(r *processor.Registrar) {
 	s.reg = r
-	r.Owned(processor.Owned{Key: s.key, Handle: s.handle})
+	r.Owned(processor.Owned{Key: s.key, Handle: s.handle, Failed: s.failed})
+	r.Noted(s.noted)
 	processor.On(r, disco.Items, processor.Normal, s.listed)
 	processor.On(r, processor.Bound, processor.Late, s.came)
 	processor.On(r, processor.Resumed, processor.Late, s.resumed)

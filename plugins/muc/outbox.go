@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"parley/parser/jid"
-	"parley/parser/stanza"
 	"parley/router/channel"
 )
 
@@ -22,20 +21,27 @@ func (o *outbox) add(out []delivery) {
 			o.add(d.later())
 			continue
 		}
-		to := d.to
-		if !d.sure {
-			to = o.wanting(d.st.From, to)
+		if d.st == nil {
+			o.fan(&d, d.to)
+			continue
 		}
-		o.fan(d.st, to, d.asked)
+		to, without := d.to, []jid.JID(nil)
+		if !d.sure {
+			to, without = o.wanting(d.st.From, to)
+		}
+		o.s.m.sent.Add(float64(len(to)))
+		o.fan(&d, to)
+		if d.link != nil && len(without) > 0 { // they have not missed it
+			o.fan(&delivery{link: d.link}, without)
+		}
 	}
 }
 
 // fan sends one stanza to many; the bytes are the same for all.
-func (o *outbox) fan(st *stanza.Stanza, to []jid.JID, asked bool) {
-	o.s.m.sent.Add(float64(len(to)))
-	out := o.s.reg.Fanned(st, to)
+func (o *outbox) fan(d *delivery, to []jid.JID) {
+	out := o.s.reg.Linked(d.st, to, d.link)
 	for _, e := range out {
-		e.Solicited = asked
+		e.Solicited = d.asked
 	}
 	o.batch = append(o.batch, out...)
 }
@@ -48,27 +54,35 @@ func (o *outbox) flush() {
 }
 
 // wanting are those of to whose account has not blocked the sender, the room or the
-// service (XEP-0191 §3.3). What cannot be known is not sent.
-func (o *outbox) wanting(from jid.JID, to []jid.JID) []jid.JID {
-	out := to
+// service (XEP-0191 §3.3), and those whose has. Of whom nobody can say it now is in
+// neither.
+func (o *outbox) wanting(from jid.JID, to []jid.JID) (out, without []jid.JID) {
+	out = to
 	for i, at := range to {
-		no := o.s.env.Local(at.Domain()) && o.blocked(at.Bare(), from)
+		no, unknown := false, false
+		if o.s.env.Local(at.Domain()) {
+			no, unknown = o.blocked(at.Bare(), from)
+		}
 		switch {
-		case no && len(out) == len(to):
+		case (no || unknown) && len(out) == len(to):
 			out = append(make([]jid.JID, 0, len(to)), to[:i]...)
-		case !no && len(out) != len(to):
+		case !no && !unknown && len(out) != len(to):
 			out = append(out, at)
 		}
+		if no {
+			without = append(without, at)
+		}
 	}
-	return out
+	return out, without
 }
 
 // blocked looks into a cache each time: that costs less than to remember it for the
 // group.
-func (o *outbox) blocked(account, from jid.JID) bool {
+func (o *outbox) blocked(account, from jid.JID) (no, unknown bool) {
 	no, err := o.s.lists.Blocked(o.ctx, account, from)
 	if err != nil {
-		o.s.env.Log.Error("an occupant does not get a stanza: who is blocked cannot be read", "jid", account.String(), "err", err)
+		o.s.env.Log.Error("an occupant gets a stanza late or not at all: who is blocked cannot be read", "jid", account.String(), "err", err)
+		return false, true
 	}
-	return no || err != nil
+	return no, false
 }

@@ -14,6 +14,7 @@ type posting struct {
 	cut     func(stanza.Child) bool
 	add     []*stanza.Element
 	subject bool
+	lasts   bool
 }
 
 // post is a message to everybody (XEP-0045 §7.4). When it returns nil the message
@@ -32,6 +33,11 @@ func (r *room) post(ctx context.Context, st *stanza.Stanza) error {
 			return err
 		}
 		p := &posting{x: x, st: st, subject: changesSubject(st), cut: func(c stanza.Child) bool { return r.forged(st, c) }}
+		p.lasts = p.subject || lasting(st)
+		if p.lasts && r.resent.knows(st, x.id) { // it has its place; the answer waits for what is under way
+			r.s.m.resent.Inc()
+			return nil
+		}
 		if err := r.mayPost(p); err != nil {
 			return err
 		}
@@ -68,8 +74,7 @@ func (r *room) accept(o *op, p *posting) error {
 	id := r.kept.Next()
 	el := r.kept.StanzaID(id)
 	add := append([]*stanza.Element{occupantID(p.x.id)}, p.add...)
-	lasts := p.subject || lasting(p.st)
-	if lasts {
+	if p.lasts {
 		add = append(add, el)
 	}
 	src := *p.st
@@ -80,21 +85,20 @@ func (r *room) accept(o *op, p *posting) error {
 	if err != nil {
 		return err
 	}
-	if lasts && r.resent.has(out) { // it has its place; the answer waits for what is under way
-		r.s.m.resent.Inc()
-		return nil
+	if p.lasts {
+		r.resent.note(out)
 	}
 	now := r.s.env.Clock.Now()
 	if p.subject {
 		o.rows.Add(&putSubject, r.jid.String(), out.Raw, now.UnixMicro())
 		r.topic = subjectOf(out)
 	}
-	if lasts {
+	if p.lasts {
 		o.settled = r.kept.Keep(id, r.storedForm(out, p.x), o.rows.Add)
 	}
 	crowd := r.everybody()
 	o.post = &Post{
-		Room: r.jid, ID: id, StanzaID: el.Get("id"), Lasting: lasts, From: p.x.at, Author: p.x.bare, Role: p.x.role, Standing: r.affiliationOf(p.x.bare),
+		Room: r.jid, ID: id, StanzaID: el.Get("id"), Lasting: p.lasts, From: p.x.at, Author: p.x.bare, Role: p.x.role, Standing: r.affiliationOf(p.x.bare),
 		Stanza: out, Subject: p.subject, Config: r.cfg, Members: r.affiliates(), Retraction: r.retraction(p), present: crowd.bare, rows: &o.rows,
 	}
 	o.send(out, crowd.all...)
@@ -107,7 +111,7 @@ func (r *room) accept(o *op, p *posting) error {
 		if what := o.post.Retraction; what != nil && what.found {
 			r.recent.forget(what.ID)
 		}
-		if lasts {
+		if p.lasts {
 			r.recent.add(remembered{id, out, now})
 		}
 	}

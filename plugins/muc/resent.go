@@ -26,42 +26,58 @@ const resentKept = 500
 // for an acknowledgement.
 const resentSpan = 24 * time.Hour
 
-// keyOf is of who says what, under which ids, in a message as it goes out: a client
-// that uses its ids again has something else to say. false: it has no origin-id.
-func keyOf(out *stanza.Stanza) (k resentKey, ok bool) {
-	origin, author := out.Child(stanza.NSStanzaID, "origin-id"), out.Child(nsOccupantID, "occupant-id")
-	if origin == nil || author == nil || origin.Get("id") == "" {
+// keyOf is of who says what, under which ids: a client that uses its ids again has
+// something else to say. The message is the same as it comes in and as it goes out.
+// false: it has no origin-id.
+func keyOf(st *stanza.Stanza, author string) (k resentKey, ok bool) {
+	origin := st.Child(stanza.NSStanzaID, "origin-id")
+	if origin == nil || author == "" || origin.Get("id") == "" {
 		return k, false
 	}
 	h := sha256.New()
-	for _, s := range [...]string{author.Get("id"), out.ID, origin.Get("id")} {
+	for _, s := range [...]string{author, st.ID, origin.Get("id")} {
 		_, _ = h.Write([]byte(s))
 		_, _ = h.Write([]byte{0})
 	}
-	for _, c := range out.Children {
+	for _, c := range st.Children {
 		if c.Name.Space == stanza.NSClient { // body, subject, thread
-			_, _ = h.Write(out.ChildBytes(c))
+			_, _ = h.Write(st.ChildBytes(c))
 		}
 	}
 	return resentKey(h.Sum(nil)), true
 }
 
+// authorOf is the occupant id that a message goes out with.
+func authorOf(out *stanza.Stanza) string {
+	if el := out.Child(nsOccupantID, "occupant-id"); el != nil {
+		return el.Get("id")
+	}
+	return ""
+}
+
 // forget takes back what has noted of a message that is refused in the end.
 func (s *resent) forget(out *stanza.Stanza) {
-	if k, ok := keyOf(out); ok {
+	if k, ok := keyOf(out, authorOf(out)); ok {
 		delete(s.seen, k)
 	}
 }
 
-// has reports whether the room was told it, and notes it. What is noted and cannot
-// be committed goes with the room in memory.
-func (s *resent) has(out *stanza.Stanza) bool {
-	k, ok := keyOf(out)
+// knows reports whether the room was told it by the author, an occupant id.
+func (s *resent) knows(st *stanza.Stanza, author string) bool {
+	k, ok := keyOf(st, author)
 	if !ok {
 		return false
 	}
-	if _, known := s.seen[k]; known {
-		return true
+	_, known := s.seen[k]
+	return known
+}
+
+// note remembers what goes out. What is noted and cannot be committed goes with the
+// room in memory.
+func (s *resent) note(out *stanza.Stanza) {
+	k, ok := keyOf(out, authorOf(out))
+	if _, known := s.seen[k]; known || !ok {
+		return
 	}
 	if s.seen == nil {
 		s.seen = make(map[resentKey]struct{})
@@ -72,5 +88,4 @@ func (s *resent) has(out *stanza.Stanza) bool {
 		delete(s.seen, s.order[0])
 		s.order = s.order[1:]
 	}
-	return false
 }

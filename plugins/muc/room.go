@@ -37,8 +37,9 @@ type room struct {
 	used  time.Time
 
 	// For whoever has no lock.
-	seats atomic.Int64 // sessions in it
-	there atomic.Bool  // there is such a room
+	seats    atomic.Int64 // sessions in it
+	there    atomic.Bool  // there is such a room
+	unmarked atomic.Bool  // somebody may not know how far the room has come (mark)
 
 	mu       sync.Mutex // leaf
 	line     line
@@ -62,6 +63,7 @@ type room struct {
 	// The leader's (line.go).
 	subject subject
 	recent  history
+	reached int64 // the place of the last message that has gone out, or may have
 }
 
 // affiliate is what a room remembers of somebody; never of none without a nick.
@@ -95,8 +97,6 @@ type session struct {
 	since    int64     // when it came, as a place among the room's messages
 	absent   time.Time // since when it is not known to be bound; zero: it is
 	versions bool      // it has asked for affiliations (XEP-0463)
-	held     bool      // nothing is said to it: when its client comes back it is told what was (missed)
-	away     time.Time // since when it was not the last time, until it has been told what it missed
 }
 
 // crowd is who is in a room, at one time.
@@ -128,9 +128,7 @@ func (r *room) everybody() *crowd {
 	if r.cached == nil {
 		c := &crowd{all: make([]jid.JID, 0, len(r.sessions)), bare: make(map[jid.JID]struct{}, len(r.nicks))}
 		for at, x := range r.sessions {
-			if !x.held {
-				c.all = append(c.all, at)
-			}
+			c.all = append(c.all, at)
 			c.bare[x.bare] = struct{}{}
 		}
 		r.cached = c
@@ -241,7 +239,14 @@ func (r *room) fill(ctx context.Context) error {
 	if err := r.fillExtras(ctx); err != nil {
 		return err
 	}
-	return r.remember(ctx)
+	if err := r.remember(ctx); err != nil {
+		return err
+	}
+	if len(r.sessions) > 0 { // what the owner before this one has stored it may not have told
+		r.unmarked.Store(true)
+		r.s.tidy.ring()
+	}
+	return nil
 }
 
 // seat puts a session into the room; the nickname is free or its own person's.

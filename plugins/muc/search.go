@@ -35,7 +35,7 @@ const (
 	minTerm         = 2 // characters: two say much in Chinese
 	maxSearches     = 2 // at the same time on one node
 	searchRetry     = 5 // seconds
-	sqlSearched     = `SELECT r.room, r.config, (SELECT count(DISTINCT o.nick) FROM muc_occupant o WHERE o.room = r.room) FROM muc_room r WHERE r.service = $1 AND r.listed ORDER BY r.room LIMIT $2`
+	sqlSearched     = `SELECT r.room, r.config, (SELECT count(DISTINCT o.nick) FROM muc_occupant o WHERE o.room = r.room AND o.role <> 'none') FROM muc_room r WHERE r.service = $1 AND r.listed ORDER BY r.room LIMIT $2`
 	serviceTypeRoom = "xep-0045"
 )
 

@@ -39,26 +39,30 @@ ON CONFLICT (room, jid) DO UPDATE SET affiliation = excluded.affiliation, nick =
 	putOccupant = storage.Stmt{
 		Name: "muc.occupant",
 		SQL: `INSERT INTO muc_occupant (room, jid, nick, role, presence, since, versions) VALUES ($1, $2, $3, $4, $5, $6, $7)
-ON CONFLICT (room, jid) DO UPDATE SET nick = excluded.nick, role = excluded.role, presence = excluded.presence, versions = excluded.versions`,
+ON CONFLICT (room, jid) DO UPDATE SET nick = excluded.nick, role = excluded.role, presence = excluded.presence, since = excluded.since, versions = excluded.versions`,
 		Idempotent: true,
 	}
-	dropOccupant  = storage.Stmt{Name: "muc.occupant.drop", SQL: `DELETE FROM muc_occupant WHERE room = $1 AND jid = $2`, Idempotent: true}
+	dropOccupant = storage.Stmt{Name: "muc.occupant.drop", SQL: `DELETE FROM muc_occupant WHERE room = $1 AND jid = $2`, Idempotent: true}
+	// lostOccupant leaves of a session that was taken out while nobody could tell it what
+	// it takes to tell it when it comes back: it is none any more, since then.
+	lostOccupant  = storage.Stmt{Name: "muc.occupant.lost", SQL: `UPDATE muc_occupant SET role = 'none', since = $3 WHERE room = $1 AND jid = $2`, Idempotent: true}
 	dropOccupants = storage.Stmt{Name: "muc.occupants.drop", SQL: `DELETE FROM muc_occupant WHERE room = $1`, Idempotent: true}
 )
 
 const (
 	sqlRoom         = `SELECT creator, created_at, locked, config, version, subject, subject_at FROM muc_room WHERE room = $1`
 	sqlAffiliations = `SELECT jid, affiliation, nick, reason, version FROM muc_affiliation WHERE room = $1`
-	sqlOccupants    = `SELECT jid, nick, role, presence, since, versions FROM muc_occupant WHERE room = $1 ORDER BY since, jid`
+	sqlOccupants    = `SELECT jid, nick, role, presence, since, versions FROM muc_occupant WHERE room = $1 AND role <> 'none' ORDER BY since, jid`
 	sqlMade         = `SELECT count(*) FROM muc_room WHERE creator = $1`
 	sqlListed       = `SELECT room, name FROM muc_room WHERE service = $1 AND listed AND room > $2 ORDER BY room LIMIT $3`
 	sqlListedBefore = `SELECT room, name FROM muc_room WHERE service = $1 AND listed AND room < $2 ORDER BY room DESC LIMIT $3`
 	sqlListedLast   = `SELECT room, name FROM muc_room WHERE service = $1 AND listed ORDER BY room DESC LIMIT $2`
 	sqlSeats        = `SELECT room, nick FROM muc_occupant WHERE jid = $1`
-	sqlSeated       = `SELECT room, jid FROM muc_occupant WHERE room > $1 OR (room = $1 AND jid > $2) ORDER BY room, jid LIMIT $3`
+	sqlSeated       = `SELECT room, jid FROM muc_occupant WHERE role <> 'none' AND (room > $1 OR (room = $1 AND jid > $2)) ORDER BY room, jid LIMIT $3`
 	sqlAccess       = `SELECT config, locked FROM muc_room WHERE room = $1`
 	sqlStanding     = `SELECT affiliation FROM muc_affiliation WHERE room = $1 AND jid IN ($2, $3) ORDER BY length(jid) DESC LIMIT 1`
-	sqlInside       = `SELECT count(*) FROM muc_occupant WHERE room = $1 AND jid = $2`
+	sqlInside       = `SELECT count(*) FROM muc_occupant WHERE room = $1 AND jid = $2 AND role <> 'none'`
+	sqlForgotten    = `DELETE FROM muc_occupant WHERE role = 'none' AND since < $1`
 	sqlStandings    = `SELECT room FROM muc_affiliation WHERE jid = $1 UNION SELECT room FROM muc_hat_worn WHERE jid = $1 UNION SELECT room FROM muc_token WHERE creator = $1 UNION SELECT room FROM muc_departure WHERE jid = $1`
 )
 
@@ -181,7 +185,16 @@ func scanPlace(row storage.Row) (p place, err error) {
 	return p, err
 }
 
-// seats are where a session, by its full address, sits.
+// forgetLost removes what is left of sessions that nobody resumes any more.
+func (s *store) forgetLost(ctx context.Context, before time.Time) error {
+	if _, err := s.db.Exec(ctx, sqlForgotten, before.UnixMicro()); err != nil {
+		return fmt.Errorf("occupants that were lost: %w", err)
+	}
+	return nil
+}
+
+// seats are where a session, by its full address, sits, or was taken out without
+// having heard of it.
 func (s *store) seats(ctx context.Context, session jid.JID) ([]place, error) {
 	out, err := storage.All(ctx, s.db, scanPlace, sqlSeats, session.String())
 	if err != nil {

@@ -2,16 +2,14 @@ package muc
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/processor"
-	"parley/router/cluster/owner"
 	"parley/router/sessions"
 )
 
@@ -24,6 +22,9 @@ const (
 	// looksMost and looksLeast are how often rooms look who is there: four times in the
 	// time that somebody may be away.
 	looksMost, looksLeast = time.Second, 10 * time.Second
+	// lostFor is how long it is known that a session was taken out of a room: longer than
+	// any may be resumed.
+	lostFor = time.Hour
 	// seatPage is how many seats are read at a time.
 	seatPage = 500
 	// maxReturned is how many sessions are remembered that began before the process.
@@ -31,8 +32,10 @@ const (
 )
 
 type tidy struct {
-	tasks  sync.WaitGroup
-	cancel context.CancelFunc
+	tasks   sync.WaitGroup
+	cancel  context.CancelFunc
+	bell    chan struct{} // somebody may not know how far a room has come
+	orphans atomic.Bool   // that nobody owns
 
 	mu       sync.Mutex
 	returned map[jid.JID]struct{} // sessions whose rooms presence does not know
@@ -41,6 +44,69 @@ type tidy struct {
 func (t *tidy) start(ctx context.Context, s *service) {
 	ctx, t.cancel = context.WithCancel(ctx)
 	t.tasks.Go(func() { t.run(ctx, s) })
+	t.tasks.Go(func() { t.marks(ctx, s) })
+}
+
+// ring lets rooms say how far they have come soon.
+func (t *tidy) ring() {
+	select {
+	case t.bell <- struct{}{}:
+	default:
+	}
+}
+
+// marks does what ring asks for, until ctx is done.
+func (t *tidy) marks(ctx context.Context, s *service) {
+	for {
+		select {
+		case <-t.bell:
+		case <-ctx.Done():
+			return
+		}
+		if t.orphans.Swap(false) {
+			if err := s.adopt(ctx); err != nil && ctx.Err() == nil {
+				s.env.Log.Warn("rooms whose owner is gone are looked for when somebody asks for them", "err", err)
+			}
+		}
+		s.rooms.each(func(r *room) { r.markIfDue(ctx) })
+	}
+}
+
+// missed is told when nodes may not have heard each other, or one is gone: somebody may
+// have missed something, of rooms too that nobody owns now.
+func (s *service) missed(key string) {
+	if key != "" { // one account, of which a node did not know that it is here: rooms mark themselves before long
+		return
+	}
+	s.rooms.unmarkAll()
+	s.tidy.orphans.Store(true)
+	s.tidy.ring()
+}
+
+// adopt lets rooms go on that have occupants, and whose owner has died: this node, as
+// far as they are meant for it.
+func (s *service) adopt(ctx context.Context) error {
+	room, session, last := "", "", jid.JID{}
+	for {
+		page, err := s.store.seated(ctx, room, session, seatPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, p := range page {
+			room, session = p.room.String(), p.name
+			if p.room == last || !s.env.Owns(room) {
+				continue
+			}
+			last = p.room
+			node, err := s.env.Owners.Owner(ctx, room)
+			if err != nil {
+				return fmt.Errorf("owner of %s: %w", room, err)
+			}
+			if s.env.Notices == nil || node == "" || !s.env.Notices.Alive(node) {
+				s.chores.add(p.room, errand{what: "look"})
+			}
+		}
+	}
 }
 
 func (t *tidy) stop() {
@@ -54,7 +120,7 @@ func (t *tidy) stop() {
 // occupants in rooms that nobody has in memory.
 func (t *tidy) run(ctx context.Context, s *service) {
 	wake := make(chan struct{}, 1)
-	everywhere := true
+	everywhere, forgot := true, s.env.Clock.Now()
 	for {
 		halt := s.env.Clock.AfterFunc(min(max(s.cfg.Grace/4, looksMost), looksLeast), func() {
 			select {
@@ -79,7 +145,14 @@ func (t *tidy) run(ctx context.Context, s *service) {
 			if err := r.look(ctx); err != nil && ctx.Err() == nil {
 				s.env.Log.Warn("who has left a room is looked for again later", "room", r.jid.String(), "err", err)
 			}
+			r.markIfDue(ctx)
 		})
+		if now := s.env.Clock.Now(); s.env.Owns(Name) && now.Sub(forgot) > lostFor {
+			forgot = now
+			if err := s.store.forgetLost(ctx, now.Add(-lostFor)); err != nil && ctx.Err() == nil {
+				s.env.Log.Warn("what is left of occupants that were lost stays for now", "err", err)
+			}
+		}
 		s.rooms.sweep(s.env.Clock.Now().Add(-s.cfg.Idle))
 		if err := s.rooms.giveBack(ctx); err != nil && ctx.Err() == nil {
 			s.env.Log.Warn("rooms that nobody uses are given back later", "err", err)
@@ -103,63 +176,10 @@ func (s *service) wakeAll(ctx context.Context) error {
 			}
 			if _, bound := s.env.Sessions.Find(at); !bound {
 				last = p.room
-				s.send(ctx, p.room, errand{what: "look"})
+				s.chores.add(p.room, errand{what: "look"})
 			}
 		}
 	}
-}
-
-// topic is what rooms are told under by other nodes.
-const topic = "muc"
-
-// errand is something that a room has to do that no stanza asks for.
-type errand struct {
-	what string // a key of errands
-	arg  string
-}
-
-// errands are done where the room is owned.
-var errands = map[string]func(ctx context.Context, r *room, arg string) error{
-	"missed": func(ctx context.Context, r *room, arg string) error { return r.missed(ctx, arg) },
-	"look":   func(ctx context.Context, r *room, _ string) error { return r.look(ctx) },
-	"forget": func(ctx context.Context, r *room, arg string) error { return r.forget(ctx, arg) },
-}
-
-// send lets the room's owner do it.
-func (s *service) send(ctx context.Context, room jid.JID, e errand) {
-	_, err := s.env.Owners.Do(ctx, owner.Work{
-		Key: room.String(), Topic: topic,
-		Here:    func(ctx context.Context, hold *owner.Hold) error { return s.run(ctx, hold, e) },
-		Payload: func() []byte { return []byte(e.what + " " + e.arg) },
-	})
-	if err != nil && ctx.Err() == nil {
-		s.env.Log.Warn("a room is not told", "room", room.String(), "what", e.what, "err", err)
-	}
-}
-
-// sent does what another node has sent; it is an owner.Handler.
-func (s *service) sent(ctx context.Context, hold *owner.Hold, payload []byte) ([]byte, error) {
-	what, arg, _ := strings.Cut(string(payload), " ")
-	return nil, s.run(ctx, hold, errand{what, arg})
-}
-
-func (s *service) run(ctx context.Context, hold *owner.Hold, e errand) error {
-	f, ok := errands[e.what]
-	if !ok {
-		return nil
-	}
-	for range tries {
-		r, done, err := s.rooms.get(ctx, hold)
-		if err != nil {
-			return err
-		}
-		err = f(ctx, r, e.arg)
-		done()
-		if !errors.Is(err, errAgain) {
-			return err
-		}
-	}
-	return nil
 }
 
 // look lets those go that have been away for too long.
@@ -175,7 +195,7 @@ func (r *room) look(ctx context.Context) error {
 		}
 		for _, x := range gone {
 			r.s.m.ghosts.Inc()
-			r.out(o, x, nil, told{})
+			r.out(o, x, nil, told{lost: true})
 		}
 		return nil
 	})
@@ -188,27 +208,14 @@ func (s *service) absences(r *room, now time.Time) {
 		if !s.env.Local(at.Domain()) {
 			continue
 		}
-		e, bound := s.env.Sessions.Find(at)
+		_, bound := s.env.Sessions.Find(at)
 		switch {
-		case bound && e.Paused: // its client has yet to come: before anything newer it hears what it has missed
-			r.keepFrom(x, true)
-		case bound:
+		case bound && !x.absent.IsZero(): // what was said meanwhile did not go to it
 			x.absent = time.Time{}
-			r.keepFrom(x, false)
-		case x.absent.IsZero():
+			r.unmarked.Store(true)
+		case !bound && x.absent.IsZero():
 			x.absent = now
-			r.keepFrom(x, true)
-			if x.away.IsZero() {
-				x.away = now
-			}
 		}
-	}
-}
-
-// keepFrom decides whether what is said is kept from a session for now.
-func (r *room) keepFrom(x *session, held bool) {
-	if x.held != held {
-		x.held, r.cached = held, nil
 	}
 }
 
@@ -236,67 +243,17 @@ func (s *service) resumed(ctx context.Context, e *sessions.Entry) (processor.Ver
 	}
 	seats, err := s.store.seats(ctx, e.JID)
 	for _, p := range seats {
-		s.send(ctx, p.room, errand{"missed", e.JID.String()})
+		s.chores.add(p.room, errand{"back", e.JID.String()})
 	}
 	return processor.Continue, err
 }
 
-// before is how long before a session was known to be away what it was sent may not
-// have got there: its node may have been dead since.
-const before = 30 * time.Second
-
-// missed tells a session of ours what was said while it was away, with the ids that it
-// knows it by if it has it already (D2), and who is there.
-func (r *room) missed(ctx context.Context, session string) error {
-	at, err := jid.Parse(session)
-	if err != nil {
-		return fmt.Errorf("missed by %q: %w", session, err)
-	}
-	return r.do(ctx, false, func(o *op) error {
-		x := r.sessions[at]
-		if x == nil {
-			return nil
-		}
-		since := x.away
-		if since.IsZero() {
-			since = r.s.began
-		}
-		x.absent, x.away = time.Time{}, time.Time{}
-		r.keepFrom(x, false)
-		r.roster(o, x, told{})
-		if since = since.Add(-before); since.Before(time.UnixMicro(x.since)) {
-			since = time.UnixMicro(x.since)
-		}
-		o.out = append(o.out, delivery{later: func() []delivery {
-			said := r.said(ctx, since)
-			return said.replay(r, historyWish{chars: -1, stanzas: -1}, missedMost, x.jid)
-		}})
-		return nil
-	})
-}
-
-// missedMost is how many messages a session that comes back is told at most; its
-// client finds the others in the archive.
-const missedMost = 500
-
-// said is what the room was told since then, as far as it is committed.
-func (r *room) said(ctx context.Context, since time.Time) *history {
-	h := &history{most: missedMost}
-	last, err := r.kept.Last(context.WithoutCancel(ctx), missedMost, since)
-	if err == nil {
-		err = h.fill(last)
-	}
-	if err != nil {
-		r.s.env.Log.Warn("a session is told what the room remembers, and no more", "room", r.jid.String(), "err", err)
-		return &r.recent
-	}
-	return h
-}
-
 // undelivered drops what a session has left behind that a room said to all: its
-// author is not to hear of it, and the room learns of the end by itself.
+// author is not to hear of it, and the room learns of the end by itself. When it has
+// not ended, but its node did not take it, it hears how far the room has come.
 func (s *service) undelivered(_ context.Context, f *processor.Flow) (processor.Verdict, error) {
 	if _, ours := s.hosts[f.From.Domain()]; ours && f.Kind == stanza.Message && f.Type == stanza.TypeGroupchat {
+		s.rooms.unmark(f.From.Bare())
 		return processor.Stop, nil
 	}
 	return processor.Continue, nil
@@ -322,7 +279,7 @@ func (s *service) ended(ctx context.Context, e *sessions.Entry) (processor.Verdi
 	}
 	for _, p := range seats {
 		if gone {
-			s.send(ctx, p.room, errand{what: "look"})
+			s.chores.add(p.room, errand{what: "look"})
 			continue
 		}
 		at, err := p.room.WithResource(p.name)
@@ -340,7 +297,7 @@ func (s *service) accountRemoved(ctx context.Context, account jid.JID) (processo
 		return processor.Continue, err
 	}
 	for _, at := range rooms {
-		s.send(ctx, at, errand{"forget", account.String()})
+		s.chores.add(at, errand{"forget", account.String()})
 	}
 	return processor.Continue, nil
 }

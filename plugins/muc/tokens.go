@@ -71,13 +71,18 @@ func (r *room) fillTokens(ctx context.Context) error {
 // tokenOf is the token that somebody enters with; nil: it is none that is good.
 func (r *room) tokenOf(text string) *token {
 	t := r.tokens[text]
-	if t == nil || !t.good(r.s.env.Clock.Now()) {
+	if t == nil || !r.good(t, r.s.env.Clock.Now()) {
 		return nil
 	}
 	return t
 }
 
-func (t *token) good(now time.Time) bool { return t.left != 0 && now.Before(t.expires) }
+// good reports whether a token can be used: it lasts no longer than its issuer may
+// invite people.
+func (r *room) good(t *token, now time.Time) bool {
+	issuer := actor{bare: t.creator, Affiliation: r.affiliationOf(t.creator)}
+	return t.left != 0 && now.Before(t.expires) && r.mayIssue(issuer) == nil
+}
 
 // admitBy makes somebody a member who has no affiliation and comes with a token
 // (XEP-0488 §3.5).
@@ -203,7 +208,7 @@ func (t *token) element(now time.Time) *stanza.Element {
 
 func (r *room) expireTokens(o *op, now time.Time) {
 	for _, t := range r.tokens {
-		if !t.good(now) {
+		if !r.good(t, now) {
 			r.dropToken(o, t)
 		}
 	}
@@ -226,7 +231,7 @@ func (s *service) listTokens(_ context.Context, r *room, q *request) (*stanza.El
 	now := r.s.env.Clock.Now()
 	var all []*token
 	for _, t := range r.tokens {
-		if t.good(now) && t.mayRevoke(by) {
+		if r.good(t, now) && t.mayRevoke(by) {
 			all = append(all, t)
 		}
 	}

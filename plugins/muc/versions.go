@@ -20,11 +20,28 @@ import (
 // affiliations since they have seen them last.
 const nsVersions = "urn:xmpp:muc:affiliations:1"
 
-// departures are those who have no affiliation any more, by the version since which.
+// departures are those who have no affiliation any more, or are outcasts, by address.
 type departures struct {
 	floor int64 // before it, nothing is known
-	since map[jid.JID]int64
+	since map[jid.JID]departure
 }
+
+// departure is since which version somebody is no member any more. Who was an outcast,
+// and nothing else as far as is known, nobody learns but who may know outcasts.
+type departure struct {
+	version int64
+	outcast bool
+}
+
+// number is how it is stored.
+func (d departure) number() int64 {
+	if d.outcast {
+		return -d.version
+	}
+	return d.version
+}
+
+func departureOf(number int64) departure { return departure{max(number, -number), number < 0} }
 
 const (
 	// maxDepartures is how many a room remembers. Who has missed more gets the whole
@@ -51,7 +68,7 @@ var (
 const sqlDepartures = `SELECT jid, version FROM muc_departure WHERE room = $1`
 
 func (r *room) fillDepartures(ctx context.Context) error {
-	r.past = departures{since: map[jid.JID]int64{}}
+	r.past = departures{since: map[jid.JID]departure{}}
 	_, err := storage.All(ctx, r.s.env.DB, func(row storage.Row) (struct{}, error) {
 		var who string
 		var version int64
@@ -63,7 +80,7 @@ func (r *room) fillDepartures(ctx context.Context) error {
 			return struct{}{}, nil
 		}
 		at, err := jid.Parse(who)
-		r.past.since[at] = version
+		r.past.since[at] = departureOf(version)
 		return struct{}{}, err
 	}, sqlDepartures, r.jid.String())
 	if err != nil {
@@ -73,29 +90,35 @@ func (r *room) fillDepartures(ctx context.Context) error {
 }
 
 // departs notes what somebody is from now on.
-func (r *room) departs(o *op, who jid.JID, is affiliate) {
-	if is.Affiliation != IsNone {
-		if _, noted := r.past.since[who]; noted {
+func (r *room) departs(o *op, c change) {
+	who, was, is := c.at, c.was.Affiliation, c.is.Affiliation
+	before, noted := r.past.since[who]
+	switch {
+	case is > IsNone:
+		if noted {
 			delete(r.past.since, who)
 			o.rows.Add(&dropDeparture, r.jid.String(), who.String())
 		}
+		return
+	case was == IsNone && is == IsOutcast: // who knows outcasts finds it among them, and nobody else is to hear of it
 		return
 	}
 	if len(r.past.since) >= maxDepartures {
 		r.forgetDepartures(o, maxDepartures/4)
 	}
 	if r.past.since == nil {
-		r.past.since = map[jid.JID]int64{}
+		r.past.since = map[jid.JID]departure{}
 	}
-	r.past.since[who] = r.version
-	o.rows.Add(&putDeparture, r.jid.String(), who.String(), r.version)
+	d := departure{r.version, was == IsOutcast && (!noted || before.outcast)}
+	r.past.since[who] = d
+	o.rows.Add(&putDeparture, r.jid.String(), who.String(), d.number())
 }
 
 // forgetDepartures forgets the n oldest.
 func (r *room) forgetDepartures(o *op, n int) {
 	var all []standing
-	for at, v := range r.past.since {
-		all = append(all, standing{at, IsNone, v})
+	for at, d := range r.past.since {
+		all = append(all, standing{at, IsNone, d.version})
 	}
 	slices.SortFunc(all, byVersion)
 	for _, d := range all[:min(n, len(all))] {
@@ -114,7 +137,7 @@ func (r *room) forgetDeparture(o *op, who jid.JID) {
 		return
 	}
 	delete(r.past.since, who)
-	r.past.floor = max(r.past.floor, at)
+	r.past.floor = max(r.past.floor, at.version)
 	o.rows.Add(&dropDeparture, r.jid.String(), who.String())
 	o.rows.Add(&putFloor, r.jid.String(), r.past.floor)
 }
@@ -207,15 +230,15 @@ func (r *room) tellVersions(o *op, x *session, by actor, since int64) {
 	var all []standing
 	for at, a := range r.people {
 		is := r.shownTo(by, a.Affiliation)
-		if a.version > since && (is != IsNone || since >= 0) {
+		if a.version > since && (is != IsNone || since >= 0 && a.Affiliation > IsNone) {
 			all = append(all, standing{at, is, a.version})
 		}
 	}
-	if since >= 0 {
-		for at, v := range r.past.since {
-			if v > since {
-				all = append(all, standing{at, IsNone, v})
-			}
+	outcasts := r.mayList(by, IsOutcast)
+	for at, d := range r.past.since {
+		known := outcasts && r.people[at].Affiliation == IsOutcast // it is among the others
+		if since >= 0 && d.version > since && !known && (outcasts || !d.outcast) {
+			all = append(all, standing{at, IsNone, d.version})
 		}
 	}
 	slices.SortFunc(all, byVersion)
@@ -242,6 +265,7 @@ func (r *room) tellVersions(o *op, x *session, by actor, since int64) {
 func (r *room) tellStanding(o *op, c change, mav *stanza.Element) {
 	about := r.concerned(c.at)
 	to := map[Affiliation][]jid.JID{}
+	var besides []jid.JID // to them nobody has changed
 	for _, x := range r.sessions {
 		by := r.observes(x)
 		seen := slices.ContainsFunc(about, func(who *occupant) bool {
@@ -251,8 +275,13 @@ func (r *room) tellStanding(o *op, c change, mav *stanza.Element) {
 			continue
 		}
 		is := r.shownTo(by, c.is.Affiliation)
+		if is == IsNone && r.shownTo(by, c.was.Affiliation) == IsNone {
+			besides = append(besides, x.jid)
+			continue
+		}
 		to[is] = append(to[is], x.jid)
 	}
+	o.send(stanza.Make(stanza.Message, "", r.jid, jid.JID{}, newID(), stanza.El(NSUser, "x").Add(mav)), besides...)
 	for is, whom := range to {
 		item := stanza.El(NSUser, "item").With("jid", c.at.String()).With("affiliation", is.String()).With("role", NoRole.String())
 		o.send(stanza.Make(stanza.Message, "", r.jid, jid.JID{}, newID(), stanza.El(NSUser, "x").Add(mav, item)), whom...)

@@ -248,7 +248,7 @@ func (b *book) write(r *record, w *storage.WriteSet, seq uint64, s writes) (row 
 	}
 	var acked, queue any
 	if r.sent != nil {
-		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent.Rows)
+		acked, queue = int64(r.sent.Acked), encodeQueue(r.sent)
 	}
 	w.Add(s.row, r.id, r.key[:], r.ref.JID.Bare().String(), r.epoch, h, r.span.Microseconds(), away, blob, alone, acked, queue, b.env.Node, toInt(r.paused), int64(b.life()))
 	return row, says, true

@@ -82,25 +82,66 @@ func encodeState(e *sessions.Entry) []byte {
 	return channel.Encode(nil, &channel.Envelope{Kind: channel.Bind, Session: sessions.Ref{JID: e.JID}, State: &st})
 }
 
-func encodeQueue(rows []int64) []byte {
-	b := make([]byte, 0, 8*len(rows))
-	for _, r := range rows {
+// what separates rows, which are never negative, from how far the client has come.
+const heardFollows = -1
+
+func encodeQueue(out *stream.Outbound) []byte {
+	b := make([]byte, 0, 8*len(out.Rows))
+	for _, r := range out.Rows {
 		b = binary.AppendVarint(b, r)
+	}
+	if len(out.Heard) == 0 {
+		return b
+	}
+	b = binary.AppendVarint(b, heardFollows)
+	for _, h := range out.Heard {
+		b = binary.AppendVarint(b, int64(len(h.Chain)))
+		b = append(b, h.Chain...)
+		b = binary.AppendVarint(b, int64(h.Nth))
+		b = binary.AppendVarint(b, h.At)
 	}
 	return b
 }
 
 var errDamaged = errors.New("damaged row")
 
-func decodeQueue(b []byte) (rows []int64, err error) {
-	for len(b) > 0 {
-		r, n := binary.Varint(b)
+func decodeQueue(b []byte, out *stream.Outbound) error {
+	number := func() (v int64, err error) {
+		v, n := binary.Varint(b)
 		if n <= 0 {
-			return nil, errDamaged
+			return 0, errDamaged
 		}
-		rows, b = append(rows, r), b[n:]
+		b = b[n:]
+		return v, nil
 	}
-	return rows, nil
+	heard := false
+	for len(b) > 0 {
+		v, err := number()
+		switch {
+		case err != nil:
+			return err
+		case !heard && v == heardFollows:
+			heard = true
+			continue
+		case !heard:
+			out.Rows = append(out.Rows, v)
+			continue
+		case v < 0 || v > int64(len(b)):
+			return errDamaged
+		}
+		h := stream.Heard{Chain: string(b[:v])}
+		b = b[v:]
+		nth, err := number()
+		if err != nil {
+			return err
+		}
+		h.Nth = int(nth)
+		if h.At, err = number(); err != nil {
+			return err
+		}
+		out.Heard = append(out.Heard, h)
+	}
+	return nil
 }
 
 // selectLeft selects what scanLeft reads.
@@ -250,7 +291,7 @@ func scanLeft(row storage.Row) (l left, err error) {
 	l.State.Buried = l.State.Buried || buried == 1
 	if acked != nil {
 		l.Sent = &stream.Outbound{Acked: uint64(*acked)}
-		l.Sent.Rows, l.err = decodeQueue(queue)
+		l.err = decodeQueue(queue, l.Sent)
 	}
 	return l, nil
 }

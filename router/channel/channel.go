@@ -109,6 +109,7 @@ type Envelope struct {
 	Reason    string          // Close: stream error condition; Unbind: why it ended, when by ours; Handled of a Bind: why it was refused
 	Stamp     int64           // Undelivered: when it was first handed over, unix microseconds
 	Splice    Splice          // Deliver: each of To finds its own address in 'to', which neither Raw nor Edits have
+	Link      *Link           // Deliver: its place in a chain; nil: it has none
 
 	rendered bool            // Raw is as it goes out, and nothing else is in the same memory
 	one      [1]sessions.Ref // room for To, which mostly is one

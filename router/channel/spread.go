@@ -17,7 +17,7 @@ func Spread(from sessions.Ref, st *stanza.Stanza, splice Splice, to []sessions.R
 // Shared is what all recipients of a Deliver get, but for Splice. It must not be
 // changed.
 func (e *Envelope) Shared() []byte {
-	if e.rendered {
+	if e.rendered || e.mark() {
 		return e.Raw
 	}
 	return e.Edits.Render(nil, e.Raw)

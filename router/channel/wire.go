@@ -27,17 +27,22 @@ import (
 //     then one that writes the new one.
 //
 // What a version has written is read for ever (testdata/envelope-*.hex).
-const WireVersion = 3
+const WireVersion = 4
 
-// oldestWire is the first version that there are bytes of; spliceWire has Splice.
+// oldestWire is the first version that there are bytes of; spliceWire has Splice,
+// markWire a Mark, which is no stanza.
 const (
 	oldestWire = 2
 	spliceWire = 3
+	markWire   = 4
 )
 
 // Version is the oldest version whose readers understand the envelope.
 func (e *Envelope) Version() byte {
-	if e.Splice != Nobody {
+	switch {
+	case e.mark():
+		return markWire
+	case e.Splice != Nobody:
 		return spliceWire
 	}
 	return oldestWire
@@ -83,6 +88,7 @@ func Encode(dst []byte, e *Envelope) []byte {
 		w.state(e.State)
 	}
 	w.b = append(w.b, byte(e.Splice))
+	w.link(e.Link)
 	return w.b
 }
 
@@ -124,6 +130,9 @@ func Decode(b []byte, jids *jid.Cache) (*Envelope, error) {
 	}
 	if len(r.b) > 0 { // since version 3
 		e.Splice = Splice(r.byte())
+	}
+	if len(r.b) > 0 { // since version 4
+		e.Link = r.link()
 	}
 	if r.failed || !e.Kind.known() || e.Splice > Bare {
 		return nil, ErrWire

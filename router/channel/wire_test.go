@@ -19,7 +19,11 @@ import (
 
 // full is an envelope with every field set, so that a field that Encode
 // forgets is a difference. A field that version 3 did not have at first is set here.
-func full(t testing.TB) *Envelope { return third(t) }
+func full(t testing.TB) *Envelope {
+	e := third(t)
+	e.Link = &Link{Feature: "muc", Chain: jid.MustParse("room@conference.b"), After: 3, At: 1 << 61, Start: true, End: true, Check: true}
+	return e
+}
 
 // third is what testdata/envelope-3.hex was made of; it stays as it is.
 func third(t testing.TB) *Envelope {
@@ -81,8 +85,8 @@ func TestEnvelopesOfOtherReleases(t *testing.T) {
 		want  *Envelope
 		since []byte // the fields that versions up to this one have put behind it
 	}{
-		{"envelope-2.hex", second(t), []byte{byte(Nobody)}},
-		{"envelope-3.hex", third(t), nil},
+		{"envelope-2.hex", second(t), []byte{byte(Nobody), 0}},
+		{"envelope-3.hex", third(t), []byte{0}},
 	} {
 		text, err := os.ReadFile("testdata/" + old.file)
 		if err != nil {
@@ -114,8 +118,11 @@ func TestVersionOfWhatMustNotBeOverlooked(t *testing.T) {
 			t.Errorf("splice %d: version %d, want %d", tc.splice, b[0], tc.want)
 		}
 	}
+	if b := Encode(nil, Mark(Link{Feature: "muc", Chain: jid.MustParse("room@b")}, nil)); b[0] != 4 {
+		t.Errorf("a mark: version %d", b[0])
+	}
 	b := Encode(nil, &Envelope{Kind: Deliver, Splice: Bare})
-	b[len(b)-1]++
+	b[len(b)-2]++
 	if _, err := Decode(b, nil); !errors.Is(err, ErrWire) {
 		t.Errorf("an address that nobody knows of: %v", err)
 	}
@@ -141,6 +148,37 @@ func TestWhatIsNoEnvelope(t *testing.T) {
 			t.Errorf("byte %d is %d, in a batch: %v of it, %v", tc.at, tc.to, len(batch), err)
 		}
 	}
+}
+
+func TestGapsCrossANetwork(t *testing.T) {
+	for _, g := range []Gap{
+		{Chain: jid.MustParse("room@b"), After: 7, At: 9},
+		{Chain: jid.MustParse("room@b"), Since: -1, At: 1 << 62},
+		{Chain: jid.MustParse("room@b"), At: 3, Stranger: true},
+	} {
+		b := g.Encode()
+		if got, err := DecodeGap(b); err != nil || got != g {
+			t.Errorf("%+v became %+v, %v", g, got, err)
+		}
+		for i := range b {
+			if _, err := DecodeGap(b[:i]); !errors.Is(err, ErrWire) {
+				t.Errorf("%d bytes of %d: %v", i, len(b), err)
+			}
+		}
+	}
+}
+
+func FuzzDecodeGap(f *testing.F) {
+	f.Add((&Gap{Chain: jid.MustParse("room@b"), After: 7, At: 9}).Encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		g, err := DecodeGap(b)
+		if err != nil {
+			return
+		}
+		if again, err := DecodeGap(g.Encode()); err != nil || again != g {
+			t.Fatalf("%+v became %+v, %v", g, again, err)
+		}
+	})
 }
 
 func FuzzDecode(f *testing.F) {

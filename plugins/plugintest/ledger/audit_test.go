@@ -110,3 +110,44 @@ func TestAuditWantsClearErrors(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 }
+
+// Who is in a room hears what the archive has, in its order, from its entry on.
+func TestAuditOfRooms(t *testing.T) {
+	all := []sighting{{"a-hall-1", "u"}, {"a-hall-2", "v"}, {"a-hall-3", "w"}, {"a-hall-4", "x"}}
+	for name, c := range map[string]struct {
+		stays                           []seat
+		missed, astray, repeated, wrong int
+	}{
+		"well":               {stays: []seat{all}},
+		"came later":         {stays: []seat{all[2:]}},
+		"came again":         {stays: []seat{all[:1], all[3:]}},
+		"missed":             {stays: []seat{{all[0], all[2], all[3]}}, missed: 1},
+		"in another order":   {stays: []seat{{all[1], all[0], all[2], all[3]}}, astray: 1},
+		"repeated":           {stays: []seat{{all[0], all[1], all[0], all[1], all[2], all[3]}}, repeated: 2},
+		"not in the archive": {stays: []seat{{all[0], {"a-hall-5", "y"}, all[1]}}, wrong: 1},
+		"another stanza-id":  {stays: []seat{{all[0], {"a-hall-2", "z"}, all[2]}}, wrong: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBook()
+			for range 5 {
+				b.acked(b.send(pair{"a", hall}))
+			}
+			for _, s := range all {
+				b.archived(hall, s)
+			}
+			for _, stay := range c.stays {
+				b.mu.Lock()
+				b.sat("b/1")
+				b.mu.Unlock()
+				for _, s := range stay {
+					b.received("b", "b/1", s)
+				}
+			}
+			var v verdict
+			b.order(&v)
+			if len(v.missed) != c.missed || len(v.astray) != c.astray || v.repeated != c.repeated || len(v.wrong) != c.wrong {
+				t.Errorf("%+v", v)
+			}
+		})
+	}
+}

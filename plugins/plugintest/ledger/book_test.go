@@ -37,6 +37,7 @@ type book struct {
 	got      map[string][]sighting // by device, in the order of arrival
 	archives map[string][]sighting // by account, in archive order
 	seats    map[string][]seat     // by device: its stays in the room
+	outs     int                   // times that a device heard it is not in the room any more
 	strange  []string              // what needs no audit to be wrong
 	news     chan struct{}         // closed at the next ack or refusal
 }
@@ -182,13 +183,14 @@ type verdict struct {
 	late                 int // of those in the wrong order: sent again, and another device had it
 	lost                 []string
 	reordered            []string
-	missed               []string // what a device in the room did not get
+	missed, astray       []string // what a device in the room did not get, or not in the archive's order
+	repeated             int      // arrivals from the room beyond the first, the same stanza-id
 	wrong                []string // foreign recipients, unclear errors, duplicates of another stanza-id
 	ghosts, unseen       []string // by node: seen and not there, there and not seen
 }
 
 func (v verdict) bad() bool {
-	return v.late+len(v.lost)+len(v.reordered)+len(v.missed)+len(v.wrong)+len(v.ghosts)+len(v.unseen) > 0
+	return v.late+len(v.lost)+len(v.reordered)+len(v.missed)+len(v.astray)+len(v.wrong)+len(v.ghosts)+len(v.unseen) > 0
 }
 
 // audit checks the invariants. Names of devices begin with their account's.

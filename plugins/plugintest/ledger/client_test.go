@@ -20,7 +20,8 @@ type client struct {
 	book           *book
 	sees           func(*stanza.Element) // presence that comes; nil: nobody looks
 	sits           bool                  // it enters the room
-	outside        bool                  // the room could not let it in: it tries again
+	inside         bool                  // it is in the room, as far as it has heard
+	outside        bool                  // the room could not let it in, or has let it go: it tries again
 
 	conn     *plugintest.Client
 	elements chan *stanza.Element // of conn; closed when it ends
@@ -91,7 +92,7 @@ func (c *client) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.previd, c.in, c.out = el.Get("id"), 0, 0
+	c.previd, c.in, c.out, c.inside = el.Get("id"), 0, 0, false
 	c.book.began(c.name())
 	// Presence is a stanza like any other: it is counted.
 	first := []outgoing{{raw: "<presence/>"}}
@@ -251,8 +252,8 @@ func (c *client) handle(el *stanza.Element) (message *stanza.Element, err error)
 		return nil, nil
 	}
 	c.in++
-	if c.sits && el.Name.Local == "presence" && el.Get("type") == stanza.TypeError && strings.HasPrefix(el.Get("from"), hallJID) {
-		c.outside = true
+	if c.sits {
+		c.place(el)
 	}
 	if el.Name.Local == "presence" && c.sees != nil {
 		c.sees(el)

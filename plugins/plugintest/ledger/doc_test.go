@@ -14,6 +14,7 @@
 //   - archive order is send order, for each sender and recipient
 //   - nobody gets what is somebody else's
 //   - what comes twice has the same stanza-id
+//   - in a room: everybody who stays hears everything, in the archive's order
 //   - an error says that it is for now, and the server recovers by itself
 //   - from every node those are seen online who are, 15 s after each fault
 //     (ghosts_test.go)
@@ -22,7 +23,6 @@
 // in network namespaces (network_test.go). go test runs short rounds;
 // PARLEY_TEST_LEDGER_ROUNDS=20 is the long run (make soak), and
 // PARLEY_TEST_LEDGER_TABLE=FILE writes its table. PARLEY_TEST_LEDGER_SEED repeats a run's
-// choices, but not its timing. PARLEY_TEST_LEDGER_ROOMS=1
-// puts everybody into a room as well (rooms_test.go). PARLEY_TEST_LEDGER_LOGS=DIR keeps the logs and the
-// archives of nodes, and all that was found wrong.
+// choices, but not its timing. PARLEY_TEST_LEDGER_LOGS=DIR keeps the logs and the
+// archives of nodes, and all that was found wrong. Everybody is in a room as well (rooms_test.go).
 package ledger_test

@@ -108,12 +108,12 @@ func play(t *testing.T, o *outcome, s house, seed uint64, f fault) {
 		o.ghosts, o.unseen, o.right = w.views.ghosts, w.views.unseen, w.views.right
 	}
 	if dumps() != "" {
-		dump(t, "wrong", strings.Join(slices.Concat(o.lost, o.reordered, o.missed, o.wrong, o.ghosts, o.unseen), "\n"))
+		dump(t, "wrong", strings.Join(slices.Concat(o.lost, o.reordered, o.missed, o.astray, o.wrong, o.ghosts, o.unseen), "\n"))
 	}
 	o.excuse.apply(&o.verdict)
-	t.Logf("%s, %s: %d rounds, %d sent, %d acked, %d refused, %d repeated, %d late, %d ghosts, %d resumed, recovery median %v, right views median %v, worst %v", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused, o.duplicates, o.late, len(o.ghosts), w.book.resumptions(), median(o.recovery), median(o.right), worst(o.right))
+	t.Logf("%s, %s: %d rounds, %d sent, %d acked, %d refused, %d repeated, %d late, %d ghosts, in the room %d missed, %d reordered, %d repeated, %d told that they are out; %d resumed, recovery median %v, right views median %v, worst %v", o.database, o.fault, o.rounds, o.sent, o.acked, o.refused, o.duplicates, o.late, len(o.ghosts), len(o.missed), len(o.astray), o.verdict.repeated, w.book.outs, w.book.resumptions(), median(o.recovery), median(o.right), worst(o.right))
 	if o.excuse.failed(o.verdict) {
-		t.Errorf("lost %s\nreordered %s\nlate %d\nmissed in the room %s\nwrong %s\nghosts %s\nunseen %s", some(o.lost), some(o.reordered), o.late, some(o.missed), some(o.wrong), some(o.ghosts), some(o.unseen))
+		t.Errorf("lost %s\nreordered %s\nlate %d\nmissed in the room %s\nreordered in the room %s\nwrong %s\nghosts %s\nunseen %s", some(o.lost), some(o.reordered), o.late, some(o.missed), some(o.astray), some(o.wrong), some(o.ghosts), some(o.unseen))
 	}
 }
 

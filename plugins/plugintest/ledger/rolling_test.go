@@ -218,10 +218,10 @@ func rollingRestart(t *testing.T, drain bool) {
 	}
 	w.book.mu.Unlock()
 	v := w.settle()
-	t.Logf("sent %d, acked %d, refused %d, sessions resumed %d, duplicates %d", v.sent, v.acked, v.refused, w.book.resumptions(), v.duplicates)
+	t.Logf("sent %d, acked %d, refused %d, sessions resumed %d, duplicates %d; in the room %d missed, %d reordered, %d repeated", v.sent, v.acked, v.refused, w.book.resumptions(), v.duplicates, len(v.missed), len(v.astray), v.repeated)
 	v.excuseAnew(t)
 	if v.bad() || v.refused > 0 {
-		t.Errorf("lost %s; reordered %s; wrong %s; late %d; refused %d", some(v.lost), some(v.reordered), some(v.wrong), v.late, v.refused)
+		t.Errorf("lost %s; reordered %s; wrong %s; late %d; refused %d; in the room missed %s, reordered %s", some(v.lost), some(v.reordered), some(v.wrong), v.late, v.refused, some(v.missed), some(v.astray))
 	}
 }
 

@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
+	"strings"
+	"time"
 
 	"parley/parser/stanza"
 )
@@ -17,18 +18,14 @@ import (
 //   - the archive is in the order of sending, for each sender
 //   - every device sees the archive's order
 //   - from a device's entry until its session ends nothing is missing
-//   - nobody has to enter again while its session lasts
+//   - nobody has to enter again while its session lasts, unless it is told that it is out
+//   - at the end everybody who never leaves hears the last word
 
 const (
 	hall    = "hall"
 	hallJID = hall + "@conference.localhost"
 	nsMUC   = "http://jabber.org/protocol/muc"
 )
-
-// rooms reports whether there is one. Not yet by itself: the room's archive keeps
-// what it promises, but with several nodes devices miss live messages, or get them
-// late, while something is broken (docs/groups.md).
-func rooms() bool { return os.Getenv("PARLEY_TEST_LEDGER_ROOMS") != "" }
 
 // seat is a device's stay in the room: from entering it to the end of its session.
 type seat []sighting
@@ -73,6 +70,77 @@ func (w *world) openHall(ctx context.Context) error {
 	}
 }
 
+// herald is the account that says the last word in the room.
+const herald = "herald"
+
+// lastWord is said when everybody is silent. Whoever is in the room hears it, or has
+// lost its place there without being told.
+func (w *world) lastWord() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
+	if err := w.server.account(ctx, herald); err != nil {
+		w.t.Fatal(err)
+	}
+	in, err := w.server.enter(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := &client{user: herald, resource: "herald", book: w.book, sits: true}
+	if err := c.connect(ctx, in); err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.drop()
+	oid := w.book.send(pair{herald, hall})
+	if err := c.send([]outgoing{groupchat(oid)}); err != nil {
+		w.t.Fatal(err)
+	}
+	deaf := w.book.deaf(oid)
+	for again := time.NewTicker(retry); ctx.Err() == nil && len(deaf) > 0; deaf = w.book.deaf(oid) {
+		select {
+		case el, ok := <-c.elements:
+			if !ok {
+				w.t.Fatal("the herald is gone")
+			}
+			if _, err := c.handle(el); err != nil {
+				w.t.Fatal(err)
+			}
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+		}
+	}
+	w.book.mu.Lock()
+	defer w.book.mu.Unlock()
+	for _, d := range deaf {
+		w.book.strange = append(w.book.strange, d+" does not hear the last word in the room")
+	}
+}
+
+func groupchat(oid string) outgoing {
+	return outgoing{oid, fmt.Sprintf(
+		"<message to='%s' type='groupchat' id='%s'><body>number %s</body><origin-id xmlns='urn:xmpp:sid:0' id='%s'/></message>", hallJID, oid, oid, oid)}
+}
+
+// deaf are the devices, of those that never leave, that have not heard it.
+func (b *book) deaf(oid string) (out []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range cast {
+		for _, r := range p.devices {
+			seats := b.seats[p.user+"/"+r]
+			if p.habit != always {
+				continue
+			}
+			heard := len(seats) > 0 && slices.ContainsFunc(seats[len(seats)-1], func(s sighting) bool { return s.oid == oid })
+			if !heard {
+				out = append(out, p.user+"/"+r)
+			}
+		}
+	}
+	return out
+}
+
 // sat notes that a device enters the room; b.mu is held.
 func (b *book) sat(device string) { b.seats[device] = append(b.seats[device], nil) }
 
@@ -107,10 +175,10 @@ func (b *book) order(v *verdict) {
 				case ids[s.oid] != s.stanzaID:
 					v.wrong = append(v.wrong, fmt.Sprintf("%s saw %s under another stanza-id than the room's archive has", device, s.oid))
 				case here[s.oid]:
-					v.duplicates++
+					v.repeated++
 					continue
 				case at < last:
-					v.reordered = append(v.reordered, fmt.Sprintf("%s: %s after place %d of the room, at %d", device, s.oid, last, at))
+					v.astray = append(v.astray, fmt.Sprintf("%s: %s after place %d of the room, at %d", device, s.oid, last, at))
 				case i > 0 && at > last+1:
 					v.missed = append(v.missed, fmt.Sprintf("%s, stay %d: %d to %d of the room, before %s", device, n+1, last+1, at-1, s.oid))
 				}
@@ -119,6 +187,42 @@ func (b *book) order(v *verdict) {
 			}
 		}
 	}
+}
+
+// place looks at presence of the room: the device's own says whether it is in the
+// room. When it hears that it is not any more it enters again.
+func (c *client) place(el *stanza.Element) {
+	if el.Name.Local != "presence" || !strings.HasPrefix(el.Get("from"), hallJID) {
+		return
+	}
+	x := el.Child(nsMUC+"#user", "x")
+	switch typ := el.Get("type"); {
+	case typ == stanza.TypeError:
+		c.outside = true
+	case x == nil || !self(x):
+	case typ == "":
+		c.inside = true
+	case typ == stanza.TypeUnavailable && c.inside: // else an earlier session with the address was
+		c.inside, c.outside = false, true
+		c.book.out()
+	}
+}
+
+// self reports whether the presence is the recipient's own.
+func self(x *stanza.Element) bool {
+	for s := range x.Elements() {
+		if s.Name.Local == "status" && s.Get("code") == "110" {
+			return true
+		}
+	}
+	return false
+}
+
+// out notes that a device was told that it is not in the room any more.
+func (b *book) out() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.outs++
 }
 
 // fromHall reports whether a message is the room's.

@@ -76,10 +76,8 @@ func newWorld(t *testing.T, s house, seed uint64) *world {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &world{t: t, server: s, book: newBook(), seed: seed, calm: make(chan struct{}), cancel: cancel}
 	t.Cleanup(w.end)
-	if rooms() {
-		if err := w.openHall(ctx); err != nil {
-			t.Fatal(err)
-		}
+	if err := w.openHall(ctx); err != nil {
+		t.Fatal(err)
 	}
 	if h, several := s.(*nodes); several {
 		w.views = newViews(ctx, w, h)
@@ -91,7 +89,7 @@ func newWorld(t *testing.T, s house, seed uint64) *world {
 			}
 			d := &device{
 				world: w, habit: p.habit, sends: p.sends && j == 0,
-				client: client{user: p.user, resource: r, book: w.book, sits: rooms()},
+				client: client{user: p.user, resource: r, book: w.book, sits: true},
 				random: rand.New(rand.NewPCG(seed, uint64(i*10+j))),
 			}
 			w.tasks.Go(func() { d.live(ctx) })
@@ -302,6 +300,7 @@ func (w *world) settle() verdict {
 	w.t.Helper()
 	close(w.calm)
 	w.answered()
+	w.lastWord()
 	w.end()
 	devices := map[string][]string{}
 	for _, p := range cast {
