@@ -18,6 +18,7 @@ import (
 	"parley/plugins/disco"
 	"parley/plugins/displayed"
 	"parley/plugins/entitytime"
+	"parley/plugins/extdisco"
 	"parley/plugins/feeds"
 	"parley/plugins/following"
 	"parley/plugins/health"
@@ -70,6 +71,7 @@ func Plugins() []plugins.Plugin {
 		disco.Plugin,
 		displayed.Plugin,
 		entitytime.Plugin,
+		extdisco.Plugin,
 		feeds.Plugin,
 		following.Plugin,
 		health.Plugin,
