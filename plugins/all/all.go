@@ -14,6 +14,7 @@ import (
 	"parley/plugins/blocking"
 	"parley/plugins/bookmarks"
 	"parley/plugins/carbons"
+	"parley/plugins/commands"
 	"parley/plugins/contact"
 	"parley/plugins/disco"
 	"parley/plugins/displayed"
@@ -66,6 +67,7 @@ func Plugins() []plugins.Plugin {
 		blocking.Plugin,
 		bookmarks.Plugin,
 		carbons.Plugin,
+		commands.Plugin,
 		component.Plugin,
 		contact.Plugin,
 		disco.Plugin,

@@ -14,7 +14,7 @@ import (
 	"parley/plugins/config"
 )
 
-// Type is what a service is (XEP-0215 §7.3).
+// Type is what a service is (XEP-0215 §2).
 type Type string
 
 // Types are those that can be configured, with the ports they usually have and what

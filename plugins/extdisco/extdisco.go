@@ -21,7 +21,7 @@ import (
 	"parley/router/sessions"
 )
 
-// NS is the namespace of XEP-0215 §7.1.
+// NS is the namespace of XEP-0215 §2.
 const NS = "urn:xmpp:extdisco:2"
 
 // Plugin provides the component.
