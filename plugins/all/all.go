@@ -8,6 +8,7 @@ import (
 	"parley/plugins/accountadmin"
 	"parley/plugins/accounts"
 	"parley/plugins/admin"
+	"parley/plugins/admincommands"
 	"parley/plugins/archive"
 	"parley/plugins/attachments"
 	"parley/plugins/avatar"
@@ -61,6 +62,7 @@ func Plugins() []plugins.Plugin {
 		accountadmin.Plugin,
 		accounts.Plugin,
 		admin.Plugin,
+		admincommands.Plugin,
 		archive.Plugin,
 		attachments.Plugin,
 		avatar.Plugin,
