@@ -49,6 +49,7 @@ type Host struct {
 	servers  []*running // in the order of their start
 	repo     *Repository
 	fatal    chan error
+	halts    chan bool // what administrators want of the process: again?
 	overlay  overlayStore
 	keys     *atrest.Rotation
 	files    blob.Store
@@ -91,7 +92,7 @@ type running struct {
 // New migrates the database and makes every Server and component that the
 // configuration asks for. Nothing runs yet.
 func New(ctx context.Context, o Options) (*Host, error) {
-	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), left: make(chan struct{}), overlay: overlayStore{db: o.DB}, since: o.Clock.Now()}
+	h := &Host{opt: o, sessions: sessions.NewRegistry(), links: map[string]*link{}, fatal: make(chan error, 8), halts: make(chan bool, 1), left: make(chan struct{}), overlay: overlayStore{db: o.DB}, since: o.Clock.Now()}
 	sorted, err := byRequirement(o.Plugins)
 	if err != nil {
 		return nil, err
@@ -251,7 +252,7 @@ func (h *Host) env(name string, contracts map[string]any) Env {
 	return Env{
 		Node: h.opt.Node, Slot: h.slot(), Notices: h.notices(), Owners: h.owners, Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
 		Log: h.opt.Log.With("component", name), Clock: h.opt.Clock, DB: h.opt.DB, AtRest: &h.keys.Vault, Files: h.files, Metrics: h.opt.Metrics,
-		Sessions: h.sessions, Halves: h.halves(), contracts: contracts,
+		Sessions: h.sessions, Halves: h.halves(), Halt: h.halt, contracts: contracts,
 	}
 }
 
@@ -270,6 +271,17 @@ func (h *Host) Start(ctx context.Context) error {
 		r.start(h)
 	}
 	return nil
+}
+
+// Halts delivers what Env.Halt is called for: whether the process is to begin again.
+func (h *Host) Halts() <-chan bool { return h.halts }
+
+// halt is Env.Halt. Once is enough.
+func (h *Host) halt(again bool) {
+	select {
+	case h.halts <- again:
+	default:
+	}
 }
 
 // Fatal delivers the error of a Server that ended by itself.

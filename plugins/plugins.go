@@ -129,6 +129,7 @@ type Env struct {
 	Notices   Notices               // reaches the features of other nodes; nil: this one is alone
 	Halves    Halves                // reaches the rest of the house, of which this process may have one half; nil: it is alone
 	Owners    *owner.Service        // lets one node at a time do what is to be done for a key
+	Halt      func(again bool)      // ends the process in order, for an administrator; again: whoever supervises it shall start it once more
 	contracts map[string]any
 }
 

@@ -142,6 +142,10 @@ func (s *setup) begin(ctx context.Context, cancel context.CancelFunc, log *slog.
 	}
 }
 
+// errAgain makes the process end as after a failure, so that its supervisor starts it
+// again (examples/parley.service: Restart=on-failure).
+var errAgain = errors.New("an administrator wants the server to start again")
+
 // wait returns when it is time to stop; nil when somebody asked for it.
 func (s *setup) wait(ctx context.Context, h *house, log *slog.Logger, signals <-chan os.Signal) error {
 	for {
@@ -150,6 +154,12 @@ func (s *setup) wait(ctx context.Context, h *house, log *slog.Logger, signals <-
 			return nil
 		case err := <-h.host.Fatal():
 			return err
+		case again := <-h.host.Halts():
+			log.Info("stopping, as an administrator wants", "again", again)
+			if again {
+				return errAgain
+			}
+			return nil
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
 				log.Info("stopping", "signal", sig.String())

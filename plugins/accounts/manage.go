@@ -278,7 +278,7 @@ const maxPage = 1000
 // their addresses, those behind after; the zero JID begins. The last one's JID
 // leads to the next page.
 func (a *Accounts) List(ctx context.Context, domain string, after jid.JID, limit int) ([]Account, error) {
-	list, err := a.store.list(ctx, domain, after.String(), max(1, min(limit, maxPage)))
+	list, err := a.store.list(ctx, sqlList, domain, after.String(), max(1, min(limit, maxPage)))
 	for i := range list {
 		list[i].Sessions = a.env.Sessions.Account(list[i].JID)
 	}
@@ -288,6 +288,16 @@ func (a *Accounts) List(ctx context.Context, domain string, after jid.JID, limit
 // Count returns how many accounts a domain has.
 func (a *Accounts) Count(ctx context.Context, domain string) (int64, error) {
 	return a.store.number(ctx, sqlCount, domain)
+}
+
+// CountDisabled returns how many accounts of a domain are disabled.
+func (a *Accounts) CountDisabled(ctx context.Context, domain string) (int64, error) {
+	return a.store.number(ctx, sqlCountDisabled, domain)
+}
+
+// ListDisabled is List for those that are disabled.
+func (a *Accounts) ListDisabled(ctx context.Context, domain string, after jid.JID, limit int) ([]Account, error) {
+	return a.store.list(ctx, sqlListDisabled, domain, after.String(), max(1, min(limit, maxPage)))
 }
 
 // LooksTaken reports whether an account of the domain has a name that looks

@@ -24,16 +24,18 @@ const (
 	sqlStoredKey = `SELECT stored_key FROM account_key WHERE jid = $1 AND hash = $2`
 	sqlKeys      = `SELECT a.disabled_at, k.hash, k.salt, k.iterations, k.stored_key, k.server_key
 		FROM account a JOIN account_key k ON k.jid = a.jid WHERE a.jid = $1 AND a.removed_at = 0 ORDER BY k.hash DESC`
-	sqlDisable      = `UPDATE account SET disabled_at = $2 WHERE jid = $1 AND removed_at = 0`
-	sqlMark         = `UPDATE account SET removed_at = $2 WHERE jid = $1 AND removed_at = 0`
-	sqlDeleteKeys   = `DELETE FROM account_key WHERE jid = $1`
-	sqlDeleteTokens = `DELETE FROM account_token WHERE jid = $1`
-	sqlErase        = `DELETE FROM account WHERE jid = $1 AND removed_at = $2`
-	sqlRemoved      = `SELECT jid, removed_at FROM account WHERE removed_at <> 0 AND removed_at < $1 ORDER BY removed_at LIMIT 100`
-	sqlShow         = `SELECT jid, created_at, login_at, disabled_at FROM account WHERE jid = $1 AND removed_at = 0`
-	sqlList         = `SELECT jid, created_at, login_at, disabled_at FROM account WHERE domain = $1 AND jid > $2 AND removed_at = 0 ORDER BY jid LIMIT $3`
-	sqlCount        = `SELECT count(*) FROM account WHERE domain = $1 AND removed_at = 0`
-	sqlAlike        = `SELECT count(*) FROM account WHERE skeleton = $1 AND domain = $2 AND jid <> $3 AND removed_at = 0`
+	sqlDisable       = `UPDATE account SET disabled_at = $2 WHERE jid = $1 AND removed_at = 0`
+	sqlMark          = `UPDATE account SET removed_at = $2 WHERE jid = $1 AND removed_at = 0`
+	sqlDeleteKeys    = `DELETE FROM account_key WHERE jid = $1`
+	sqlDeleteTokens  = `DELETE FROM account_token WHERE jid = $1`
+	sqlErase         = `DELETE FROM account WHERE jid = $1 AND removed_at = $2`
+	sqlRemoved       = `SELECT jid, removed_at FROM account WHERE removed_at <> 0 AND removed_at < $1 ORDER BY removed_at LIMIT 100`
+	sqlShow          = `SELECT jid, created_at, login_at, disabled_at FROM account WHERE jid = $1 AND removed_at = 0`
+	sqlList          = `SELECT jid, created_at, login_at, disabled_at FROM account WHERE domain = $1 AND jid > $2 AND removed_at = 0 ORDER BY jid LIMIT $3`
+	sqlCount         = `SELECT count(*) FROM account WHERE domain = $1 AND removed_at = 0`
+	sqlCountDisabled = `SELECT count(*) FROM account WHERE domain = $1 AND disabled_at <> 0 AND removed_at = 0`
+	sqlListDisabled  = `SELECT jid, created_at, login_at, disabled_at FROM account WHERE domain = $1 AND jid > $2 AND disabled_at <> 0 AND removed_at = 0 ORDER BY jid LIMIT $3`
+	sqlAlike         = `SELECT count(*) FROM account WHERE skeleton = $1 AND domain = $2 AND jid <> $3 AND removed_at = 0`
 )
 
 // loginStmt records a login; a later one that was written first stays.
@@ -210,8 +212,8 @@ func (s store) show(ctx context.Context, j jid.JID) (Account, error) {
 	return acc, nil
 }
 
-func (s store) list(ctx context.Context, domain, after string, limit int) ([]Account, error) {
-	list, err := storage.All(ctx, s.db, scanAccount, sqlList, domain, after, int64(limit))
+func (s store) list(ctx context.Context, sql, domain, after string, limit int) ([]Account, error) {
+	list, err := storage.All(ctx, s.db, scanAccount, sql, domain, after, int64(limit))
 	if err != nil {
 		return nil, fmt.Errorf("list accounts: %w", err)
 	}

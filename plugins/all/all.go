@@ -8,16 +8,19 @@ import (
 	"parley/plugins/accountadmin"
 	"parley/plugins/accounts"
 	"parley/plugins/admin"
+	"parley/plugins/admincommands"
 	"parley/plugins/archive"
 	"parley/plugins/attachments"
 	"parley/plugins/avatar"
 	"parley/plugins/blocking"
 	"parley/plugins/bookmarks"
 	"parley/plugins/carbons"
+	"parley/plugins/commands"
 	"parley/plugins/contact"
 	"parley/plugins/disco"
 	"parley/plugins/displayed"
 	"parley/plugins/entitytime"
+	"parley/plugins/extdisco"
 	"parley/plugins/feeds"
 	"parley/plugins/following"
 	"parley/plugins/health"
@@ -62,17 +65,20 @@ func Plugins() []plugins.Plugin {
 		accountadmin.Plugin,
 		accounts.Plugin,
 		admin.Plugin,
+		admincommands.Plugin,
 		archive.Plugin,
 		attachments.Plugin,
 		avatar.Plugin,
 		blocking.Plugin,
 		bookmarks.Plugin,
 		carbons.Plugin,
+		commands.Plugin,
 		component.Plugin,
 		contact.Plugin,
 		disco.Plugin,
 		displayed.Plugin,
 		entitytime.Plugin,
+		extdisco.Plugin,
 		feeds.Plugin,
 		following.Plugin,
 		health.Plugin,

@@ -42,7 +42,7 @@ var stageMay = []string{"parley/parser/jid", "parley/parser/stanza", "parley/sto
 
 // vocabulary are leaves that say what a stanza is, or read what is in many of
 // them; every feature may speak it.
-var vocabulary = []string{"parley/plugins/message/kinds", "parley/parser/stanza/form", "parley/parser/stanza/rsm"}
+var vocabulary = []string{"parley/plugins/message/kinds", "parley/parser/stanza/command", "parley/parser/stanza/form", "parley/parser/stanza/rsm"}
 
 // free may import everything: the lists, the tests' tools and the programs.
 var free = []string{"parley/plugins/all", "parley/plugins/plugintest/...", "parley/cmd/..."}

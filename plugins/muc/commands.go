@@ -4,14 +4,13 @@ import (
 	"context"
 
 	"parley/parser/stanza"
+	adhoc "parley/parser/stanza/command"
 	"parley/parser/stanza/form"
 )
 
-// nsCommands is that of XEP-0050. Commands to rooms have one step at most, so that no
-// session is kept: what a client fills in says everything.
-const nsCommands = "http://jabber.org/protocol/commands"
-
-// command is one that a room knows.
+// command is one that a room knows. Commands to rooms have one step at most, so that no
+// session is kept: what a client fills in says everything (plugins/commands has those of
+// the server).
 type command struct {
 	node, name string
 	may        func(*room, actor) error
@@ -34,40 +33,37 @@ func anybodyMay(r *room, by actor) error {
 	return nil
 }
 
-// maxSessionID bounds what a client calls its session, in bytes.
-const maxSessionID = 128
-
 // command executes one (XEP-0050 §3).
 func (s *service) command(ctx context.Context, r *room, q *request) (*stanza.Element, error) {
-	c := s.extra.commands[q.query.Get("node")]
-	action := q.query.Get("action")
+	req, err := adhoc.Read(q.query)
+	c := s.extra.commands[req.Node]
 	switch {
 	case !q.set():
 		return nil, stanza.NewError(stanza.BadRequest, "commands are sets")
 	case c == nil:
 		return nil, stanza.NewError(stanza.ItemNotFound, "there is no such command")
-	case !actions[action]:
-		return nil, badCommand("bad-action")
-	case len(q.query.Get("sessionid")) > maxSessionID:
-		return nil, badCommand("bad-sessionid")
-	case action == "cancel":
-		return commandAnswer(q, "canceled"), nil
+	case err != nil:
+		return nil, err
+	case req.Action == adhoc.Prev:
+		return nil, adhoc.Bad("bad-action")
+	case req.Action == adhoc.Cancel:
+		return commandAnswer(q, adhoc.Canceled), nil
 	}
 	var filled *form.Form
-	if x := form.In(q.query); x != nil && c.form != nil {
-		f, err := form.Submitted(x, nsHatForms)
+	if req.Form != nil && c.form != nil {
+		f, err := form.Submitted(req.Form, nsHatForms)
 		if err != nil {
 			return nil, err
 		}
 		if f.Kind == form.Cancel {
-			return commandAnswer(q, "canceled"), nil
+			return commandAnswer(q, adhoc.Canceled), nil
 		}
 		filled = f
 	}
 	if filled == nil {
 		return r.commandShown(q, c)
 	}
-	err := r.do(ctx, true, func(o *op) error {
+	err = r.do(ctx, true, func(o *op) error {
 		by, err := r.actorOf(q.From)
 		if err != nil {
 			return err
@@ -80,15 +76,7 @@ func (s *service) command(ctx context.Context, r *room, q *request) (*stanza.Ele
 	if err != nil {
 		return nil, err
 	}
-	return commandAnswer(q, "completed"), nil
-}
-
-// actions are those that commands of one step know (XEP-0050 §3.4).
-var actions = map[string]bool{"": true, "execute": true, "complete": true, "next": true, "cancel": true}
-
-// badCommand is an error of XEP-0050 §4.4.
-func badCommand(why string) error {
-	return &stanza.Error{Type: stanza.Modify, Condition: stanza.BadRequest, App: stanza.El(nsCommands, why)}
+	return commandAnswer(q, adhoc.Completed), nil
 }
 
 // commandShown is a command's form, or the result of one without.
@@ -103,10 +91,9 @@ func (r *room) commandShown(q *request, c *command) (*stanza.Element, error) {
 		return nil, err
 	}
 	if c.form == nil {
-		return commandAnswer(q, "completed").Add(c.result(r)), nil
+		return commandAnswer(q, adhoc.Completed).Add(c.result(r)), nil
 	}
-	next := stanza.El(nsCommands, "actions").With("execute", "complete").Add(stanza.El(nsCommands, "complete"))
-	return commandAnswer(q, "executing").Add(next, c.form(r).Element()), nil
+	return commandAnswer(q, adhoc.Executing).Add(adhoc.Actions(adhoc.Complete), c.form(r).Element()), nil
 }
 
 func commandAnswer(q *request, status string) *stanza.Element {
@@ -114,12 +101,12 @@ func commandAnswer(q *request, status string) *stanza.Element {
 	if id == "" {
 		id = newID()
 	}
-	return stanza.El(nsCommands, "command").With("node", q.query.Get("node")).With("sessionid", id).With("status", status)
+	return adhoc.Answer(q.query.Get("node"), id, status)
 }
 
 // commandItems are the commands that a room has (XEP-0050 §2.2).
 func (s *service) commandItems(r *room) *stanza.Element {
-	out := stanza.El(stanza.NSDiscoItem, "query").With("node", nsCommands)
+	out := stanza.El(stanza.NSDiscoItem, "query").With("node", adhoc.NS)
 	for _, c := range s.extra.list {
 		out.Add(stanza.El(stanza.NSDiscoItem, "item").With("jid", r.jid.String()).With("node", c.node).With("name", c.name))
 	}
@@ -134,11 +121,11 @@ func (s *service) commandInfo(node string) *stanza.Element {
 		return stanza.El(stanza.NSDiscoInfo, "identity").With("category", "automation").With("type", typ).With("name", name)
 	}
 	feature := func(ns string) *stanza.Element { return stanza.El(stanza.NSDiscoInfo, "feature").With("var", ns) }
-	if node == nsCommands {
-		return out.Add(identity("command-list", "Commands"), feature(nsCommands))
+	if node == adhoc.NS {
+		return out.Add(identity("command-list", "Commands"), feature(adhoc.NS))
 	}
 	if c := s.extra.commands[node]; c != nil {
-		return out.Add(identity("command-node", c.name), feature(nsCommands), feature(stanza.NSDataForms))
+		return out.Add(identity("command-node", c.name), feature(adhoc.NS), feature(stanza.NSDataForms))
 	}
 	return nil
 }

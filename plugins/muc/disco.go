@@ -6,6 +6,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	adhoc "parley/parser/stanza/command"
 	"parley/parser/stanza/form"
 	"parley/plugins/disco"
 )
@@ -125,7 +126,7 @@ func (r *room) reservedNick(q *request) *stanza.Element {
 func (s *service) items(_ context.Context, r *room, q *request) (*stanza.Element, error) {
 	switch q.query.Get("node") {
 	case "":
-	case nsCommands:
+	case adhoc.NS:
 		return s.commandItems(r), nil
 	default:
 		return nil, stanza.NewError(stanza.ItemNotFound, "no such node")

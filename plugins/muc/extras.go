@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"parley/parser/jid"
+	adhoc "parley/parser/stanza/command"
 	"parley/plugins/disco"
 )
 
@@ -19,7 +20,7 @@ type extras struct {
 
 // extraFeatures are announced by each room, and by the service.
 var extraFeatures = []string{
-	nsConference, nsModerate, nsHats, nsCommands, nsVCard, nsVersions, nsTokens,
+	nsConference, nsModerate, nsHats, adhoc.NS, nsVCard, nsVersions, nsTokens,
 }
 
 // nsConference is that of direct invitations: they go from one account to another, and

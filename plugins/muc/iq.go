@@ -6,6 +6,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	adhoc "parley/parser/stanza/command"
 	"parley/processor"
 )
 
@@ -38,7 +39,7 @@ func (s *service) iqTable() map[stanza.Name]iqHandler {
 		{Space: NSOwner, Local: "query"}:            s.owner,
 		{Space: nsIQReg, Local: "query"}:            s.register,
 		{Space: nsVCard, Local: "vCard"}:            s.card,
-		{Space: nsCommands, Local: "command"}:       s.command,
+		{Space: adhoc.NS, Local: "command"}:         s.command,
 		{Space: nsModerate, Local: "moderate"}:      s.moderate,
 		{Space: nsTokens, Local: "request"}:         s.issueToken,
 		{Space: nsTokens, Local: "tokens"}:          s.listTokens,

@@ -103,7 +103,8 @@ func (r *Runner) trace(who, direction, text string) {
 func (x *run) prepare(ctx context.Context) error {
 	overlay, has := x.script.Files["config.yaml"]
 	if c, ok := x.Target.(Configurer); ok {
-		if err := c.Configure(ctx, overlay); err != nil {
+		named := strings.NewReplacer("$run", x.suffix, "$domain", x.Target.Domain()) // who an account of the script is
+		if err := c.Configure(ctx, []byte(named.Replace(string(overlay)))); err != nil {
 			return fmt.Errorf("configure: %w", err)
 		}
 	} else if has {
