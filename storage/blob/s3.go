@@ -49,11 +49,13 @@ func (b *bucket) Put(ctx context.Context, k Key, r io.Reader, size int64) (sum S
 			return sum, err
 		}
 	}
-	_, err = b.client.PutObject(ctx, b.name, b.prefix+k.s, m, size, minio.PutObjectOptions{
+	// Whether there is more is seen when the server has what it was told to get: an
+	// error then would leave open whether it keeps that.
+	_, err = b.client.PutObject(ctx, b.name, b.prefix+k.s, io.LimitReader(m, size), size, minio.PutObjectOptions{
 		DisableMultipart: true,
 		ContentType:      "application/octet-stream",
 	})
-	if err == nil && m.err == nil { // the library has read what it was told to, and no more
+	if err == nil {
 		_, _ = m.Read(make([]byte, 1))
 	}
 	if wrong := m.err; wrong != nil && !errors.Is(wrong, io.EOF) {
