@@ -126,7 +126,9 @@ func TestConverse(t *testing.T) {
 
 	phone := newDevice(t, browser, address, "alice")
 	phone.has("converse-rooms-list", "garden")
-	phone.hears("and the other way, 🙂")
+	for _, text := range []string{"first", "second & <b>bold</b>", "and the other way, 🙂", "while you were away", "back again"} {
+		phone.hears(text)
+	}
 	phone.say("from the other device")
 	alice.hears("from the other device")
 	bob.hears(t, "from the other device")
