@@ -133,11 +133,10 @@ func (s *Server) owned(ctx context.Context, hold *owner.Hold, payload []byte) ([
 	defer t.Leave()
 	var result *stanza.Element
 	o, key := t.ownedBy(e.Stanza)
-	if o == nil || key != hold.Key {
-		err = stanza.NewError(stanza.ServiceUnavailable, "")
-	} else {
-		err = s.protect(func() (err error) { result, err = o.Handle(ctx, e.Stanza, hold); return err })
+	if o == nil || key != hold.Key { // what serves it has not begun here, or has ended: another node may, or this one in a moment
+		return nil, fmt.Errorf("stanza for %q: nothing serves it here: %w", hold.Key, owner.ErrNobody)
 	}
+	err = s.protect(func() (err error) { result, err = o.Handle(ctx, e.Stanza, hold); return err })
 	if errors.Is(err, ErrUnanswered) {
 		return nil, nil
 	}

@@ -162,6 +162,9 @@ func (s *service) send(ctx context.Context, room jid.JID, e errand) error {
 
 // sent does what another node has sent; it is an owner.Handler.
 func (s *service) sent(ctx context.Context, hold *owner.Hold, payload []byte) ([]byte, error) {
+	if !s.begun.Load() {
+		return nil, fmt.Errorf("rooms have not begun here: %w", owner.ErrNobody)
+	}
 	what, arg, _ := strings.Cut(string(payload), " ")
 	return nil, s.run(ctx, hold, errand{what, arg})
 }

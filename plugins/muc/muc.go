@@ -175,6 +175,7 @@ type service struct {
 	extra  extraService
 	tidy   tidy
 	chores *chores
+	begun  atomic.Bool // Register is done: rooms can say something
 	// errands are what rooms do that no stanza asks for.
 	errands map[string]func(ctx context.Context, r *room, arg string) error
 }
@@ -268,6 +269,7 @@ func (s *service) Register(r *processor.Registrar) {
 	processor.On(r, processor.Unbound, processor.Late, s.ended)
 	processor.On(r, processor.Undelivered, processor.Early, s.undelivered)
 	processor.On(r, processor.AccountRemoved, processor.Normal, s.accountRemoved)
+	s.begun.Store(true)
 }
 
 // key says which room a stanza is for (processor.Owned).

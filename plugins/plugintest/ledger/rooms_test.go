@@ -35,15 +35,22 @@ func (c *client) enterHall() string {
 	return fmt.Sprintf("<presence to='%s/%s-%s'><x xmlns='%s'><history maxstanzas='0'/></x></presence>", hallJID, c.user, c.resource, nsMUC)
 }
 
+// herald is the account that makes the room and says the last word there: a session
+// of anybody else's beside their own would be one more device.
+const herald = "herald"
+
 // openHall makes the room; it stays when everybody has left it.
 func (w *world) openHall(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if err := w.server.account(ctx, herald); err != nil {
+		return err
+	}
 	in, err := w.server.enter(ctx)
 	if err != nil {
 		return err
 	}
-	c := &client{user: cast[0].user, resource: "founder", book: w.book}
+	c := &client{user: herald, resource: "founder", book: w.book}
 	if err := c.connect(ctx, in); err != nil {
 		return err
 	}
@@ -70,18 +77,12 @@ func (w *world) openHall(ctx context.Context) error {
 	}
 }
 
-// herald is the account that says the last word in the room.
-const herald = "herald"
-
 // lastWord is said when everybody is silent. Whoever is in the room hears it, or has
 // lost its place there without being told.
 func (w *world) lastWord() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
-	if err := w.server.account(ctx, herald); err != nil {
-		w.t.Fatal(err)
-	}
 	in, err := w.server.enter(ctx)
 	if err != nil {
 		w.t.Fatal(err)
