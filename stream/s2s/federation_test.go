@@ -92,7 +92,7 @@ func TestDirectTLS(t *testing.T) {
 	juliet.Hears("a message", body("direct"))
 }
 
-// RFC 6120 §10.4.3, and what is answered at once: no such domain, one that is not to
+// RFC 6120 §10.4.3, rule 32, and what is answered at once: no such domain, one that is not to
 // be talked to, one whose addresses are inside (reliability row 20).
 func TestErrors(t *testing.T) {
 	w := federation.New(t)
@@ -153,7 +153,7 @@ func TestReliability20PrivateAddresses(t *testing.T) {
 }
 
 // What is sent while a server is away waits for it, in order; what has waited too
-// long is answered.
+// long is answered (rule 32).
 func TestQueue(t *testing.T) {
 	w := federation.New(t)
 	one := start(t, w, "one.test", federation.Options{})

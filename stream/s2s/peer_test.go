@@ -161,8 +161,8 @@ func (h *house) proven(w *federation.World, domain string) *peer {
 	return p
 }
 
-// TestReliability22 is about who a server says to be: nothing that it has not proven
-// for that very pair of domains gets in.
+// Who a server says to be (rule 27): nothing that it has not proven for that very
+// pair of domains gets in.
 func TestReliability22UnprovenFrom(t *testing.T) {
 	w := federation.New(t)
 	one := start(t, w, "one.test", federation.Options{})

@@ -20,16 +20,11 @@ type Zone struct {
 
 func newZone() (*Zone, error) {
 	z := &Zone{records: map[string][]dns.RR{}, asked: map[string]int{}}
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	udp, tcp, err := both()
 	if err != nil {
 		return nil, err
 	}
 	z.address = udp.LocalAddr().String()
-	tcp, err := net.Listen("tcp", z.address)
-	if err != nil {
-		_ = udp.Close()
-		return nil, err
-	}
 	z.servers = []*dns.Server{{PacketConn: udp, Handler: z}, {Listener: tcp, Handler: z}}
 	for _, s := range z.servers {
 		started := make(chan struct{})
@@ -38,6 +33,21 @@ func newZone() (*Zone, error) {
 		<-started
 	}
 	return z, nil
+}
+
+// both listens on one port over UDP and TCP: the one that the system chooses for one
+// may be taken for the other.
+func both() (udp net.PacketConn, tcp net.Listener, err error) {
+	for range 20 {
+		if udp, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			return nil, nil, err
+		}
+		if tcp, err = net.Listen("tcp", udp.LocalAddr().String()); err == nil {
+			return udp, tcp, nil
+		}
+		_ = udp.Close()
+	}
+	return nil, nil, err
 }
 
 func (z *Zone) close() {
