@@ -9,7 +9,7 @@ import (
 	"parley/plugins/invitations"
 )
 
-// inviteCommand makes an invitation to an account (XEP-0401 §4.4).
+// inviteCommand makes an invitation to an account (XEP-0401 §5.4).
 func inviteCommand() *cobra.Command {
 	var p place
 	var asJSON bool

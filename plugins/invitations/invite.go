@@ -20,14 +20,14 @@ const (
 	formResult  = "urn:xmpp:invite#invitation"
 )
 
-// inviteCommand is XEP-0401 §4.1: at once, without a question.
+// inviteCommand is XEP-0401 §5.1: at once, without a question.
 func (i *inviter) inviteCommand() *commands.Command {
 	return &commands.Command{Node: nodeInvite, Name: "Invite a contact", Run: func(ctx context.Context, e *commands.Execution) (*commands.Outcome, error) {
 		return i.issued(ctx, e, Invitation{Inviter: e.Account(), Account: e.Domain, Opens: i.cfg.Register && i.tokens.opens.Load()})
 	}}
 }
 
-// accountCommand is XEP-0401 §4.4. Its forms have no FORM_TYPE.
+// accountCommand is XEP-0401 §5.4. Its forms have no FORM_TYPE.
 func (i *inviter) accountCommand() *commands.Command {
 	return &commands.Command{
 		Node: nodeAccount, Name: "Create an account",
@@ -92,7 +92,7 @@ func (i *inviter) issued(ctx context.Context, e *commands.Execution, one Invitat
 	return &commands.Outcome{Payload: []*stanza.Element{f.Element()}}, nil
 }
 
-// URI is what an invited person's client opens (XEP-0401 §4.1 and §4.4, XEP-0445 §2).
+// URI is what an invited person's client opens (XEP-0401 §5.1 and §5.4, XEP-0445 §2).
 // An account for somebody who becomes a contact is made by its registration.
 func (i *Invitation) URI(token string) string {
 	if i.Inviter.IsZero() || i.Account.Local() != "" {

@@ -68,7 +68,7 @@ func (l syncLog) Write(b []byte) (int, error) {
 
 // TestPage: what the administration has made is shown in the reader's language, with
 // headers that keep the token in; nothing of it is in the log (XEP-0379 §3.3,
-// XEP-0401 §4.2).
+// XEP-0401 §5.2).
 func TestPage(t *testing.T) {
 	l := syncLog{make(chan string, 10000)}
 	dir, err := os.MkdirTemp("", "invite") // the path of a socket is short

@@ -91,7 +91,7 @@ func (t *Tokens) Claim(ctx context.Context, id string) error {
 func (t *Tokens) Release(ctx context.Context, id string) error { return t.store.release(ctx, id) }
 
 // Joined makes the inviter and an account that was made by the invitation contacts of
-// each other (XEP-0401 §4.5).
+// each other (XEP-0401 §5.5).
 func (t *Tokens) Joined(ctx context.Context, i Invitation, account jid.JID) error {
 	switch {
 	case i.Inviter.IsZero():
