@@ -43,6 +43,7 @@ var Plugin = plugins.Plugin{
 	Requires:   []string{accounts.Name, commands.Name, presence.Name, roster.Name},
 	Components: []plugins.Maker{{Server: processor.Name, Defaults: defaults(), New: newComponent}},
 	Migrations: migrations,
+	Contract:   func(env plugins.Env) (any, error) { return &Roles{store: store{env.DB}}, nil },
 }
 
 // Config is the component's section.
@@ -72,6 +73,7 @@ type component struct {
 	rosters  *roster.Rosters
 	store    store
 	policies *policies
+	roles    *Roles
 	whole    map[jid.JID]bool    // who administers the server
 	domain   []*commands.Command // for every administrator
 	server   []*commands.Command // for those of the server
@@ -100,6 +102,9 @@ func newComponent(env plugins.Env, c plugins.Config) (plugins.Component, error) 
 	if a.rosters, err = plugins.Need[*roster.Rosters](env, roster.Name); err != nil {
 		return nil, err
 	}
+	if a.roles, err = plugins.Need[*Roles](env, Name); err != nil {
+		return nil, err
+	}
 	if a.policies, err = newPolicies(env, a.store); err != nil {
 		return nil, err
 	}
@@ -122,6 +127,7 @@ func (a *component) Start(ctx context.Context) error {
 			a.env.Log.Warn("an administrator has no account: make it before somebody else does", "account", j.String())
 		}
 	}
+	a.roles.whole.Store(&a.whole)
 	a.caller.start()
 	return nil
 }
@@ -150,7 +156,7 @@ func (a *component) Register(r *processor.Registrar) {
 // offer is asked at every step of a command: who is no administrator any more stops
 // there.
 func (a *component) offer(ctx context.Context, o *commands.Offer) (processor.Verdict, error) {
-	is, err := a.is(ctx, o.Asker)
+	is, err := a.roles.of(ctx, o.Account(), o.Domain)
 	if err != nil {
 		return processor.Continue, err
 	}

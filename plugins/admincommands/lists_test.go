@@ -4,8 +4,6 @@ import (
 	"testing"
 
 	"parley/parser/jid"
-	"parley/plugins/commands"
-	"parley/router/sessions"
 )
 
 // The most exact entry counts, whichever list it is in (XEP-0133 §4.11, XEP-0016 §2.1).
@@ -57,14 +55,16 @@ func TestThirtyCommands(t *testing.T) {
 
 // An administrator of one domain is none of another.
 func TestAdminsOfTheirDomain(t *testing.T) {
-	a := &component{whole: map[jid.JID]bool{jid.MustParse("romeo@a.example"): true}}
-	asker := func(who, at string) commands.Asker {
-		return commands.Asker{Session: &sessions.Entry{Ref: sessions.Ref{JID: jid.MustParse(who)}}, Domain: jid.MustParse(at)}
+	r := &Roles{}
+	romeo, juliet, other := jid.MustParse("romeo@a.example"), jid.MustParse("juliet@a.example"), jid.MustParse("b.example")
+	if is, err := r.of(t.Context(), romeo, other); is != nobody || err != nil {
+		t.Errorf("while nothing runs: %v, %v", is, err)
 	}
-	if is, err := a.is(t.Context(), asker("romeo@a.example/x", "b.example")); is != ofServer || err != nil {
+	r.whole.Store(&map[jid.JID]bool{romeo: true})
+	if is, err := r.of(t.Context(), romeo, other); is != ofServer || err != nil {
 		t.Errorf("of the server: %v, %v", is, err)
 	}
-	if is, err := a.is(t.Context(), asker("juliet@a.example/x", "b.example")); is != nobody || err != nil {
+	if is, err := r.of(t.Context(), juliet, other); is != nobody || err != nil {
 		t.Errorf("of another domain: %v, %v", is, err)
 	}
 }

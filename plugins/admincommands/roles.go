@@ -3,6 +3,7 @@ package admincommands
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -19,16 +20,30 @@ const (
 	ofServer
 )
 
-// is says what the asker may do at the domain that is asked.
-func (a *component) is(ctx context.Context, who commands.Asker) (role, error) {
-	account := who.Account()
-	if a.whole[account] {
+// Roles tells who administers what. It is the plugin's contract.
+type Roles struct {
+	store store
+	whole atomic.Pointer[map[jid.JID]bool] // of the server, as the configuration says; nil: the component does not run
+}
+
+// Administers reports whether the account, bare, administers a domain.
+func (r *Roles) Administers(ctx context.Context, account, domain jid.JID) (bool, error) {
+	is, err := r.of(ctx, account, domain)
+	return is > nobody, err
+}
+
+// of says what an account may do at a domain.
+func (r *Roles) of(ctx context.Context, account, domain jid.JID) (role, error) {
+	whole := r.whole.Load()
+	switch {
+	case whole == nil:
+		return nobody, nil
+	case (*whole)[account]:
 		return ofServer, nil
-	}
-	if account.Domain() != who.Domain.Domain() { // administrators of a domain live there
+	case account.Domain() != domain.Domain(): // administrators of a domain live there
 		return nobody, nil
 	}
-	ok, err := a.store.isAdmin(ctx, who.Domain, account)
+	ok, err := r.store.isAdmin(ctx, domain, account)
 	if err != nil || !ok {
 		return nobody, err
 	}

@@ -110,7 +110,7 @@ func TestWelcome(t *testing.T) {
 	}
 	welcome("well met")
 	juliet := login(t, h, "juliet")
-	ids := map[string]bool{} // what a device has only just taken may come twice: it is the same message
+	ids := map[string]bool{}               // what a device has only just taken may come twice: it is the same message
 	say := func(what string) (heard int) { // and everything is read that comes before the answer to a ping
 		send(t, juliet, what+"<iq type='get' to='localhost' id='p'><ping xmlns='urn:xmpp:ping'/></iq>")
 		for el := next(t, juliet); el.Name.Local != "iq"; el = next(t, juliet) {

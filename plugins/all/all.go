@@ -26,6 +26,7 @@ import (
 	"parley/plugins/health"
 	"parley/plugins/hostmeta"
 	"parley/plugins/inbox"
+	"parley/plugins/invitations"
 	"parley/plugins/lastactivity"
 	"parley/plugins/message"
 	"parley/plugins/muc"
@@ -84,6 +85,7 @@ func Plugins() []plugins.Plugin {
 		health.Plugin,
 		hostmeta.Plugin,
 		inbox.Plugin,
+		invitations.Plugin,
 		lastactivity.Plugin,
 		message.Plugin,
 		muc.Plugin,

@@ -6,8 +6,16 @@ import (
 	"parley/parser"
 	"parley/plugins"
 	"parley/plugins/accounts"
+	"parley/plugins/admin"
+	"parley/plugins/admincommands"
+	"parley/plugins/commands"
+	"parley/plugins/disco"
+	"parley/plugins/invitations"
+	"parley/plugins/ping"
 	"parley/plugins/plugintest"
+	"parley/plugins/presence"
 	"parley/plugins/register"
+	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router"
 	"parley/stream"
@@ -26,7 +34,8 @@ servers:
 
 func TestScripts(t *testing.T) {
 	plugintest.Run(t, plugintest.Options{
-		Plugins: []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, register.Plugin},
-		Config:  config,
+		Plugins: []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, presence.Plugin, disco.Plugin,
+			admin.Plugin, commands.Plugin, admincommands.Plugin, invitations.Plugin, register.Plugin},
+		Config: config,
 	}, "testdata/*.txtar")
 }

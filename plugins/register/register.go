@@ -6,7 +6,8 @@
 // or need not be: it names the fields, then makes the account after it has
 // looked at the address (how many of late), the name (one script, not
 // reserved, like nobody else's: reliability rows 11 and 25) and the password.
-// The processor's component serves those who have logged in.
+// Who shows the token of an invitation may also when others may not (invited.go,
+// XEP-0445). The processor's component serves those who have logged in.
 package register
 
 import (
@@ -17,6 +18,7 @@ import (
 	"parley/plugins"
 	"parley/plugins/accounts"
 	"parley/plugins/config"
+	"parley/plugins/invitations"
 	"parley/processor"
 	"parley/storage"
 	"parley/stream"
@@ -34,7 +36,7 @@ const Name = "register"
 var Plugin = plugins.Plugin{
 	Name:     Name,
 	Doc:      "Registration in band (XEP-0077): new accounts, new passwords, leaving.",
-	Requires: []string{accounts.Name},
+	Requires: []string{accounts.Name, invitations.Name},
 	Components: []plugins.Maker{
 		{Server: stream.Name, Off: true, Defaults: signupDefaults(), New: newSignup},
 		{Server: processor.Name, Off: true, Defaults: manageDefaults(), New: newManage},
@@ -43,6 +45,7 @@ var Plugin = plugins.Plugin{
 
 // SignupConfig is the section of the streamer's component.
 type SignupConfig struct {
+	Open         bool     `yaml:"open" doc:"Anybody may make an account; otherwise those who are invited."`
 	PerHour      int      `yaml:"per_hour" min:"0" max:"1000000" doc:"Attempts to register that one address (IPv6: one /64) may make in an hour; 0: any number."`
 	MinPassword  int      `yaml:"min_password" min:"1" max:"256" unit:"characters" doc:"Shortest password of a new account."`
 	MaxName      int      `yaml:"max_name" min:"1" max:"1023" unit:"characters" doc:"Longest name of a new account."`
@@ -53,7 +56,7 @@ type SignupConfig struct {
 
 func signupDefaults() *SignupConfig {
 	return &SignupConfig{
-		PerHour: 5, MinPassword: 8, MaxName: 64, Lookalikes: true,
+		Open: true, PerHour: 5, MinPassword: 8, MaxName: 64, Lookalikes: true,
 		Forbidden:    []string{"abuse", "admin", "administrator", "hostmaster", "info", "moderator", "noreply", "operator", "postmaster", "root", "security", "server", "support", "system", "webmaster", "xmpp"},
 		Instructions: "Choose a name and a password.",
 	}
@@ -92,6 +95,7 @@ func wire(err error) error {
 		{accounts.ErrName, stanza.NotAcceptable, "the name is not acceptable"},
 		{accounts.ErrPassword, stanza.NotAcceptable, "the password is not acceptable"},
 		{accounts.ErrUnknown, stanza.RegistrationRequired, ""},
+		{invitations.ErrUnknown, stanza.ItemNotFound, "the invitation is unknown, used up, or too old"},
 		{accounts.ErrBusy, stanza.ResourceConstraint, "try again later"},
 		{storage.ErrUnavailable, stanza.ResourceConstraint, "try again later"},
 	} {

@@ -9,6 +9,7 @@ import (
 	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/plugins/accounts"
+	"parley/plugins/invitations"
 	"parley/stream"
 )
 
@@ -20,6 +21,7 @@ type signup struct {
 	accounts *accounts.Accounts
 	limit    *limiter // nil: nobody is slowed down
 	reserved map[string]bool
+	invited  *invited
 }
 
 var _ stream.Component = (*signup)(nil)
@@ -29,7 +31,11 @@ func newSignup(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &signup{env: env, cfg: *signupDefaults(), accounts: a, reserved: map[string]bool{}}
+	t, err := plugins.Need[*invitations.Tokens](env, invitations.Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &signup{env: env, cfg: *signupDefaults(), accounts: a, reserved: map[string]bool{}, invited: newInvited(env.Clock, t)}
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}
@@ -50,13 +56,21 @@ func (s *signup) Register(r *stream.Registrar) {
 	r.StreamFeature(stream.Feature{In: stream.Secured, Order: orderRegister, Advertise: func(*stream.Conn) *stanza.Element { // XEP-0077 §8
 		return stanza.El(nsFeature, "register")
 	}})
+	r.StreamFeature(stream.Feature{In: stream.Secured, Order: orderRegister, Advertise: func(*stream.Conn) *stanza.Element { // XEP-0445 §3
+		return stanza.El(nsToken, "register")
+	}})
 	r.PreAuthIQ(stanza.Name{Space: ns, Local: "query"}, s.request)
+	r.PreAuthIQ(stanza.Name{Space: invitations.NS, Local: "preauth"}, s.preauth)
+	s.invited.tokens.Opening(true)
 }
 
 // request is XEP-0077 §3.1.
 func (s *signup) request(ctx context.Context, c *stream.Conn, st *stanza.Stanza) (*stanza.Element, error) {
 	if to := st.To; !to.IsZero() && (!to.IsDomain() || to.Domain() != c.Domain()) {
 		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
+	}
+	if !s.cfg.Open && !s.invited.has(c.ID()) {
+		return nil, stanza.NewError(stanza.NotAllowed, "an invitation is needed to make an account here")
 	}
 	if st.Type == "get" {
 		return stanza.El(ns, "query").Add(
@@ -86,20 +100,38 @@ func (s *signup) create(ctx context.Context, c *stream.Conn, q *stanza.Element) 
 	if err := s.acceptable(at, password); err != nil {
 		return err
 	}
+	invitation, err := s.invited.fits(ctx, c.ID(), at)
+	if err != nil {
+		return wire(err)
+	}
 	// What is well-formed counts, taken names as well: nobody finds out by
 	// the thousand which exist.
+	if err := s.allow(c); err != nil {
+		return err
+	}
+	if err := s.unlike(ctx, at); err != nil {
+		return err
+	}
+	if err := s.invited.using(ctx, invitation, func() error { return s.accounts.Create(ctx, at, password) }); err != nil {
+		return wire(err)
+	}
+	s.invited.forget(c.ID())
+	s.env.Log.Info("registered", "account", at.String(), "remote", c.Transport().RemoteAddr().String(), "invited", invitation != nil)
+	if invitation != nil {
+		if err := s.invited.tokens.Joined(ctx, *invitation, at); err != nil { // the account is there: they ask each other
+			s.env.Log.Error("inviter and invited are no contacts", "account", at.String(), "err", err)
+		}
+	}
+	return nil
+}
+
+// allow slows down whoever tries too often from one address.
+func (s *signup) allow(c *stream.Conn) error {
 	remote := c.Transport().RemoteAddr().String()
 	if ap, err := netip.ParseAddrPort(remote); err == nil && !s.limit.allow(ap.Addr()) {
 		s.env.Log.Warn("registration throttled", "remote", remote)
 		return stanza.NewError(stanza.ResourceConstraint, "too many registrations from your address; try again later")
 	}
-	if err := s.unlike(ctx, at); err != nil {
-		return err
-	}
-	if err := s.accounts.Create(ctx, at, password); err != nil {
-		return wire(err)
-	}
-	s.env.Log.Info("registered", "account", at.String(), "remote", remote)
 	return nil
 }
 
