@@ -35,7 +35,7 @@ func (r *room) remember(ctx context.Context) (err error) {
 	if r.kept, err = r.s.kept.Room(ctx, r.jid); err != nil {
 		return err
 	}
-	last, err := r.kept.Last(ctx, max(r.recent.most, resentKept), time.Time{})
+	last, err := r.kept.Last(ctx, max(r.recent.most, resentRead), time.Time{})
 	if err != nil {
 		return err
 	}

@@ -13,14 +13,22 @@ import (
 // once for everybody (spec: duplicate detection; D2). An origin-id counts for its
 // sender only (XEP-0359 §6), whom the occupant id names.
 type resent struct {
-	seen  map[resentKey]struct{}
-	order []resentKey
+	seen map[resentKey]struct{}
+	of   map[string][]resentKey // by occupant id, the oldest first
+	n    int                    // in of
 }
 
 type resentKey [sha256.Size]byte
 
-// resentKept is how many messages of a room are known; as many are read with it.
-const resentKept = 500
+const (
+	// resentEach is how many messages of each author are known: more than a client has
+	// open, whatever others say meanwhile.
+	resentEach = 100
+	// resentMost is how many of all authors; beyond it, some author's are forgotten.
+	resentMost = 10_000
+	// resentRead is how many of the last messages are read with the room.
+	resentRead = 1000
+)
 
 // resentSpan is how far back a room looks when it is read: no client waits longer
 // for an acknowledgement.
@@ -75,17 +83,38 @@ func (s *resent) knows(st *stanza.Stanza, author string) bool {
 // note remembers what goes out. What is noted and cannot be committed goes with the
 // room in memory.
 func (s *resent) note(out *stanza.Stanza) {
-	k, ok := keyOf(out, authorOf(out))
+	author := authorOf(out)
+	k, ok := keyOf(out, author)
 	if _, known := s.seen[k]; known || !ok {
 		return
 	}
 	if s.seen == nil {
-		s.seen = make(map[resentKey]struct{})
+		s.seen, s.of = map[resentKey]struct{}{}, map[string][]resentKey{}
 	}
 	s.seen[k] = struct{}{}
-	s.order = append(s.order, k)
-	if len(s.order) > resentKept {
-		delete(s.seen, s.order[0])
-		s.order = s.order[1:]
+	s.of[author] = append(s.of[author], k)
+	s.n++
+	if len(s.of[author]) > resentEach {
+		s.drop(author, 1)
+	}
+	for other := range s.of {
+		if s.n <= resentMost {
+			break
+		}
+		if other != author {
+			s.drop(other, len(s.of[other]))
+		}
+	}
+}
+
+// drop forgets the n oldest of an author.
+func (s *resent) drop(author string, n int) {
+	all := s.of[author]
+	for _, k := range all[:n] {
+		delete(s.seen, k)
+	}
+	s.n -= n
+	if s.of[author] = all[n:]; len(all) == n {
+		delete(s.of, author)
 	}
 }
