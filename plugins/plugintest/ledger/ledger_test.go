@@ -19,11 +19,14 @@ import (
 	"parley/storage/storagetest"
 )
 
+// shortRun is how often each fault strikes in make test.
+const shortRun = 3
+
 // rounds is how often each fault strikes.
 func rounds(t *testing.T) int {
 	v := os.Getenv("PARLEY_TEST_LEDGER_ROUNDS")
 	if v == "" {
-		return 3
+		return shortRun
 	}
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 1 {
@@ -61,6 +64,7 @@ type fault func(w *world, random *mrand.Rand) time.Time
 type outcome struct {
 	database, fault string
 	rounds          int
+	roomless        bool
 	excuse          excuse
 	verdict
 	recovery []time.Duration // from the mending to the next acknowledgement
@@ -79,7 +83,7 @@ func pidOf(h house) int {
 func play(t *testing.T, o *outcome, s house, seed uint64, f fault) {
 	t.Helper()
 	t.Logf("PARLEY_TEST_LEDGER_SEED=%d", seed)
-	w := newWorld(t, s, seed)
+	w := newWorld(t, s, seed, !o.roomless)
 	random := mrand.New(mrand.NewPCG(seed, 0))
 	for range o.rounds {
 		if w.views != nil {

@@ -46,6 +46,7 @@ type world struct {
 	server house
 	book   *book
 	seed   uint64
+	room   bool // there is one, and everybody is in it
 	tasks  sync.WaitGroup
 	calm   chan struct{} // closed: nobody says anything new
 	cancel context.CancelFunc
@@ -63,7 +64,7 @@ type house interface {
 }
 
 // newWorld starts the server, makes the accounts, and lets everybody talk.
-func newWorld(t *testing.T, s house, seed uint64) *world {
+func newWorld(t *testing.T, s house, seed uint64, room bool) *world {
 	t.Helper()
 	if err := s.start(); err != nil {
 		t.Fatal(err)
@@ -74,10 +75,12 @@ func newWorld(t *testing.T, s house, seed uint64) *world {
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &world{t: t, server: s, book: newBook(), seed: seed, calm: make(chan struct{}), cancel: cancel}
+	w := &world{t: t, server: s, book: newBook(), seed: seed, room: room, calm: make(chan struct{}), cancel: cancel}
 	t.Cleanup(w.end)
-	if err := w.openHall(ctx); err != nil {
-		t.Fatal(err)
+	if room {
+		if err := w.openHall(ctx); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if h, several := s.(*nodes); several {
 		w.views = newViews(ctx, w, h)
@@ -89,7 +92,7 @@ func newWorld(t *testing.T, s house, seed uint64) *world {
 			}
 			d := &device{
 				world: w, habit: p.habit, sends: p.sends && j == 0,
-				client: client{user: p.user, resource: r, book: w.book, sits: true},
+				client: client{user: p.user, resource: r, book: w.book, sits: room},
 				random: rand.New(rand.NewPCG(seed, uint64(i*10+j))),
 			}
 			w.tasks.Go(func() { d.live(ctx) })
@@ -300,7 +303,9 @@ func (w *world) settle() verdict {
 	w.t.Helper()
 	close(w.calm)
 	w.answered()
-	w.lastWord()
+	if w.room {
+		w.lastWord()
+	}
 	w.end()
 	devices := map[string][]string{}
 	for _, p := range cast {
