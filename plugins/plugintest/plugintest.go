@@ -289,7 +289,7 @@ func (h *House) load(schema *config.Schema, i int, meets string) (*config.Tree, 
 	if h.opt.Node != nil {
 		own = h.opt.Node(i)
 	}
-	merged, err := merge([]byte(base), fmt.Appendf(nil, "data: %s\nstorage: {files: {path: %s}}\ndomains: [%s]\n", dir, filepath.Join(h.dir, "files"), h.Domain()), []byte(cluster), h.half(i), []byte(h.opt.Config), []byte(own), over)
+	merged, err := merge([]byte(base), fmt.Appendf(nil, "data: %q\nstorage: {files: {path: %q}}\ndomains: [%s]\n", dir, filepath.Join(h.dir, "files"), h.Domain()), []byte(cluster), h.half(i), []byte(h.opt.Config), []byte(own), over)
 	if err != nil {
 		return nil, err
 	}
