@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -88,7 +87,7 @@ func (r *resolver) targets(ctx context.Context, domain string) ([]target, error)
 	}
 	switch {
 	case len(all) > 0:
-		order(all, rand.IntN)
+		order(all, random)
 		return all[:min(len(all), maxTargets)], nil
 	case declined:
 		return nil, errNowhere
@@ -175,6 +174,7 @@ var shared = netip.MustParsePrefix("100.64.0.0/10")
 // inside reports whether an address leads to this machine, its network or what is
 // nobody's (reliability row 20).
 func inside(ip netip.Addr) bool {
+	ip = ip.Unmap()
 	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsMulticast() ||
 		shared.Contains(ip) || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
@@ -187,7 +187,7 @@ func dial(ctx context.Context, to []netip.AddrPort, connect func(context.Context
 		conn net.Conn
 		err  error
 	}
-	results := make(chan result, len(to))
+	results := make(chan result)
 	pending := 0
 	defer func() { // nobody is left behind
 		cancel()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -221,9 +220,6 @@ func outcome(final *stanza.Error) string {
 	}
 	return "failed"
 }
-
-// jitter is half of d, and up to as much again.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }
 
 // finalError is what senders hear at once, because trying again does not help soon;
 // nil: it may.
