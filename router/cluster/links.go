@@ -217,7 +217,8 @@ func (n *Node) giveBack(node string, part []*channel.Envelope, why error) {
 		return
 	}
 	if errors.Is(why, nats.ErrRefused) {
-		n.task(func() { n.remind(node, back) })
+		accounts := waiting(back) // before the parser has them
+		n.task(func() { n.remind(node, accounts) })
 	}
 	n.task(func() {
 		if err := n.links.Parser.Send(n.ctx, back); err != nil {
@@ -226,16 +227,24 @@ func (n *Node) giveBack(node string, part []*channel.Envelope, why error) {
 	})
 }
 
-// remind lets a node look itself for what is pending for its sessions, which it can
-// read in the database, though not from here.
-func (n *Node) remind(node string, back []*channel.Envelope) {
-	asked := map[jid.JID]struct{}{}
+// waiting are the accounts for which something of it is pending, each once.
+func waiting(back []*channel.Envelope) (accounts []jid.JID) {
+	seen := map[jid.JID]struct{}{}
 	for _, e := range back {
 		account := e.Session.JID.Bare()
-		if _, twice := asked[account]; twice || e.Pending == 0 {
+		if _, twice := seen[account]; twice || e.Pending == 0 {
 			continue
 		}
-		asked[account] = struct{}{}
+		seen[account] = struct{}{}
+		accounts = append(accounts, account)
+	}
+	return accounts
+}
+
+// remind lets a node look itself for what is pending for accounts with sessions
+// there, which it can read in the database, though not from here.
+func (n *Node) remind(node string, accounts []jid.JID) {
+	for _, account := range accounts {
 		if err := n.bus.Send(n.ctx, node, portNotices, encodeNotice(TopicMissed, account.String()), nil); err != nil {
 			n.lags(node)
 			return
