@@ -115,7 +115,6 @@ func (w *World) Announce(domain, address string) {
 	}
 	w.Zone.Host(host, "127.0.0.1")
 	for _, d := range append([]string{domain}, Below(domain)...) {
-		w.Zone.Forget("_xmpp-server._tcp." + d)
-		w.Zone.SRV("_xmpp-server._tcp."+d, host, port)
+		w.Zone.Move("_xmpp-server._tcp."+d, host, port)
 	}
 }

@@ -40,11 +40,12 @@ func Caps() string {
 	return "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:test' ver='" + base64.StdEncoding.EncodeToString(sum[:]) + "'/>"
 }
 
-// Online sends initial presence.
+// Online sends initial presence, and waits until it counts (RFC 6121 §4.2.2).
 func (p *Person) Online() *Person {
 	p.t.Helper()
 	p.Say("<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq><presence>%s</presence>", Caps())
 	p.Hears("the roster", WithID("roster"))
+	p.Hears("its own presence", Presence("", p.JID.String()))
 	return p
 }
 

@@ -97,7 +97,7 @@ func (w *World) Server(kind, domain string) (*Server, error) {
 			return nil, err
 		}
 	}
-	w.Announce(domain, net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Peers)))
+	w.Announce(domain, s.Door())
 	w.t.Cleanup(s.Kill)
 	return s, s.Start()
 }
@@ -180,6 +180,9 @@ func (s *Server) greets() bool {
 }
 
 func (s *Server) at() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Client)) }
+
+// Door is where it takes streams of other servers.
+func (s *Server) Door() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Peers)) }
 
 // Kill ends the server at once, by its process group, which is its own.
 func (s *Server) Kill() {

@@ -67,17 +67,30 @@ func (z *Zone) SRVOf(name, host string, port, priority, weight int) {
 	z.add(&dns.SRV{Hdr: header(name, dns.TypeSRV), Target: dns.Fqdn(host), Port: uint16(port), Priority: uint16(priority), Weight: uint16(weight)}) //nolint:gosec // a test's
 }
 
+// Move lets one SRV record take the place of all that is known of a name, so that
+// nobody finds none meanwhile.
+func (z *Zone) Move(name, host string, port int) {
+	z.set(name, &dns.SRV{Hdr: header(name, dns.TypeSRV), Target: dns.Fqdn(host), Port: uint16(port)}) //nolint:gosec // a test's
+}
+
 // Host sets the addresses of a host.
 func (z *Zone) Host(name string, addresses ...string) {
-	z.Forget(name)
+	var all []dns.RR
 	for _, a := range addresses {
 		ip := net.ParseIP(a)
 		if four := ip.To4(); four != nil {
-			z.add(&dns.A{Hdr: header(name, dns.TypeA), A: four})
+			all = append(all, &dns.A{Hdr: header(name, dns.TypeA), A: four})
 			continue
 		}
-		z.add(&dns.AAAA{Hdr: header(name, dns.TypeAAAA), AAAA: ip})
+		all = append(all, &dns.AAAA{Hdr: header(name, dns.TypeAAAA), AAAA: ip})
 	}
+	z.set(name, all...)
+}
+
+func (z *Zone) set(name string, all ...dns.RR) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.records[key(name)] = all
 }
 
 // Forget removes what is known of a name.
