@@ -17,5 +17,6 @@ func TestPagesOfRoomsAreReadFromAnIndex(t *testing.T) {
 		storagetest.Pages(t, db, sqlListed, "rooms.localhost", "", 10)
 		storagetest.Pages(t, db, sqlListedBefore, "rooms.localhost", "z", 10)
 		storagetest.Pages(t, db, sqlListedLast, "rooms.localhost", 10)
+		storagetest.Pages(t, db, sqlSeated, "garden@rooms.localhost", "ann@localhost/a", 10)
 	})
 }

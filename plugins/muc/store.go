@@ -58,7 +58,7 @@ const (
 	sqlListedBefore = `SELECT room, name FROM muc_room WHERE service = $1 AND listed AND room < $2 ORDER BY room DESC LIMIT $3`
 	sqlListedLast   = `SELECT room, name FROM muc_room WHERE service = $1 AND listed ORDER BY room DESC LIMIT $2`
 	sqlSeats        = `SELECT room, nick FROM muc_occupant WHERE jid = $1`
-	sqlSeated       = `SELECT room, jid FROM muc_occupant WHERE role <> 'none' AND (room > $1 OR (room = $1 AND jid > $2)) ORDER BY room, jid LIMIT $3`
+	sqlSeated       = `SELECT room, jid FROM muc_occupant WHERE role <> 'none' AND (room, jid) > ($1, $2) ORDER BY room, jid LIMIT $3`
 	sqlAccess       = `SELECT config, locked FROM muc_room WHERE room = $1`
 	sqlStanding     = `SELECT affiliation FROM muc_affiliation WHERE room = $1 AND jid IN ($2, $3) ORDER BY length(jid) DESC LIMIT 1`
 	sqlInside       = `SELECT count(*) FROM muc_occupant WHERE room = $1 AND jid = $2 AND role <> 'none'`

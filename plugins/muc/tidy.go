@@ -86,7 +86,22 @@ func (s *service) missed(key string) {
 // adopt lets rooms go on that have occupants, and whose owner has died: this node, as
 // far as they are meant for it.
 func (s *service) adopt(ctx context.Context) error {
-	room, session, last := "", "", jid.JID{}
+	return s.eachSeat(ctx, func(p place) (enough bool, err error) {
+		node, err := s.env.Owners.Owner(ctx, p.room.String())
+		if err != nil {
+			return false, fmt.Errorf("owner of %s: %w", p.room, err)
+		}
+		if s.env.Notices == nil || node == "" || !s.env.Notices.Alive(node) {
+			s.chores.add(p.room, errand{what: "look"})
+		}
+		return true, nil
+	})
+}
+
+// eachSeat calls f with who sits where in the rooms that are meant for this node, room
+// by room, until f has seen enough of a room.
+func (s *service) eachSeat(ctx context.Context, f func(place) (enough bool, err error)) error {
+	room, session, done := "", "", jid.JID{}
 	for {
 		page, err := s.store.seated(ctx, room, session, seatPage)
 		if err != nil || len(page) == 0 {
@@ -94,16 +109,15 @@ func (s *service) adopt(ctx context.Context) error {
 		}
 		for _, p := range page {
 			room, session = p.room.String(), p.name
-			if p.room == last || !s.env.Owns(room) {
+			if p.room == done || !s.env.Owns(room) {
 				continue
 			}
-			last = p.room
-			node, err := s.env.Owners.Owner(ctx, room)
+			enough, err := f(p)
 			if err != nil {
-				return fmt.Errorf("owner of %s: %w", room, err)
+				return err
 			}
-			if s.env.Notices == nil || node == "" || !s.env.Notices.Alive(node) {
-				s.chores.add(p.room, errand{what: "look"})
+			if enough {
+				done = p.room
 			}
 		}
 	}
@@ -162,24 +176,17 @@ func (t *tidy) run(ctx context.Context, s *service) {
 
 // wakeAll lets every room look that has an occupant whose session is not here.
 func (s *service) wakeAll(ctx context.Context) error {
-	room, session, last := "", "", jid.JID{}
-	for {
-		page, err := s.store.seated(ctx, room, session, seatPage)
-		if err != nil || len(page) == 0 {
-			return err
+	return s.eachSeat(ctx, func(p place) (enough bool, err error) {
+		at, err := jid.Parse(p.name)
+		if err != nil || !s.env.Local(at.Domain()) {
+			return false, nil //nolint:nilerr // nobody's address: no session to look for
 		}
-		for _, p := range page {
-			room, session = p.room.String(), p.name
-			at, err := jid.Parse(p.name)
-			if err != nil || p.room == last || !s.env.Local(at.Domain()) || !s.env.Owns(room) {
-				continue
-			}
-			if _, bound := s.env.Sessions.Find(at); !bound {
-				last = p.room
-				s.chores.add(p.room, errand{what: "look"})
-			}
+		if _, bound := s.env.Sessions.Find(at); bound {
+			return false, nil
 		}
-	}
+		s.chores.add(p.room, errand{what: "look"})
+		return true, nil
+	})
 }
 
 // look lets those go that have been away for too long.
