@@ -251,6 +251,23 @@ func (e Env) Local(domain string) bool {
 	return false
 }
 
+// ServiceHosts are the addresses of a service below each of our domains, and whose
+// domain each belongs to. The error is for who has configured the prefix.
+func (e Env) ServiceHosts(prefix string) (map[string]string, error) {
+	hosts := map[string]string{}
+	for _, domain := range e.Domains {
+		host, err := jid.New("", prefix+"."+domain, "")
+		if err != nil {
+			return nil, fmt.Errorf("host_prefix: %w", err)
+		}
+		if e.Local(host.Domain()) {
+			return nil, fmt.Errorf("host_prefix: %s is a domain of accounts", host)
+		}
+		hosts[host.Domain()] = domain
+	}
+	return hosts, nil
+}
+
 // Need returns the contract of a plugin, which the caller must list in
 // Requires (its own needs no listing). It is called inside New only.
 func Need[T any](env Env, plugin string) (T, error) {

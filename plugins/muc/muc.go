@@ -189,19 +189,13 @@ type blocks interface {
 var _ processor.Component = (*service)(nil)
 
 func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
-	s := &service{env: env, tidy: tidy{bell: make(chan struct{}, 1)}, cfg: *defaults(), hosts: map[string]string{}, admins: map[jid.JID]bool{}}
+	s := &service{env: env, tidy: tidy{bell: make(chan struct{}, 1)}, cfg: *defaults(), admins: map[jid.JID]bool{}}
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}
-	for _, domain := range env.Domains {
-		host, err := jid.New("", s.cfg.HostPrefix+"."+domain, "")
-		if err != nil {
-			return nil, fmt.Errorf("host_prefix: %w", err)
-		}
-		if env.Local(host.Domain()) {
-			return nil, fmt.Errorf("host_prefix: %s is a domain of accounts", host)
-		}
-		s.hosts[host.Domain()] = domain
+	var err error
+	if s.hosts, err = env.ServiceHosts(s.cfg.HostPrefix); err != nil {
+		return nil, err
 	}
 	for _, a := range s.cfg.Admins {
 		at, err := jid.Parse(a)
@@ -210,7 +204,6 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		}
 		s.admins[at] = true
 	}
-	var err error
 	if s.lists, err = plugins.Need[blocks](env, blocking.Name); err != nil {
 		return nil, err
 	}

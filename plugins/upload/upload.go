@@ -23,7 +23,6 @@ package upload
 import (
 	"context"
 	"embed"
-	"fmt"
 	"net/url"
 	"strings"
 	"time"
@@ -137,21 +136,14 @@ type service struct {
 var _ processor.Component = (*service)(nil)
 
 func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
-	s := &service{cfg: *defaults(), hosts: map[string]string{}}
+	s := &service{cfg: *defaults()}
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}
-	for _, domain := range env.Domains {
-		host, err := jid.New("", s.cfg.HostPrefix+"."+domain, "")
-		if err != nil {
-			return nil, fmt.Errorf("host_prefix: %w", err)
-		}
-		if env.Local(host.Domain()) {
-			return nil, fmt.Errorf("host_prefix: %s is a domain of accounts", host)
-		}
-		s.hosts[host.Domain()] = domain
-	}
 	var err error
+	if s.hosts, err = env.ServiceHosts(s.cfg.HostPrefix); err != nil {
+		return nil, err
+	}
 	if s.Files, err = plugins.Need[*Files](env, Name); err != nil {
 		return nil, err
 	}
