@@ -5,27 +5,16 @@ import (
 	"testing"
 	"time"
 
-	"parley/parser"
 	"parley/parser/stanza"
 	"parley/plugins"
-	"parley/plugins/accounts"
 	"parley/plugins/admincommands"
 	"parley/plugins/archive"
 	"parley/plugins/commands"
-	"parley/plugins/disco"
-	"parley/plugins/message"
-	"parley/plugins/ping"
 	"parley/plugins/plugintest"
-	"parley/plugins/presence"
-	"parley/plugins/roster"
-	"parley/processor"
-	"parley/router"
-	"parley/stream"
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, presence.Plugin, disco.Plugin,
-		message.Plugin, archive.Plugin, commands.Plugin, admincommands.Plugin}
+	return plugintest.Basics(archive.Plugin, commands.Plugin, admincommands.Plugin)
 }
 
 func TestScripts(t *testing.T) {

@@ -4,24 +4,16 @@ import (
 	"context"
 	"testing"
 
-	"parley/parser"
 	"parley/parser/stanza"
 	"parley/parser/stanza/form"
 	"parley/plugins"
-	"parley/plugins/accounts"
 	"parley/plugins/commands"
-	"parley/plugins/disco"
-	"parley/plugins/ping"
 	"parley/plugins/plugintest"
-	"parley/plugins/presence"
-	"parley/plugins/roster"
 	"parley/processor"
-	"parley/router"
-	"parley/stream"
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, presence.Plugin, disco.Plugin, commands.Plugin, feature}
+	return plugintest.Basics(commands.Plugin, feature)
 }
 
 // TestScripts: the scripts in testdata/stages need the feature below, the others

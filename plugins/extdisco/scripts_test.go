@@ -5,23 +5,14 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"parley/parser"
 	"parley/parser/stanza"
 	"parley/plugins"
-	"parley/plugins/accounts"
-	"parley/plugins/disco"
 	"parley/plugins/extdisco"
-	"parley/plugins/ping"
 	"parley/plugins/plugintest"
-	"parley/plugins/presence"
-	"parley/plugins/roster"
-	"parley/processor"
-	"parley/router"
-	"parley/stream"
 )
 
 func house() []plugins.Plugin {
-	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, presence.Plugin, disco.Plugin, extdisco.Plugin}
+	return plugintest.Basics(extdisco.Plugin)
 }
 
 func TestScripts(t *testing.T) {

@@ -1,33 +1,24 @@
 """Alice sends bob a file.
 
-usage: slixmpp_files.py HOST PORT DOMAIN CERTIFICATE PASSWORD
-The accounts alice and bob exist. Each step prints `pass STEP` or
-`fail STEP: reason`; steps build on each other, so a failure may cause others.
+The accounts alice and bob exist. How it is called: steps.py.
 """
-import asyncio
 import io
-import logging
 import os
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 from aiohttp import ClientSession
 from slixmpp.plugins.xep_0363 import FileTooBig
 
 from devices import PATIENCE, Device, Failure, check
+from steps import Steps
 
 CONTENT = b"the quick brown fox " * 5000
-STEPS = []
-
-
-def step(function):
-    STEPS.append(function)
-    return function
+step = Steps()
 
 
 @step
 async def login(w):
+    os.environ["SSL_CERT_FILE"] = w.house.certificate  # for HTTPS: verified, not merely encrypted
     w.a, w.b = Device(w.house, "alice", "phone"), Device(w.house, "bob", "phone")
     for d in (w.a, w.b):
         d.register_plugin("xep_0066")
@@ -80,28 +71,5 @@ async def farewell(w):
         await d.logout()
 
 
-async def main(host, port, domain, certificate, password):
-    os.environ["SSL_CERT_FILE"] = certificate  # for HTTPS: verified, not merely encrypted
-    house = SimpleNamespace(host=host, port=int(port), domain=domain, certificate=certificate, password=password)
-    w = SimpleNamespace(house=house, bob=f"bob@{domain}")
-    failed = False
-    for function in STEPS:
-        name = function.__name__
-        try:
-            async with asyncio.timeout(4 * PATIENCE):
-                await function(w)
-            print(f"pass {name}", flush=True)
-        except Exception as e:
-            failed = True
-            print(f"fail {name}: " + f"{type(e).__name__}: {e}".replace("\n", "\\n"), flush=True)
-            if function is login:
-                break  # there is nobody to talk
-    return failed
-
-
 if __name__ == "__main__":
-    if sys.argv[1] == "--steps":
-        print(*(f.__name__ for f in STEPS))
-        sys.exit(0)
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
-    sys.exit(asyncio.run(main(*sys.argv[1:])))
+    step.main(bob="bob@DOMAIN")
