@@ -269,20 +269,21 @@ func (h *Host) orphaned(ctx context.Context) {
 	}
 }
 
-// leave gives the place back; once.
-func (h *Host) leave(ctx context.Context) error {
-	if h.owners != nil {
-		h.owners.Close()
-		h.owners = nil
-	}
-	if h.node == nil {
-		return nil
-	}
-	close(h.left)
-	h.watch.Wait()
-	err := h.node.End(ctx)
-	h.node = nil
-	h.closeMesh()
+// leave gives the place back; once. What a Server that has not ended in time still
+// sends finds a node that has left, not none.
+func (h *Host) leave(ctx context.Context) (err error) {
+	h.leaving.Do(func() {
+		if h.owners != nil {
+			h.owners.Close()
+		}
+		if h.node == nil {
+			return
+		}
+		close(h.left)
+		h.watch.Wait()
+		err = h.node.End(ctx)
+		h.closeMesh()
+	})
 	return err
 }
 

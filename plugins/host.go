@@ -60,6 +60,7 @@ type Host struct {
 	mesh     *embedded.Server // what carries its envelopes, when that is in this process
 	watch    sync.WaitGroup
 	left     chan struct{} // closed when the node leaves the cluster
+	leaving  sync.Once
 
 	follow follower
 

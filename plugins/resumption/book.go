@@ -191,12 +191,12 @@ func (b *book) with(ref sessions.Ref, f func(*record)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(r)
-	if r.leaving != nil && (r.gone || r.last != nil) {
+	r.stale = true
+	b.mark(r)
+	if r.leaving != nil && (r.gone || r.last != nil) { // after mark: who has waited flushes at once
 		close(r.leaving)
 		r.leaving = nil
 	}
-	r.stale = true
-	b.mark(r)
 }
 
 // writes are the statements for a record.

@@ -322,3 +322,27 @@ func TestRule58ALivingNodeKeepsItsSession(t *testing.T) {
 		}
 	})
 }
+
+// Who waits for a session's end flushes at once, so it is told when the end is on the
+// list of what is to be written, not before.
+func TestRule58WhoWaitsForASessionFindsItWritten(t *testing.T) {
+	eachDesk(t, func(d *desk) {
+		e, _ := d.env.Sessions.Find(d.ref.JID)
+		last := *e
+		last.Buried = true
+		left := d.find(d.ref).left()
+		d.book.mu.Lock() // nothing gets on the list
+		go d.ended(&last)
+		select {
+		case <-left:
+			t.Error("told of an end that a flush would not find")
+		case <-time.After(50 * time.Millisecond):
+		}
+		d.book.mu.Unlock()
+		<-left
+		d.write()
+		if !d.row().given {
+			t.Error("the session cannot be taken")
+		}
+	})
+}

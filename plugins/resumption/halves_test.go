@@ -78,6 +78,13 @@ func resumeAt(ctx context.Context, t *testing.T, door, domain, user, id string, 
 	return c, el
 }
 
+func shown(el *stanza.Element) []byte {
+	if el == nil {
+		return []byte("nothing")
+	}
+	return el.Bytes("")
+}
+
 // TestRule58ASessionGoesToAnotherFront, of the same core or of another: it is
 // resumed there, and the old connection is told.
 func TestRule58ASessionGoesToAnotherFront(t *testing.T) {
@@ -85,7 +92,7 @@ func TestRule58ASessionGoesToAnotherFront(t *testing.T) {
 	old, id := at(ctx, t, h, 0, "romeo")
 	fresh, el := resumeAt(ctx, t, h.DoorOf(1, "c2s"), h.Domain(), "romeo", id, old.in)
 	if el == nil || el.Name.Local != "resumed" || el.Get("h") != "1" {
-		t.Fatalf("%v", el)
+		t.Fatalf("answered %s", shown(el))
 	}
 	if e := old.await("error"); e.Child(stanza.NSStreams, "conflict") == nil {
 		t.Errorf("the old connection got %s", e.Bytes(""))
@@ -104,7 +111,7 @@ func TestReliability32AFrontIsKilled(t *testing.T) {
 	// The front still counts as alive: who comes waits, and need not come again.
 	back, el := resumeAt(ctx, t, h.DoorOf(0, "c2s"), h.Domain(), "romeo", id, romeo.in)
 	if el == nil || el.Name.Local != "resumed" || el.Get("h") != "1" {
-		t.Fatalf("%v", el)
+		t.Fatalf("answered %s", shown(el))
 	}
 	if m := back.await("message"); m.Get("id") != "m1" {
 		t.Errorf("%s", m.Bytes(""))

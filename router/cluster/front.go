@@ -226,13 +226,36 @@ func (c toCore) send(ctx context.Context, core *coreLife, batch []*channel.Envel
 				return err
 			}
 			return c.send(ctx, core, batch[half:])
-		case errors.Is(err, nats.ErrStalled) && c.node.front.core.Load() == core: // it has waited already
-			continue
+		case errors.Is(err, nats.ErrStalled):
+			if err := c.node.bear(ctx, core); err != nil {
+				return fmt.Errorf("core %s: %w", core.Node, err)
+			}
 		case errors.Is(err, nats.ErrGone):
 			c.node.look(core)
 			return fmt.Errorf("core %s: %w", core.Node, channel.ErrLost)
+		default:
+			return fmt.Errorf("core %s: %w", core.Node, err)
 		}
-		return fmt.Errorf("core %s: %w", core.Node, err)
+	}
+}
+
+// bear returns nil when a core that acknowledges nothing may be tried again. Only the
+// database says whether it is gone; a front that is fenced hears nothing from there,
+// and has lost its sessions all the same.
+func (n *Node) bear(ctx context.Context, core *coreLife) error {
+	again := time.NewTimer(againEvery)
+	defer again.Stop()
+	select {
+	case <-again.C:
+		return nil
+	case <-core.over:
+		return channel.ErrLost
+	case <-n.Fenced():
+		return channel.ErrLost
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.ctx.Done():
+		return n.ctx.Err()
 	}
 }
 

@@ -280,6 +280,40 @@ func TestReliability32ACoreIsLost(t *testing.T) {
 	}
 }
 
+// A front that hears nothing any more waits for a core that acknowledges nothing; one
+// that is fenced does not: its sessions are others' by then.
+func TestReliability32AFencedFrontDoesNotWait(t *testing.T) {
+	w := newWorld(t)
+	one := w.enterAs("one", nil, coreServers...)
+	f := w.enterAs("f", nil, frontServers...)
+	f.awaitCore(t, one)
+	w.nats.Shutdown()
+	end := &channel.Envelope{Kind: channel.Unbind, Session: f.socket(1, "romeo@localhost/orchard")}
+	sent := make(chan error, 1)
+	go func() {
+		for {
+			if err := f.ToCore("processor").Send(t.Context(), []*channel.Envelope{end}); err != nil {
+				sent <- err
+				return
+			}
+			time.Sleep(time.Millisecond) // until the core counts as stalled
+		}
+	}()
+	core := f.front.core.Load()
+	if err := f.bear(t.Context(), core); err != nil {
+		t.Fatalf("a core that is only slow: %v", err)
+	}
+	f.members.lease.lose(overByDatabase)
+	select {
+	case err := <-sent:
+		if !errors.Is(err, channel.ErrLost) {
+			t.Errorf("sent: %v", err)
+		}
+	case <-time.After(soon):
+		t.Error("a fenced front waits for its core")
+	}
+}
+
 // A front asks its core; an answer that is an error is told from none.
 func TestCalls(t *testing.T) {
 	w := newWorld(t)

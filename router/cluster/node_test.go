@@ -76,8 +76,9 @@ type member struct {
 // world is what nodes have in common.
 type world struct {
 	*testing.T
-	db  storage.DB
-	url string
+	db   storage.DB
+	url  string
+	nats *natsserver.Server
 }
 
 func newWorld(t *testing.T) *world {
@@ -91,7 +92,7 @@ func newWorld(t *testing.T) *world {
 	if !s.ReadyForConnections(soon) {
 		t.Fatal("NATS does not start")
 	}
-	return &world{t, storagetest.Open(t, storagetest.SQLite(t)), s.ClientURL()}
+	return &world{t, storagetest.Open(t, storagetest.SQLite(t)), s.ClientURL(), s}
 }
 
 // enter starts a node that has everything. It ends with the test.
