@@ -31,6 +31,10 @@ type Owned struct {
 	// error as an IQHandler's. One that wraps storage.ErrStale because the hold is
 	// lost lets the next owner begin anew.
 	Handle func(ctx context.Context, st *stanza.Stanza, hold *owner.Hold) (*stanza.Element, error)
+	// Ended has, in the place of Handle, the unavailable presence that the house says
+	// for a session that has ended, which was then: where it had to wait, it may come
+	// behind what the next session of the same address says. nil: Handle has it.
+	Ended func(ctx context.Context, st *stanza.Stanza, then time.Time, hold *owner.Hold) error
 	// Failed hears, at the sender's node, of a stanza whose work has failed: when it
 	// began, and why. nil: nobody does. It must not wait.
 	Failed func(st *stanza.Stanza, began time.Time, why error)
@@ -56,8 +60,8 @@ func (t *table) ownedBy(st *stanza.Stanza) (o *Owned, key string) {
 // own lets the owner of the key do the work.
 func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) (err error) {
 	r.commitBefore(ctx, f)
+	began := r.server.env.Clock.Now()
 	if o.Failed != nil {
-		began := r.server.env.Clock.Now()
 		defer func() {
 			if err != nil {
 				o.Failed(f.Stanza, began, err)
@@ -67,12 +71,25 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) (err error
 	if key == "" {
 		return f.served(ctx, o, nil)
 	}
+	var then time.Time
+	if f.Session == nil && o.Ended != nil && f.Kind == stanza.Presence && f.Type == stanza.TypeUnavailable {
+		then = began
+	}
 	edits := f.Edits()
 	answer, err := r.server.env.Owners.Do(ctx, owner.Work{
 		Key: key, Topic: topicOwned,
-		Here: func(ctx context.Context, hold *owner.Hold) error { return f.served(ctx, o, hold) },
+		Here: func(ctx context.Context, hold *owner.Hold) error {
+			if !then.IsZero() {
+				return o.Ended(ctx, f.Stanza, then, hold)
+			}
+			return f.served(ctx, o, hold)
+		},
 		Payload: func() []byte {
-			return channel.Encode(nil, &channel.Envelope{Kind: channel.Arrive, Raw: edits.Render(nil, f.Raw), Stanza: f.Stanza})
+			e := &channel.Envelope{Kind: channel.Arrive, Raw: edits.Render(nil, f.Raw), Stanza: f.Stanza}
+			if !then.IsZero() {
+				e.Stamp = then.UnixMicro()
+			}
+			return channel.Encode(nil, e)
 		},
 	})
 	switch {
@@ -136,7 +153,13 @@ func (s *Server) owned(ctx context.Context, hold *owner.Hold, payload []byte) ([
 	if o == nil || key != hold.Key { // what serves it has not begun here, or has ended: another node may, or this one in a moment
 		return nil, fmt.Errorf("stanza for %q: nothing serves it here: %w", hold.Key, owner.ErrNobody)
 	}
-	err = s.protect(func() (err error) { result, err = o.Handle(ctx, e.Stanza, hold); return err })
+	err = s.protect(func() (err error) {
+		if e.Stamp != 0 && o.Ended != nil {
+			return o.Ended(ctx, e.Stanza, time.UnixMicro(e.Stamp), hold)
+		}
+		result, err = o.Handle(ctx, e.Stanza, hold)
+		return err
+	})
 	if errors.Is(err, ErrUnanswered) {
 		return nil, nil
 	}

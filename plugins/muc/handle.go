@@ -3,6 +3,7 @@ package muc
 import (
 	"context"
 	"errors"
+	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -17,8 +18,18 @@ func (s *service) handle(ctx context.Context, st *stanza.Stanza, hold *owner.Hol
 	if hold == nil {
 		return s.atService(ctx, st)
 	}
+	return s.serve(ctx, st, time.Time{}, hold)
+}
+
+// parted is handle for the end of a session, which was then.
+func (s *service) parted(ctx context.Context, st *stanza.Stanza, then time.Time, hold *owner.Hold) error {
+	_, err := s.serve(ctx, st, then, hold)
+	return err
+}
+
+func (s *service) serve(ctx context.Context, st *stanza.Stanza, then time.Time, hold *owner.Hold) (*stanza.Element, error) {
 	for i := 1; ; i++ {
-		result, err := s.inRoom(ctx, st, hold)
+		result, err := s.inRoom(ctx, st, then, hold)
 		switch {
 		case !errors.Is(err, errAgain):
 			return result, s.from(err, st)
@@ -44,7 +55,7 @@ func (s *service) from(err error, st *stanza.Stanza) error {
 	return err
 }
 
-func (s *service) inRoom(ctx context.Context, st *stanza.Stanza, hold *owner.Hold) (*stanza.Element, error) {
+func (s *service) inRoom(ctx context.Context, st *stanza.Stanza, then time.Time, hold *owner.Hold) (*stanza.Element, error) {
 	r, done, err := s.rooms.get(ctx, hold)
 	if err != nil {
 		return nil, err
@@ -54,7 +65,7 @@ func (s *service) inRoom(ctx context.Context, st *stanza.Stanza, hold *owner.Hol
 	case st.From.IsZero():
 		return nil, nil
 	case st.Kind == stanza.Presence:
-		return nil, r.onPresence(ctx, st)
+		return nil, r.onPresence(ctx, st, then)
 	case st.Kind == stanza.Message:
 		return nil, r.onMessage(ctx, st)
 	case st.Type == stanza.TypeGet || st.Type == stanza.TypeSet:
@@ -65,12 +76,12 @@ func (s *service) inRoom(ctx context.Context, st *stanza.Stanza, hold *owner.Hol
 
 // onPresence is XEP-0045 §17.3: what has a type is no request to enter, and what
 // has another one than unavailable none to leave.
-func (r *room) onPresence(ctx context.Context, st *stanza.Stanza) error {
+func (r *room) onPresence(ctx context.Context, st *stanza.Stanza, then time.Time) error {
 	switch st.Type {
 	case "":
 		return r.enter(ctx, st)
 	case stanza.TypeUnavailable:
-		return r.leave(ctx, st)
+		return r.leave(ctx, st, then)
 	case stanza.TypeError:
 		r.bounced(ctx, st)
 	}

@@ -13,18 +13,33 @@ import (
 
 // leave is unavailable presence (XEP-0045 §7.14). Of who is not in the room it says
 // nothing (§17.3). Nobody waits for it: it may come from what the room itself has
-// sent.
-func (r *room) leave(ctx context.Context, st *stanza.Stanza) error {
-	again := leaving(st, r.s.env.Clock.Now())
+// sent. then is when the session ended that it is said for; zero: its client says it.
+func (r *room) leave(ctx context.Context, st *stanza.Stanza, then time.Time) error {
+	began := then
+	if then.IsZero() {
+		began = r.s.env.Clock.Now()
+	}
+	again := leaving(st, began)
 	return r.do(ctx, false, func(o *op) error {
 		o.redo = &again
 		x := r.sessions[st.From]
-		if x == nil || st.To.IsFull() && st.To.Resource() != x.nick {
+		if x == nil || st.To.IsFull() && st.To.Resource() != x.nick || r.anew(x, then) {
 			return nil
 		}
 		r.out(o, x, st, told{})
 		return nil
 	})
+}
+
+// anew reports whether a seat is not that of the session which ended then, but of the
+// one that has its address since. What the clocks of two nodes differ by may make an
+// end look too early: who is not there any more is no other session.
+func (r *room) anew(x *session, then time.Time) bool {
+	if then.IsZero() || x.since < then.UnixMicro() {
+		return false
+	}
+	_, bound := r.s.env.Sessions.Find(x.jid)
+	return bound
 }
 
 // leaving is what is still to be done of a leave that could not be written down.

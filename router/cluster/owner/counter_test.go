@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing/fstest"
+	"time"
 
 	"parley/parser/stanza"
 	"parley/plugins"
@@ -38,13 +39,26 @@ var increment = storage.Stmt{Name: "counter.increment", SQL: `INSERT INTO counte
 type services struct {
 	mu    sync.Mutex
 	all   map[string]*owner.Service
+	desks map[string]*processor.Registrar
 	stale atomic.Int64 // writes that a guard has refused
+	ends  chan ending
 }
 
 func (s *services) of(node string) *owner.Service {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.all[node]
+}
+
+func newServices() *services {
+	return &services{all: map[string]*owner.Service{}, desks: map[string]*processor.Registrar{}, ends: make(chan ending, counted)}
+}
+
+// desk is where a node's component speaks for the house.
+func (s *services) desk(node string) *processor.Registrar {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.desks[node]
 }
 
 func counterPlugin(s *services) plugins.Plugin {
@@ -84,10 +98,23 @@ func (*counters) Stop(context.Context) error  { return nil }
 
 // Register implements processor.Component.
 func (c *counters) Register(r *processor.Registrar) {
+	c.owns.mu.Lock()
+	c.owns.desks[c.env.Node] = r
+	c.owns.mu.Unlock()
 	r.Owned(processor.Owned{
 		Key:    func(st *stanza.Stanza) (string, bool) { return st.To.Bare().String(), st.To.Domain() == domainCounter },
 		Handle: c.handle,
+		Ended: func(_ context.Context, st *stanza.Stanza, then time.Time, _ *owner.Hold) error {
+			c.owns.ends <- ending{st.From.Local(), then}
+			return nil
+		},
 	})
+}
+
+// ending is the end of somebody's session, as the owner of a key hears it.
+type ending struct {
+	user string
+	then time.Time
 }
 
 // of is the counter of a hold: what an earlier one knew is worth nothing.

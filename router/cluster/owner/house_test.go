@@ -10,13 +10,13 @@ import (
 	"time"
 
 	"parley/parser"
+	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/plugins/accounts"
 	"parley/plugins/plugintest"
 	"parley/processor"
 	"parley/router"
-	"parley/router/cluster/owner"
 	"parley/storage"
 	"parley/storage/storagetest"
 	"parley/stream"
@@ -49,7 +49,7 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{T: t, owns: &services{all: map[string]*owner.Service{}}}
+	c := &cluster{T: t, owns: newServices()}
 	database := storagetest.Postgres(t)
 	c.house = plugintest.Start(t, plugintest.Options{
 		Plugins: house(c.owns), Nodes: len(c.proxies), Config: fewIterations,
@@ -356,6 +356,14 @@ func TestRuleStanzasReachTheOwnerOfTheirKey(t *testing.T) {
 					return err
 				}
 			}
+			// What the house says for a session that has ended says when that was.
+			before, from := time.Now().Truncate(time.Microsecond), jid.MustParse(user+"@localhost/x")
+			for k := range counted {
+				c.owns.desk(fmt.Sprintf("node%d", i+1)).Submit(ctx, stanza.Make(stanza.Presence, stanza.TypeUnavailable, from, jid.MustParse(keyOf(k)), ""))
+				if e := <-c.owns.ends; e.user != user || e.then.Before(before) || e.then.After(time.Now()) {
+					t.Errorf("%s has ended at %v, after %v: %+v", user, e.then, before, e)
+				}
+			}
 			return nil
 		})
 	}
@@ -406,7 +414,7 @@ func talk(ctx context.Context, at *plugintest.Client, before int, key string) er
 // A house that is alone serves the same component, on SQLite and without a row of
 // an owner.
 func TestOneNodeOwnsEverything(t *testing.T) {
-	owns := &services{all: map[string]*owner.Service{}}
+	owns := newServices()
 	h := plugintest.Start(t, plugintest.Options{Plugins: house(owns), Config: fewIterations})
 	c := &cluster{T: t, house: h, owns: owns}
 	c.must("account", func(ctx context.Context) error {
