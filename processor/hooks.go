@@ -3,6 +3,7 @@ package processor
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -175,7 +176,8 @@ type Flow struct {
 	edited  bool
 	came    *channel.Envelope // what brought it, to carry it on; nil: used up, or nothing has
 	marks   []byte
-	row     int64 // Undelivered: Pending as it came, which is in the database
+	ended   time.Time // when the session was bound that has ended, and that it is said for; zero: none
+	row     int64     // Undelivered: Pending as it came, which is in the database
 	work    *work
 }
 

@@ -31,13 +31,16 @@ type Owned struct {
 	// error as an IQHandler's. One that wraps storage.ErrStale because the hold is
 	// lost lets the next owner begin anew.
 	Handle func(ctx context.Context, st *stanza.Stanza, hold *owner.Hold) (*stanza.Element, error)
-	// Ended has, in the place of Handle, the unavailable presence that the house says
-	// for a session that has ended, which was then: where it had to wait, it may come
-	// behind what the next session of the same address says. nil: Handle has it.
-	Ended func(ctx context.Context, st *stanza.Stanza, then time.Time, hold *owner.Hold) error
+	// Presence has, in the place of Handle, what is presence. bound is when the session
+	// was bound that says it, or that it is said for because it has ended; of those that
+	// have the same address one after the other the later one is bound later, whatever
+	// clocks say (sessions.State.BoundAt). What had to wait may come behind what the next
+	// one says. Zero: it is no session of ours. nil: Handle has it.
+	Presence func(ctx context.Context, st *stanza.Stanza, bound time.Time, hold *owner.Hold) error
 	// Failed hears, at the sender's node, of a stanza whose work has failed: when it
-	// began, and why. nil: nobody does. It must not wait.
-	Failed func(st *stanza.Stanza, began time.Time, why error)
+	// began, when the session was bound (Presence), and why. nil: nobody does. It must
+	// not wait.
+	Failed func(st *stanza.Stanza, began, bound time.Time, why error)
 }
 
 // Owned lets o have the stanzas that are its, whatever their domain, in the place
@@ -60,34 +63,25 @@ func (t *table) ownedBy(st *stanza.Stanza) (o *Owned, key string) {
 // own lets the owner of the key do the work.
 func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) (err error) {
 	r.commitBefore(ctx, f)
-	began := r.server.env.Clock.Now()
 	if o.Failed != nil {
+		began := r.server.env.Clock.Now()
 		defer func() {
 			if err != nil {
-				o.Failed(f.Stanza, began, err)
+				o.Failed(f.Stanza, began, f.bound(), err)
 			}
 		}()
 	}
 	if key == "" {
 		return f.served(ctx, o, nil)
 	}
-	var then time.Time
-	if f.Session == nil && o.Ended != nil && f.Kind == stanza.Presence && f.Type == stanza.TypeUnavailable {
-		then = began
-	}
 	edits := f.Edits()
 	answer, err := r.server.env.Owners.Do(ctx, owner.Work{
 		Key: key, Topic: topicOwned,
-		Here: func(ctx context.Context, hold *owner.Hold) error {
-			if !then.IsZero() {
-				return o.Ended(ctx, f.Stanza, then, hold)
-			}
-			return f.served(ctx, o, hold)
-		},
+		Here: func(ctx context.Context, hold *owner.Hold) error { return f.served(ctx, o, hold) },
 		Payload: func() []byte {
 			e := &channel.Envelope{Kind: channel.Arrive, Raw: edits.Render(nil, f.Raw), Stanza: f.Stanza}
-			if !then.IsZero() {
-				e.Stamp = then.UnixMicro()
+			if bound := f.bound(); !bound.IsZero() {
+				e.Stamp = bound.UnixMicro()
 			}
 			return channel.Encode(nil, e)
 		},
@@ -112,9 +106,25 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) (err error
 	return nil
 }
 
+// bound is when the session was bound whose stanza it is, as precisely as nodes tell
+// each other; zero: it is nobody's here.
+func (f *Flow) bound() time.Time {
+	if f.Session != nil {
+		return f.Session.BoundAt.Truncate(time.Microsecond)
+	}
+	return f.ended.Truncate(time.Microsecond)
+}
+
+func (o *Owned) do(ctx context.Context, st *stanza.Stanza, bound time.Time, hold *owner.Hold) (*stanza.Element, error) {
+	if st.Kind == stanza.Presence && o.Presence != nil {
+		return nil, o.Presence(ctx, st, bound, hold)
+	}
+	return o.Handle(ctx, st, hold)
+}
+
 // served lets o do the work here.
 func (f *Flow) served(ctx context.Context, o *Owned, hold *owner.Hold) error {
-	result, err := o.Handle(ctx, f.Stanza, hold)
+	result, err := o.do(ctx, f.Stanza, f.bound(), hold)
 	if errors.Is(err, ErrUnanswered) {
 		return nil
 	}
@@ -154,10 +164,11 @@ func (s *Server) owned(ctx context.Context, hold *owner.Hold, payload []byte) ([
 		return nil, fmt.Errorf("stanza for %q: nothing serves it here: %w", hold.Key, owner.ErrNobody)
 	}
 	err = s.protect(func() (err error) {
-		if e.Stamp != 0 && o.Ended != nil {
-			return o.Ended(ctx, e.Stanza, time.UnixMicro(e.Stamp), hold)
+		var bound time.Time
+		if e.Stamp != 0 {
+			bound = time.UnixMicro(e.Stamp)
 		}
-		result, err = o.Handle(ctx, e.Stanza, hold)
+		result, err = o.do(ctx, e.Stanza, bound, hold)
 		return err
 	})
 	if errors.Is(err, ErrUnanswered) {

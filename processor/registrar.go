@@ -2,6 +2,7 @@ package processor
 
 import (
 	"context"
+	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -134,11 +135,20 @@ func (r *Registrar) Route(ctx context.Context, batch ...*channel.Envelope) {
 // Submit lets stanzas arrive as if somebody had sent them: to a local account
 // they pass the Incoming hooks, messages are stored before they are routed.
 func (r *Registrar) Submit(ctx context.Context, in ...*stanza.Stanza) {
+	r.submit(ctx, time.Time{}, in)
+}
+
+// SubmitFor is Submit for a session that has ended.
+func (r *Registrar) SubmitFor(ctx context.Context, ended *sessions.Entry, in ...*stanza.Stanza) {
+	r.submit(ctx, ended.BoundAt, in)
+}
+
+func (r *Registrar) submit(ctx context.Context, ended time.Time, in []*stanza.Stanza) {
 	t := r.server.acquire()
 	defer t.Leave()
 	run := newRun(r.server, t, len(in))
 	for _, st := range in {
-		run.arrive(ctx, &Flow{Stanza: st})
+		run.arrive(ctx, &Flow{Stanza: st, ended: ended})
 	}
 	run.flush(ctx)
 }

@@ -191,12 +191,12 @@ func (s *service) run(ctx context.Context, hold *owner.Hold, e errand) error {
 
 // failed keeps that somebody has left from being forgotten: whoever has sent it may not
 // be there any more, and nobody else says it (processor.Owned).
-func (s *service) failed(st *stanza.Stanza, began time.Time, why error) {
+func (s *service) failed(st *stanza.Stanza, began, bound time.Time, why error) {
 	var e *stanza.Error
 	if errors.As(why, &e) && e.Type != stanza.Wait { // it will not be otherwise
 		return
 	}
 	if st.Kind == stanza.Presence && st.Type == stanza.TypeUnavailable && !st.From.IsZero() {
-		s.chores.add(st.To.Bare(), leaving(st, began))
+		s.chores.add(st.To.Bare(), leaving(st, began, bound))
 	}
 }

@@ -13,14 +13,14 @@ import (
 
 // enter is available presence: somebody enters the room (XEP-0045 §7.2), has lost
 // track of it, shows itself anew (§7.7), or takes another nickname (§7.6).
-func (r *room) enter(ctx context.Context, st *stanza.Stanza) error {
+func (r *room) enter(ctx context.Context, st *stanza.Stanza, bound time.Time) error {
 	if st.To.IsBare() { // XEP-0045 §7.2.1
 		return stanza.NewError(stanza.JIDMalformed, "a nickname is needed to enter a room")
 	}
 	if len(st.Raw) > int(r.s.cfg.MaxPresence) {
 		return r.s.limit("presence", stanza.PolicyViolation, "the presence is too large")
 	}
-	e := &entry{r: r, st: st, nick: st.To.Resource()}
+	e := &entry{r: r, st: st, nick: st.To.Resource(), bound: bound}
 	e.x = st.Child(NS, "x")
 	if !r.there.Load() && e.x != nil { // with no lock held
 		if err := r.s.checkNick(e.nick); err != nil { // nothing is left of a room that cannot be
@@ -50,12 +50,19 @@ type entry struct {
 	x     *stanza.Element // nil: it is no request to enter
 	shown *stanza.Stanza  // what the room shows of it
 	kept  *archive.Room   // the room may be made, and this is its archive; nil: it is there
+	bound time.Time       // when its session was (processor.Owned); zero: nobody knows
 	token *token          // it invites somebody (XEP-0488); nil: none
 }
 
 func (e *entry) place(o *op) error {
 	r := e.r
 	if x := r.sessions[e.st.From]; x != nil {
+		if x.follows(e.bound) {
+			return nil
+		}
+		if e.x != nil {
+			x.bound = e.bound
+		}
 		switch {
 		case x.nick != e.nick:
 			return r.rename(o, x, e)
@@ -115,7 +122,7 @@ func (r *room) admit(o *op, e *entry) error {
 		role = old.role
 	}
 	x := r.seat(e.nick, e.st.From, role, e.shown, r.kept.Next())
-	x.versions = r.observesVersions(x, e.x)
+	x.bound, x.versions = e.bound, r.observesVersions(x, e.x)
 	if most := r.s.cfg.Large; old == nil && most > 0 && len(r.nicks) > most {
 		x.hushed = true
 	}

@@ -21,15 +21,19 @@ func (s *service) handle(ctx context.Context, st *stanza.Stanza, hold *owner.Hol
 	return s.serve(ctx, st, time.Time{}, hold)
 }
 
-// parted is handle for the end of a session, which was then.
-func (s *service) parted(ctx context.Context, st *stanza.Stanza, then time.Time, hold *owner.Hold) error {
-	_, err := s.serve(ctx, st, then, hold)
+// presence is handle for presence, of a session that was bound then.
+func (s *service) presence(ctx context.Context, st *stanza.Stanza, bound time.Time, hold *owner.Hold) error {
+	if hold == nil {
+		_, err := s.atService(ctx, st)
+		return err
+	}
+	_, err := s.serve(ctx, st, bound, hold)
 	return err
 }
 
-func (s *service) serve(ctx context.Context, st *stanza.Stanza, then time.Time, hold *owner.Hold) (*stanza.Element, error) {
+func (s *service) serve(ctx context.Context, st *stanza.Stanza, bound time.Time, hold *owner.Hold) (*stanza.Element, error) {
 	for i := 1; ; i++ {
-		result, err := s.inRoom(ctx, st, then, hold)
+		result, err := s.inRoom(ctx, st, bound, hold)
 		switch {
 		case !errors.Is(err, errAgain):
 			return result, s.from(err, st)
@@ -55,7 +59,7 @@ func (s *service) from(err error, st *stanza.Stanza) error {
 	return err
 }
 
-func (s *service) inRoom(ctx context.Context, st *stanza.Stanza, then time.Time, hold *owner.Hold) (*stanza.Element, error) {
+func (s *service) inRoom(ctx context.Context, st *stanza.Stanza, bound time.Time, hold *owner.Hold) (*stanza.Element, error) {
 	r, done, err := s.rooms.get(ctx, hold)
 	if err != nil {
 		return nil, err
@@ -65,7 +69,7 @@ func (s *service) inRoom(ctx context.Context, st *stanza.Stanza, then time.Time,
 	case st.From.IsZero():
 		return nil, nil
 	case st.Kind == stanza.Presence:
-		return nil, r.onPresence(ctx, st, then)
+		return nil, r.onPresence(ctx, st, bound)
 	case st.Kind == stanza.Message:
 		return nil, r.onMessage(ctx, st)
 	case st.Type == stanza.TypeGet || st.Type == stanza.TypeSet:
@@ -76,12 +80,12 @@ func (s *service) inRoom(ctx context.Context, st *stanza.Stanza, then time.Time,
 
 // onPresence is XEP-0045 §17.3: what has a type is no request to enter, and what
 // has another one than unavailable none to leave.
-func (r *room) onPresence(ctx context.Context, st *stanza.Stanza, then time.Time) error {
+func (r *room) onPresence(ctx context.Context, st *stanza.Stanza, bound time.Time) error {
 	switch st.Type {
 	case "":
-		return r.enter(ctx, st)
+		return r.enter(ctx, st, bound)
 	case stanza.TypeUnavailable:
-		return r.leave(ctx, st, then)
+		return r.leave(ctx, st, bound)
 	case stanza.TypeError:
 		r.bounced(ctx, st)
 	}

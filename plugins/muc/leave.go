@@ -13,17 +13,13 @@ import (
 
 // leave is unavailable presence (XEP-0045 §7.14). Of who is not in the room it says
 // nothing (§17.3). Nobody waits for it: it may come from what the room itself has
-// sent. then is when the session ended that it is said for; zero: its client says it.
-func (r *room) leave(ctx context.Context, st *stanza.Stanza, then time.Time) error {
-	began := then
-	if then.IsZero() {
-		began = r.s.env.Clock.Now()
-	}
-	again := leaving(st, began)
+// sent. bound is when the session was bound that leaves (processor.Owned).
+func (r *room) leave(ctx context.Context, st *stanza.Stanza, bound time.Time) error {
+	again := leaving(st, r.s.env.Clock.Now(), bound)
 	return r.do(ctx, false, func(o *op) error {
 		o.redo = &again
 		x := r.sessions[st.From]
-		if x == nil || st.To.IsFull() && st.To.Resource() != x.nick || r.anew(x, then) {
+		if x == nil || st.To.IsFull() && st.To.Resource() != x.nick || x.follows(bound) {
 			return nil
 		}
 		r.out(o, x, st, told{})
@@ -31,29 +27,34 @@ func (r *room) leave(ctx context.Context, st *stanza.Stanza, then time.Time) err
 	})
 }
 
-// anew reports whether a seat is not that of the session which ended then, but of the
-// one that has its address since. What the clocks of two nodes differ by may make an
-// end look too early: who is not there any more is no other session.
-func (r *room) anew(x *session, then time.Time) bool {
-	if then.IsZero() || x.since < then.UnixMicro() {
-		return false
-	}
-	_, bound := r.s.env.Sessions.Find(x.jid)
-	return bound
+// follows reports whether the seat has been taken by a later session of the same
+// address than the one that was bound then. Of a seat that another owner has left,
+// and of people elsewhere, that is not known.
+func (x *session) follows(bound time.Time) bool {
+	return !bound.IsZero() && x.bound.After(bound)
 }
 
 // leaving is what is still to be done of a leave that could not be written down.
-func leaving(st *stanza.Stanza, then time.Time) errand {
-	return errand{"left", fmt.Sprintf("%d %s\n%s", then.UnixMicro(), st.From, st.To.Resource())}
+func leaving(st *stanza.Stanza, then, bound time.Time) errand {
+	text := fmt.Sprintf("%d %s\n%s", then.UnixMicro(), st.From, st.To.Resource())
+	if !bound.IsZero() {
+		text += fmt.Sprintf("\n%d", bound.UnixMicro())
+	}
+	return errand{"left", text}
 }
 
 // left is leave for a session that had left then: it may have entered anew since.
 func (r *room) left(ctx context.Context, arg string) error {
 	when, who, _ := strings.Cut(arg, " ")
-	from, nick, _ := strings.Cut(who, "\n")
+	from, rest, _ := strings.Cut(who, "\n")
+	nick, since, _ := strings.Cut(rest, "\n")
 	then, err := strconv.ParseInt(when, 10, 64)
 	if err != nil {
 		return fmt.Errorf("left %q: %w", arg, err)
+	}
+	var bound time.Time
+	if n, err := strconv.ParseInt(since, 10, 64); err == nil {
+		bound = time.UnixMicro(n)
 	}
 	at, err := jid.Parse(from)
 	if err != nil {
@@ -61,7 +62,7 @@ func (r *room) left(ctx context.Context, arg string) error {
 	}
 	return r.do(ctx, false, func(o *op) error {
 		o.redo = &errand{"left", arg}
-		if x := r.sessions[at]; x != nil && x.since < then && (nick == "" || nick == x.nick) {
+		if x := r.sessions[at]; x != nil && x.since < then && !x.follows(bound) && (nick == "" || nick == x.nick) {
 			r.out(o, x, nil, told{})
 		}
 		return nil

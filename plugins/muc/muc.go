@@ -254,7 +254,7 @@ func (s *service) Stop(context.Context) error {
 // Register implements processor.Component.
 func (s *service) Register(r *processor.Registrar) {
 	s.reg = r
-	r.Owned(processor.Owned{Key: s.key, Handle: s.handle, Ended: s.parted, Failed: s.failed})
+	r.Owned(processor.Owned{Key: s.key, Handle: s.handle, Presence: s.presence, Failed: s.failed})
 	r.Noted(s.noted)
 	processor.On(r, disco.Items, processor.Normal, s.listed)
 	processor.On(r, processor.Bound, processor.Late, s.came)

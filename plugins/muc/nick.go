@@ -73,7 +73,7 @@ func (r *room) joinNick(o *op, x *session, there *occupant) {
 	}
 	r.remove(x)
 	fresh := r.seat(there.nick, x.jid, there.role, x.presence, x.since)
-	fresh.versions = x.versions
+	fresh.bound, fresh.versions = x.bound, x.versions
 	r.saveSession(o, fresh)
 	if !alone {
 		r.show(o, old.face(), told{})

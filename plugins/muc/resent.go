@@ -21,9 +21,10 @@ type resent struct {
 type resentKey [sha256.Size]byte
 
 const (
-	// resentEach is how many messages of each author are known: more than a client has
-	// open, whatever others say meanwhile.
-	resentEach = 100
+	// resentEach is how many messages of each author are known, whatever others say
+	// meanwhile: more than a client has open, and than it says elsewhere while one that
+	// has waited on the way from another node is still to come.
+	resentEach = 1000
 	// resentMost is how many of all authors; beyond it, some author's are forgotten.
 	resentMost = 10_000
 	// resentRead is how many of the last messages are read with the room.

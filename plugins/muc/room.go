@@ -95,6 +95,7 @@ type session struct {
 	jid      jid.JID // full
 	presence *stanza.Stanza
 	since    int64     // when it came, as a place among the room's messages
+	bound    time.Time // when its session was bound; zero: nobody knows
 	absent   time.Time // since when it is not known to be bound; zero: it is
 	versions bool      // it has asked for affiliations (XEP-0463)
 }

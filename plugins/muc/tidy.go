@@ -291,7 +291,7 @@ func (s *service) ended(ctx context.Context, e *sessions.Entry) (processor.Verdi
 		}
 		at, err := p.room.WithResource(p.name)
 		if err == nil {
-			s.reg.Submit(ctx, stanza.Make(stanza.Presence, stanza.TypeUnavailable, e.JID, at, ""))
+			s.reg.SubmitFor(ctx, e, stanza.Make(stanza.Presence, stanza.TypeUnavailable, e.JID, at, ""))
 		}
 	}
 	return processor.Continue, nil

@@ -168,7 +168,7 @@ func (c *component) farewell(ctx context.Context, now *sessions.Entry, before se
 		if before.Available && c.covered(now.JID.Bare(), contacts, to) {
 			continue
 		}
-		c.house.Submit(ctx, rewritten(st, now.JID, to))
+		c.house.SubmitFor(ctx, now, rewritten(st, now.JID, to))
 	}
 	return told, err
 }

@@ -107,7 +107,7 @@ type Envelope struct {
 	Behind    bool            // Deliver: something older may not have got there, so the recipient looks into the archive first
 	Hops      uint8           // how often the house has re-routed it; bounded, so that loops end
 	Reason    string          // Close: stream error condition; Unbind: why it ended, when by ours; Handled of a Bind: why it was refused
-	Stamp     int64           // Undelivered: when it was first handed over; Arrive, to the owner of a key: when the session ended that it is said for; unix microseconds, 0: it is not
+	Stamp     int64           // Undelivered: when it was first handed over; Arrive, to the owner of a key: when the session was bound that says it, 0: none of ours; unix microseconds
 	Splice    Splice          // Deliver: each of To finds its own address in 'to', which neither Raw nor Edits have
 	Link      *Link           // Deliver: its place in a chain; nil: it has none
 

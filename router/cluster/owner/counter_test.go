@@ -104,8 +104,8 @@ func (c *counters) Register(r *processor.Registrar) {
 	r.Owned(processor.Owned{
 		Key:    func(st *stanza.Stanza) (string, bool) { return st.To.Bare().String(), st.To.Domain() == domainCounter },
 		Handle: c.handle,
-		Ended: func(_ context.Context, st *stanza.Stanza, then time.Time, _ *owner.Hold) error {
-			c.owns.ends <- ending{st.From.Local(), then}
+		Presence: func(_ context.Context, st *stanza.Stanza, bound time.Time, _ *owner.Hold) error {
+			c.owns.ends <- ending{st.From.Local(), bound}
 			return nil
 		},
 	})
@@ -113,8 +113,8 @@ func (c *counters) Register(r *processor.Registrar) {
 
 // ending is the end of somebody's session, as the owner of a key hears it.
 type ending struct {
-	user string
-	then time.Time
+	user  string
+	bound time.Time
 }
 
 // of is the counter of a hold: what an earlier one knew is worth nothing.

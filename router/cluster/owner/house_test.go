@@ -17,6 +17,7 @@ import (
 	"parley/plugins/plugintest"
 	"parley/processor"
 	"parley/router"
+	"parley/router/sessions"
 	"parley/storage"
 	"parley/storage/storagetest"
 	"parley/stream"
@@ -356,12 +357,12 @@ func TestRuleStanzasReachTheOwnerOfTheirKey(t *testing.T) {
 					return err
 				}
 			}
-			// What the house says for a session that has ended says when that was.
-			before, from := time.Now().Truncate(time.Microsecond), jid.MustParse(user+"@localhost/x")
+			// What the house says for a session that has ended says which one that was.
+			gone := &sessions.Entry{Ref: sessions.Ref{JID: jid.MustParse(user + "@localhost/x")}, State: sessions.State{BoundAt: time.UnixMicro(int64(i + 1))}}
 			for k := range counted {
-				c.owns.desk(fmt.Sprintf("node%d", i+1)).Submit(ctx, stanza.Make(stanza.Presence, stanza.TypeUnavailable, from, jid.MustParse(keyOf(k)), ""))
-				if e := <-c.owns.ends; e.user != user || e.then.Before(before) || e.then.After(time.Now()) {
-					t.Errorf("%s has ended at %v, after %v: %+v", user, e.then, before, e)
+				c.owns.desk(fmt.Sprintf("node%d", i+1)).SubmitFor(ctx, gone, stanza.Make(stanza.Presence, stanza.TypeUnavailable, gone.JID, jid.MustParse(keyOf(k)), ""))
+				if e := <-c.owns.ends; e.user != user || !e.bound.Equal(gone.BoundAt) {
+					t.Errorf("the end of %s came as %+v", user, e)
 				}
 			}
 			return nil
