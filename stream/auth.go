@@ -56,11 +56,12 @@ func advertiseTLS(c *Conn) *stanza.Element {
 	return el
 }
 
-// startTLS is RFC 6120 §5.4.2.
+// startTLS is RFC 6120 §5.4.2; where TLS is, it fails (§5.4.2.2).
 func startTLS(_ context.Context, c *Conn, _ *stanza.Element) error {
 	if c.tr.TLS() != nil || c.tr.Framed() {
 		c.Send(stanza.El(stanza.NSTLS, "failure"))
-		return errClosed
+		c.goodbye()
+		return errEnd
 	}
 	return c.proceed(c.srv.certs.client(false))
 }
@@ -92,9 +93,6 @@ func (c *Conn) encrypt(shake func() error) error {
 	c.phase = Secured
 	return nil
 }
-
-// errClosed ends a stream without a stream error.
-var errClosed = errEnd
 
 // authentication is a SASL exchange in progress.
 type authentication struct {

@@ -2,10 +2,11 @@
 //
 // Every comment of the form "RFC 6121 §8.5.2", "XEP-0045 §7.2" or "rule 37" in
 // Go files and protocol scripts is a reference. specref checks that the section
-// exists, that every rule of the contract that is due has a test, and writes
+// exists, that every rule of the contract that is due has a test, that no row
+// of the compliance suite (XEP-0479) that was proven is lost, and writes
 // docs/conformance.md and doap.xml from what it finds.
 //
-//	specref -check   fail on references to nowhere and on rules without a test
+//	specref -check   fail on references to nowhere, rules without a test and lost rows of the suite
 //	specref -write   write the documents
 package main
 
@@ -21,7 +22,7 @@ import (
 var data embed.FS
 
 func main() {
-	check := flag.Bool("check", false, "fail on references to nowhere and on rules without a test")
+	check := flag.Bool("check", false, "fail on references to nowhere, rules without a test and lost rows of the suite")
 	write := flag.Bool("write", false, "write docs/conformance.md and doap.xml")
 	root := flag.String("root", ".", "the repository")
 	flag.Parse()
@@ -40,15 +41,20 @@ func run(out io.Writer, root string, check, write bool) error {
 	if err != nil {
 		return err
 	}
+	demands, err := loadDemands()
+	if err != nil {
+		return err
+	}
 	found, err := scan(root)
 	if err != nil {
 		return err
 	}
 	problems := std.wrong(found)
 	problems = append(problems, untested(rules, found)...)
+	problems = append(problems, lost(demands, found)...)
 	docs := map[string]string{
-		"docs/conformance.md": conformance(std, rules, found),
-		"doap.xml":            doap(std, found),
+		"docs/conformance.md": conformance(std, rules, demands, found),
+		"doap.xml":            doap(std, demands, found),
 	}
 	for name, text := range docs {
 		if write {

@@ -77,6 +77,36 @@ func TestTokens(t *testing.T) {
 	})
 }
 
+// An invitation's token has 128 bits of chance at least, and the database does not
+// have it.
+func TestSecurityInvitationTokens(t *testing.T) {
+	storagetest.Each(t, func(t *testing.T, db storage.DB) {
+		c := &clock{now: time.Unix(1e9, 0)}
+		k := newTokens(plugins.Env{DB: db, Clock: c})
+		if err := db.Migrate(t.Context(), Name, migrations); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]bool{}
+		for range 50 {
+			token, err := k.issue(t.Context(), Invitation{Account: jid.MustParse("a.example"), Expires: c.now.Add(time.Hour)}, -1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(token)*5 < 128 || seen[token] { // five bits a letter (crypto/rand.Text)
+				t.Errorf("%q is short, or comes twice", token)
+			}
+			seen[token] = true
+			var n int
+			if err := db.QueryRow(t.Context(), "SELECT count(*) FROM invitation WHERE id = $1", token).Scan(&n); err != nil || n != 0 {
+				t.Errorf("the token is stored: %d, %v", n, err)
+			}
+			if _, err := k.Look(t.Context(), token); err != nil {
+				t.Errorf("the token is not good: %v", err)
+			}
+		}
+	})
+}
+
 func TestURI(t *testing.T) {
 	romeo, juliet, domain := jid.MustParse("romeo@a.example"), jid.MustParse("jul?iet@a.example"), jid.MustParse("a.example")
 	for want, i := range map[string]Invitation{

@@ -17,3 +17,8 @@ func house() []plugins.Plugin {
 func TestScripts(t *testing.T) {
 	plugintest.Run(t, plugintest.Options{Plugins: house()}, "testdata/*.txtar")
 }
+
+// What a request says in its paging fields, names and ids is never SQL.
+func TestSecurityFeedsSQLInjection(t *testing.T) {
+	plugintest.Run(t, plugintest.Options{Plugins: house()}, "testdata/injection.txtar")
+}
