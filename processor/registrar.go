@@ -157,10 +157,23 @@ func (r *Registrar) submit(ctx context.Context, ended time.Time, in []*stanza.St
 // the answer, or with an error when the recipient is gone, answers with an
 // error, or says nothing for AskTimeout. It does not wait, but done may be called
 // before it returns, when there is nobody at the address. The answer counts
-// only when it comes from where the request went (RFC 6120 §8.1.2.2).
+// only when it comes from where the request went (RFC 6120 §8.1.2.2). A service of
+// the house is asked like any other (Owned).
 func (r *Registrar) Ask(ctx context.Context, q *stanza.Stanza, done func(*stanza.Stanza, error)) {
 	r.server.asks.add(q, done)
+	if r.serves(q) {
+		r.Submit(ctx, q)
+		return
+	}
 	r.Emit(ctx, q)
+}
+
+// serves reports whether the stanza is for a service of the house.
+func (r *Registrar) serves(st *stanza.Stanza) bool {
+	t := r.server.acquire()
+	defer t.Leave()
+	o, _ := t.ownedBy(st)
+	return o != nil
 }
 
 // AskID is an id for a request to Ask. It is unguessable, and lets the answer be

@@ -37,6 +37,7 @@ import (
 	"parley/plugins/private"
 	"parley/plugins/pubsub"
 	"parley/plugins/push"
+	"parley/plugins/pushsender"
 	"parley/plugins/quarantine"
 	"parley/plugins/register"
 	"parley/plugins/resumption"
@@ -96,6 +97,7 @@ func Plugins() []plugins.Plugin {
 		private.Plugin,
 		pubsub.Plugin,
 		push.Plugin,
+		pushsender.Plugin,
 		quarantine.Plugin,
 		register.Plugin,
 		resumption.Plugin,

@@ -155,7 +155,7 @@ type metrics struct{ notices *prometheus.CounterVec }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "parley_push_notices_total", Help: "Notices to push services: sent, failed for now, refused (the service is disabled), and messages dropped because too many waited to be counted.",
+		Name: "parley_push_notices_total", Help: "Notices to push services: sent, failed for now, postponed by the service, refused (the service is disabled), and messages dropped because too many waited to be counted.",
 	}, []string{"result"})}
 	if err := r.Register(m.notices); err != nil {
 		return nil, fmt.Errorf("push: %w", err)

@@ -39,9 +39,10 @@ const (
 		RETURNING service, node, options, waiting, calls, failed`
 	sqlTold = `UPDATE push_target SET waiting = waiting - $4, calls = calls - $5, failed = 0, told_at = CAST($6 AS bigint), claimed_until = 0, due_at = CASE
 		WHEN calls > $5 THEN CAST($6 AS bigint) WHEN waiting > $4 THEN CAST($7 AS bigint) ELSE 0 END WHERE owner = $1 AND service = $2 AND node = $3`
-	sqlLater  = `UPDATE push_target SET failed = failed + 1, claimed_until = 0, due_at = $4 WHERE owner = $1 AND service = $2 AND node = $3`
-	sqlAwake  = `UPDATE push_target SET waiting = 0, calls = 0, due_at = 0 WHERE owner = $1 AND due_at > 0`
-	sqlDueFor = `SELECT DISTINCT owner FROM push_target WHERE due_at > 0 AND due_at <= $1 AND claimed_until <= $1 LIMIT 500`
+	sqlLater    = `UPDATE push_target SET failed = failed + 1, claimed_until = 0, due_at = $4 WHERE owner = $1 AND service = $2 AND node = $3`
+	sqlPostpone = `UPDATE push_target SET failed = 0, claimed_until = 0, due_at = $4 WHERE owner = $1 AND service = $2 AND node = $3`
+	sqlAwake    = `UPDATE push_target SET waiting = 0, calls = 0, due_at = 0 WHERE owner = $1 AND due_at > 0`
+	sqlDueFor   = `SELECT DISTINCT owner FROM push_target WHERE due_at > 0 AND due_at <= $1 AND claimed_until <= $1 LIMIT 500`
 )
 
 func (s store) exec(ctx context.Context, sql string, args ...any) error {
@@ -123,6 +124,11 @@ func (s store) told(ctx context.Context, t target, pause time.Duration) error {
 // later lets a target be told again after a while.
 func (s store) later(ctx context.Context, t target, pause time.Duration) error {
 	return s.exec(ctx, sqlLater, t.owner.String(), t.service.String(), t.node, s.at(pause))
+}
+
+// postpone lets a target be told when it wants to be: it has not failed.
+func (s store) postpone(ctx context.Context, t target, pause time.Duration) error {
+	return s.exec(ctx, sqlPostpone, t.owner.String(), t.service.String(), t.node, s.at(pause))
 }
 
 // awake takes back what was to be told: a device has got it.

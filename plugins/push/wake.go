@@ -101,7 +101,7 @@ func (p *push) tell(ctx context.Context, account jid.JID) {
 	}
 	slices.SortStableFunc(due, func(a, b target) int { return min(b.calls, 1) - min(a.calls, 1) }) // calls first
 	for _, t := range due {
-		p.reg.Ask(ctx, p.notice(t), func(_ *stanza.Stanza, err error) { p.answered(context.WithoutCancel(ctx), t, err) })
+		p.reg.Ask(ctx, p.notice(ctx, t), func(_ *stanza.Stanza, err error) { p.answered(context.WithoutCancel(ctx), t, err) })
 	}
 }
 
@@ -116,12 +116,15 @@ func (p *push) awake(account jid.JID) bool {
 }
 
 // notice is XEP-0357 §7: it says how many messages wait, nothing else of them.
-func (p *push) notice(t target) *stanza.Stanza {
+func (p *push) notice(ctx context.Context, t target) *stanza.Stanza {
 	sum := (&form.Form{Type: "urn:xmpp:push:summary", Kind: form.Submit}).Add("", "message-count", "", strconv.Itoa(t.waiting))
 	if p.cfg.Text != "" {
 		sum.Add("", "last-message-body", "", p.cfg.Text)
 	}
 	el := stanza.El(NS, "notification").Add(sum.Element())
+	if _, err := processor.Fire(ctx, p.reg, Telling, &Notice{Service: t.service, Calls: t.calls, Notification: el}); err != nil {
+		p.complain(ctx, t.owner, err)
+	}
 	publish := stanza.El(pubsub.NS, "publish").WithOpt("node", t.node).Add(stanza.El(pubsub.NS, "item").Add(el))
 	ps := stanza.El(pubsub.NS, "pubsub").Add(publish)
 	if t.options != nil {
@@ -137,6 +140,8 @@ func (p *push) answered(ctx context.Context, t target, err error) {
 	result, keep := "sent", func() error { return p.store.told(ctx, t, p.cfg.Every) }
 	switch {
 	case err == nil:
+	case retry(err) > 0:
+		result, keep = "postponed", func() error { return p.store.postpone(ctx, t, retry(err)) }
 	case passing(err) && t.failed+1 < p.cfg.Tries:
 		result, keep = "failed", func() error { return p.store.later(ctx, t, pause(t.failed)) }
 	default:
@@ -165,6 +170,20 @@ func passing(err error) bool {
 		return true // no answer, or no way to ask now
 	}
 	return e.Type == stanza.Wait || e.Condition == stanza.ServiceUnavailable || e.Condition == stanza.RemoteServerNotFound || e.Condition == stanza.InternalServerError
+}
+
+// retry is when a service that is well wants to be asked again, an hour at most; 0:
+// it does not say (Retry).
+func retry(err error) time.Duration {
+	var e *stanza.Error
+	if !errors.As(err, &e) || e.Type != stanza.Wait || e.App == nil || e.App.Name != (stanza.Name{Space: NSHouse, Local: "retry"}) {
+		return 0
+	}
+	after, err := strconv.ParseUint(e.App.Get("after"), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return min(max(time.Duration(after)*time.Second, time.Second), maxRetry)
 }
 
 // pause before the next try, longer after each.

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"parley/stream"
 )
 
 // Where servers listen that say nothing else (RFC 6120 §3.2.2).
@@ -147,7 +149,7 @@ func (r *resolver) addresses(ctx context.Context, t target) ([]netip.AddrPort, e
 	var six, four, out []netip.AddrPort
 	for _, ip := range ips {
 		switch ip = ip.Unmap(); {
-		case !r.private && inside(ip):
+		case !r.private && stream.Inside(ip):
 		case ip.Is4():
 			four = append(four, netip.AddrPortFrom(ip, t.port))
 		default:
@@ -166,17 +168,6 @@ func (r *resolver) addresses(ctx context.Context, t target) ([]netip.AddrPort, e
 		return nil, errPrivate
 	}
 	return out[:min(len(out), maxAddresses)], nil
-}
-
-// shared is RFC 6598's address space of carriers.
-var shared = netip.MustParsePrefix("100.64.0.0/10")
-
-// inside reports whether an address leads to this machine, its network or what is
-// nobody's (reliability row 20).
-func inside(ip netip.Addr) bool {
-	ip = ip.Unmap()
-	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsUnspecified() || ip.IsMulticast() ||
-		shared.Contains(ip) || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // dial connects to the first address that answers; a further one is tried whenever
