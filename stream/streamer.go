@@ -264,7 +264,7 @@ func (s *Server) shake(ctx context.Context, t *tcp, cfg *tls.Config) error {
 		s.metrics.refused.WithLabelValues("memory").Inc()
 		return errMemory
 	}
-	origin := originOf(t.RemoteAddr())
+	origin := OriginOf(t.RemoteAddr())
 	if err := s.conns.reserve(origin); err != nil {
 		return err
 	}

@@ -50,6 +50,7 @@ import (
 	"parley/processor"
 	"parley/router"
 	"parley/stream"
+	"parley/stream/bosh"
 	"parley/stream/component"
 	"parley/stream/s2s"
 	"parley/stream/websocket"
@@ -72,6 +73,7 @@ func Plugins() []plugins.Plugin {
 		avatar.Plugin,
 		blocking.Plugin,
 		bookmarks.Plugin,
+		bosh.Plugin,
 		carbons.Plugin,
 		commands.Plugin,
 		component.Plugin,
