@@ -243,15 +243,15 @@ func (s *session) process(x *exchange) {
 		return
 	}
 	s.flush()
-	for len(s.held) > s.keeps() {
+	for len(s.held) > s.keeps(q) {
 		s.answer()
 	}
 }
 
-// keeps is how many requests are held; the first and the last one in any case,
-// because they bring an answer soon.
-func (s *session) keeps() int {
-	if q := s.held[len(s.held)-1].q; q == s.creation || q.terminate {
+// keeps is how many requests are held after this one; the first and the last one
+// in any case, because they bring an answer soon.
+func (s *session) keeps(q *request) int {
+	if q == s.creation || q.terminate {
 		return max(s.hold, 1)
 	}
 	return s.hold

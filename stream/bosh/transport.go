@@ -140,6 +140,9 @@ func (s *session) Flush() int {
 // flush answers as many requests as there is something to tell; s.mu is held.
 func (s *session) flush() {
 	for len(s.held) > 0 && (s.size > 0 || s.closed) && !s.told {
+		if s.held[0].q.terminate && !s.closed { // its answer is the last one
+			return
+		}
 		s.answer()
 		if s.closed && s.size == 0 {
 			return
