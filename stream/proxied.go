@@ -2,7 +2,9 @@ package stream
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -36,12 +38,6 @@ type proxiedTCP struct {
 
 // RemoteAddr implements net.Conn.
 func (p proxiedTCP) RemoteAddr() net.Addr { return p.from }
-
-// byOne never reads beyond what it was asked for by a byte: what comes behind the
-// header is the stream's.
-type byOne struct{ io.Reader }
-
-func (r byOne) Read(p []byte) (int, error) { return r.Reader.Read(p[:min(len(p), 1)]) }
 
 func (s *Server) proxies(a net.Addr) bool {
 	ip := addressOf(a)
@@ -80,9 +76,14 @@ func (s *Server) unwrap(ctx context.Context, c net.Conn) (net.Conn, error) {
 
 var errNoTCP = errors.New("the header names no TCP address")
 
-// headerOf reads a header, version 1 or 2; nil: it says that nobody is behind it.
+// headerOf reads a header, version 1 or 2, and not a byte more; nil: it says
+// that nobody is behind it.
 func headerOf(r io.Reader) (net.Addr, error) {
-	h, err := proxyproto.Read(bufio.NewReader(byOne{r}))
+	raw, err := rawHeader(r)
+	if err != nil {
+		return nil, fmt.Errorf("PROXY header: %w", err)
+	}
+	h, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(raw), len(raw)))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("PROXY header: %w", err)
@@ -95,6 +96,49 @@ func headerOf(r io.Reader) (net.Addr, error) {
 	}
 	ap := from.AddrPort()
 	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())), nil
+}
+
+// Sizes of headers, in bytes.
+const (
+	shortest1 = len("PROXY UNKNOWN\r\n")
+	longest1  = 107
+	fixed2    = 16
+	longest2  = 4 << 10 // with what proxies tell besides
+)
+
+// rawHeader are the bytes of a header.
+func rawHeader(r io.Reader) ([]byte, error) {
+	b := make([]byte, shortest1, longest1)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, err
+	}
+	more := func(n int) error {
+		b = append(b, make([]byte, n)...)
+		_, err := io.ReadFull(r, b[len(b)-n:])
+		return err
+	}
+	switch {
+	case bytes.HasPrefix(b, proxyproto.SIGV1):
+		for b[len(b)-1] != '\n' {
+			if len(b) == longest1 {
+				return nil, proxyproto.ErrVersion1HeaderTooLong
+			}
+			if err := more(1); err != nil {
+				return nil, err
+			}
+		}
+		return b, nil
+	case bytes.HasPrefix(b, proxyproto.SIGV2):
+		if err := more(fixed2 - shortest1); err != nil {
+			return nil, err
+		}
+		n := int(binary.BigEndian.Uint16(b[fixed2-2:]))
+		if n > longest2 {
+			return nil, proxyproto.ErrInvalidLength
+		}
+		return b, more(n)
+	}
+	return nil, proxyproto.ErrNoProxyProtocol
 }
 
 // maxHeaders is how many connections of an HTTP door may be about to say who is
