@@ -146,6 +146,7 @@ func chats(t *testing.T, s *server, address string) {
 	alice := newDevice(t, newBrowser(t), address, "alice")
 	defer alice.picture("converse-bosh.png")
 	alice.enter("hall", "Alice")
+	alice.say("first") // the room is made
 	bob.enter(t, room, "Bob")
 	alice.has("converse-muc .occupant-nick", "Bob")
 	alice.say("through requests & <b>responses</b>")
