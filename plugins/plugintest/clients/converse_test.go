@@ -96,13 +96,8 @@ func TestConverse(t *testing.T) {
 	files.Handle("/dist/", http.FileServer(http.Dir(folder)))
 	web := httptest.NewServer(files) // another origin than the server's
 	t.Cleanup(web.Close)
-	page := func(key, door string) string { return web.URL + "/?" + url.Values{key: {door}}.Encode() }
-	t.Run("websocket", func(t *testing.T) { meets(t, s, page("door", "wss://"+s.Door("https")+"/xmpp-websocket")) })
-	t.Run("bosh", func(t *testing.T) { chats(t, s, page("bosh", "https://"+s.Door("https")+"/http-bind")) })
-}
+	address := web.URL + "/?" + url.Values{"door": {"wss://" + s.Door("https") + "/xmpp-websocket"}}.Encode()
 
-// meets is over the WebSocket.
-func meets(t *testing.T, s *server, address string) {
 	const room = "garden@conference.localhost"
 	bob := s.newPeer(t, "bob@localhost")
 	browser := newBrowser(t)
@@ -137,22 +132,6 @@ func meets(t *testing.T, s *server, address string) {
 	phone.say("from the other device")
 	alice.hears("from the other device")
 	bob.hears(t, "from the other device")
-}
-
-// chats is over BOSH (XEP-0206): the client logs in, sends and receives.
-func chats(t *testing.T, s *server, address string) {
-	const room = "hall@conference.localhost"
-	bob := s.newPeer(t, "bob@localhost")
-	alice := newDevice(t, newBrowser(t), address, "alice")
-	defer alice.picture("converse-bosh.png")
-	alice.enter("hall", "Alice")
-	alice.say("first") // the room is made
-	bob.enter(t, room, "Bob")
-	alice.has("converse-muc .occupant-nick", "Bob")
-	alice.say("through requests & <b>responses</b>")
-	bob.hears(t, "through requests & <b>responses</b>")
-	bob.write(t, room, stanza.GroupChatMessage, "and the other way, 🙂")
-	alice.hears("and the other way, 🙂")
 }
 
 // picture keeps what the page looks like, for whoever looks into a failure.
