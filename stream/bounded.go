@@ -24,7 +24,7 @@ func (l bounded) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		s, origin := l.srv, originOf(c.RemoteAddr())
+		s, origin := l.srv, OriginOf(c.RemoteAddr())
 		release, err := l.take(origin)
 		if err != nil {
 			s.log.Info("connection refused", "remote", c.RemoteAddr().String(), "err", err)

@@ -3,6 +3,7 @@ package stream
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"parley/parser/stanza"
@@ -16,6 +17,8 @@ type Config struct {
 	C2STLS string `yaml:"c2s_tls" reload:"restart" doc:"Address for clients over direct TLS (XEP-0368); empty: none."`
 	HTTP   string `yaml:"http" reload:"restart" doc:"Address for HTTP without TLS (WebSocket, discovery, health, metrics); empty: none."`
 	HTTPS  string `yaml:"https" reload:"restart" doc:"Address for HTTPS; empty: none."`
+
+	ProxyProtocol []netip.Prefix `yaml:"proxy_protocol" reload:"restart" doc:"Networks of proxies in front of the doors that say by the PROXY protocol (version 1 or 2) who is behind them, like 10.0.0.5/32. From these a header must come; from others none is read. Empty: none."`
 
 	TLS         TLS                `yaml:"tls" doc:"Certificates and what is allowed without encryption."`
 	Limits      Limits             `yaml:"limits" doc:"What one stream may cost, enforced while reading (RFC 6120 §13.12)."`

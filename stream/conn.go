@@ -89,7 +89,7 @@ const streamLang = "en"
 const maxLang = 64
 
 func newConn(s *Server, t Transport, p Profile) *Conn {
-	c := &Conn{srv: s, tr: t, profile: p, number: s.lastID.Add(1), origin: originOf(t.RemoteAddr()), phase: Fresh, left: make(chan struct{})}
+	c := &Conn{srv: s, tr: t, profile: p, number: s.lastID.Add(1), origin: OriginOf(t.RemoteAddr()), phase: Fresh, left: make(chan struct{})}
 	c.log = s.log.With("conn", c.number)
 	mode := stanza.Stream
 	if t.Framed() {

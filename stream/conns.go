@@ -158,9 +158,9 @@ func (s *connSet) shutdown(grace time.Duration) {
 	s.gone.Wait()
 }
 
-// originOf is what connections are counted by: an IPv4 address or an IPv6 /64;
+// OriginOf is what connections are counted by: an IPv4 address or an IPv6 /64;
 // invalid for loopback, which is not counted.
-func originOf(a net.Addr) netip.Prefix {
+func OriginOf(a net.Addr) netip.Prefix {
 	ip := addressOf(a)
 	if !ip.IsValid() || ip.IsLoopback() {
 		return netip.Prefix{}

@@ -245,6 +245,10 @@ func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
 }
 
 func (s *Server) serveTCP(ctx context.Context, c net.Conn, direct bool) {
+	c, err := s.unwrap(ctx, c)
+	if err != nil {
+		return
+	}
 	t := NewTCP(c).(*tcp)
 	if direct {
 		if err := s.shake(ctx, t, s.certs.client(true)); err != nil {
@@ -264,7 +268,7 @@ func (s *Server) shake(ctx context.Context, t *tcp, cfg *tls.Config) error {
 		s.metrics.refused.WithLabelValues("memory").Inc()
 		return errMemory
 	}
-	origin := originOf(t.RemoteAddr())
+	origin := OriginOf(t.RemoteAddr())
 	if err := s.conns.reserve(origin); err != nil {
 		return err
 	}
@@ -315,17 +319,33 @@ func (s *Server) serveHTTP(secure bool) func(context.Context, net.Listener) {
 			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 			ConnState:         hijacked,
 		}
-		l = bounded{plugins.Spared(l, spareLimit), s}
+		l = bounded{s.unwrapping(ctx, plugins.Spared(l, spareLimit)), s}
 		if secure {
 			l = tls.NewListener(l, s.certs.web())
 		}
-		stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-		defer stop()
+		over := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() { s.endHTTP(srv); close(over) })
+		defer func() {
+			if !stop() {
+				<-over
+			}
+		}()
 		defer func() { _ = l.Close() }()
 		if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) && ctx.Err() == nil {
 			s.log.Error("HTTP door failed", "err", err)
 		}
 	}
+}
+
+// endHTTP ends the requests of an HTTP door when the streams have gone: those
+// over BOSH are told in the answers to theirs that the Server stops.
+func (s *Server) endHTTP(srv *http.Server) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(s.cfg.Timeouts.Close); s.conns.len() > 0 && time.Now().Before(end); {
+		<-tick.C
+	}
+	_ = srv.Close()
 }
 
 func (s *Server) handleHTTP(w http.ResponseWriter, r *http.Request) {

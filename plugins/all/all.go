@@ -51,6 +51,7 @@ import (
 	"parley/processor"
 	"parley/router"
 	"parley/stream"
+	"parley/stream/bosh"
 	"parley/stream/component"
 	"parley/stream/s2s"
 	"parley/stream/websocket"
@@ -73,6 +74,7 @@ func Plugins() []plugins.Plugin {
 		avatar.Plugin,
 		blocking.Plugin,
 		bookmarks.Plugin,
+		bosh.Plugin,
 		carbons.Plugin,
 		commands.Plugin,
 		component.Plugin,

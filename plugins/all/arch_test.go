@@ -21,6 +21,7 @@ var layers = []layer{
 	{"parley/parser/stanza/...", []string{"parley/parser/jid"}},
 	{"parley/storage/...", nil},
 	{"parley/stream/sasl", []string{"parley/parser/jid"}},
+	{"parley/stream/web", nil},
 	{"parley/plugins/config", nil},
 	{"parley/plugins/message/kinds", []string{"parley/parser/jid", "parley/parser/stanza", "parley/router/delivery"}},
 	{"parley/router/sessions", []string{"parley/parser/jid"}},
@@ -48,7 +49,7 @@ var vocabulary = []string{"parley/plugins/message/kinds", "parley/parser/stanza/
 var free = []string{"parley/plugins/all", "parley/plugins/plugintest/...", "parley/cmd/..."}
 
 // stages are what a feature may build on, besides the frame.
-var stages = []string{"parley/parser", "parley/processor", "parley/router", "parley/router/delivery", "parley/stream", "parley/stream/sasl", "parley/plugins/config"}
+var stages = []string{"parley/parser", "parley/processor", "parley/router", "parley/router/delivery", "parley/stream", "parley/stream/sasl", "parley/stream/web", "parley/plugins/config"}
 
 func within(pkg, pattern string) bool {
 	if base, ok := strings.CutSuffix(pattern, "/..."); ok {

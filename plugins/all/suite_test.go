@@ -15,6 +15,9 @@ import (
 
 const workers = "servers: {parser: {deployment: {workers: 2}}, processor: {deployment: {workers: 4}}, router: {deployment: {workers: 2}}, streamer: {deployment: {workers: 2}}}"
 
+// quickBOSH takes a client whose connection is dropped for gone as soon as the scripts want it.
+const quickBOSH = "servers: {streamer: {components: {bosh: {inactivity: 2s}}}}"
+
 // deployments are the houses in which every script has to hold.
 var deployments = []struct {
 	name string
@@ -30,6 +33,7 @@ var deployments = []struct {
 	{name: "postgres", pg: true},
 	{name: "direct-tls", via: script.ViaDirectTLS},
 	{name: "websocket", via: script.ViaWebSocket},
+	{name: "bosh", opt: plugintest.Options{Config: quickBOSH}, via: script.ViaBOSH},
 	{name: "front-core", opt: plugintest.Options{Fronts: 1, Cores: 1}, pg: true},
 	{name: "nodes", opt: plugintest.Options{Nodes: 3}, pg: true},
 	{name: "jitter", opt: plugintest.Options{Nodes: 3, Jitter: 4 * time.Millisecond}, pg: true, soak: true},

@@ -16,6 +16,7 @@ import (
 	"parley/processor"
 	"parley/router"
 	"parley/stream"
+	"parley/stream/bosh"
 	"parley/stream/websocket"
 )
 
@@ -139,6 +140,15 @@ func TestPublicURL(t *testing.T) {
 		if diff := cmp.Diff([]link{{rel, want}}, both(t, h, "whatever.example", "")); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+// XEP-0156 §2.1: BOSH is announced beside the WebSocket, where it is served.
+func TestBOSH(t *testing.T) {
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(websocket.Plugin, bosh.Plugin)})
+	want := []link{{rel, "wss://example.org/xmpp-websocket"}, {"urn:xmpp:alt-connections:xbosh", "https://example.org/http-bind"}}
+	if diff := cmp.Diff(want, both(t, h, "example.org", "https")); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -364,6 +364,8 @@ func (n *node) dial(ctx context.Context, kind script.DialKind) (net.Conn, error)
 		return d.DialContext(ctx, "tcp", n.doors["c2s-tls"])
 	case script.WebSocket:
 		return script.DialWebSocket(ctx, "ws://"+n.doors["http"]+"/xmpp-websocket", nil)
+	case script.BOSH:
+		return script.DialBOSH("http://"+n.doors["http"]+"/http-bind", nil), nil
 	}
 	return d.DialContext(ctx, "tcp", n.doors["c2s"])
 }

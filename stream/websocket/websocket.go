@@ -14,10 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strings"
 
 	"github.com/coder/websocket"
@@ -25,6 +23,7 @@ import (
 
 	"parley/plugins"
 	"parley/stream"
+	"parley/stream/web"
 )
 
 // Plugin provides the component.
@@ -47,14 +46,13 @@ type Config struct {
 }
 
 func defaults() *Config {
-	return &Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}}
+	return &Config{TrustedProxies: web.TrustedProxies()}
 }
 
 // listener turns HTTP requests into streams.
 type listener struct {
 	log     *slog.Logger
-	origins []string // patterns, see allows
-	proxies []netip.Prefix
+	gate    *web.Gate
 	streams *stream.Registrar
 	refused *prometheus.CounterVec
 }
@@ -66,13 +64,7 @@ func newListener(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if err := c.Decode(&cfg); err != nil {
 		return nil, err
 	}
-	l := &listener{log: env.Log, origins: cfg.Origins, proxies: cfg.TrustedProxies}
-	if len(l.origins) == 0 {
-		l.origins = []string{"localhost", "127.0.0.1", "[::1]"}
-		for _, d := range env.Domains {
-			l.origins = append(l.origins, d, "*."+d)
-		}
-	}
+	l := &listener{log: env.Log, gate: web.NewGate(cfg.Origins, env.Domains, cfg.TrustedProxies)}
 	l.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_websocket_refused_total", Help: "Requests for a WebSocket that were refused."}, []string{"reason"})
 	if err := env.Metrics.Register(l.refused); err != nil {
 		return nil, fmt.Errorf("websocket metrics: %w", err)
@@ -96,7 +88,7 @@ func (l *listener) Stop(context.Context) error { return nil }
 // ServeHTTP implements http.Handler.
 func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case !l.allows(r):
+	case !l.gate.Allows(r):
 		l.refuse(w, r, "origin", "this page may not connect here", http.StatusForbidden)
 		return
 	case isUpgrade(r) && !speaksXMPP(r): // RFC 7395 §3.1
@@ -118,7 +110,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ws.SetReadLimit(-1) // the stream's reader has the limits
-	addr, secure := l.peer(r)
+	addr, secure := l.gate.Peer(r)
 	// The request ends with this call, the stream does not: it is the Server's,
 	// and whoever replaces this component does not wait for it.
 	go l.streams.Serve(context.Background(), newTransport(ws, hj.conn, addr, secure), l.streams.Client())
@@ -143,91 +135,6 @@ func speaksXMPP(r *http.Request) bool {
 		}
 	}
 	return false
-}
-
-// allows checks where the page comes from (RFC 6455 §10.2).
-func (l *listener) allows(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" { // no browser
-		return true
-	}
-	u, err := url.Parse(origin)
-	if err != nil {
-		return false
-	}
-	if u.Host != "" && strings.EqualFold(u.Host, r.Host) {
-		return true
-	}
-	for _, pattern := range l.origins {
-		if matches(pattern, origin, u) {
-			return true
-		}
-	}
-	return false
-}
-
-func matches(pattern, origin string, u *url.URL) bool {
-	host := hostname(u)
-	switch {
-	case pattern == "*" || strings.EqualFold(pattern, origin):
-		return true
-	case host == "" || strings.Contains(pattern, "://"):
-		return false
-	case strings.HasPrefix(pattern, "*."):
-		return len(host) >= len(pattern) && strings.EqualFold(host[len(host)-len(pattern)+1:], pattern[1:])
-	}
-	return strings.EqualFold(host, pattern) || strings.EqualFold(u.Host, pattern)
-}
-
-// hostname is u's host without the port, IPv6 addresses in brackets.
-func hostname(u *url.URL) string {
-	if h := u.Hostname(); !strings.Contains(h, ":") {
-		return h
-	}
-	return "[" + u.Hostname() + "]"
-}
-
-// peer returns the client's address and whether its way here is encrypted.
-func (l *listener) peer(r *http.Request) (addr net.Addr, secure bool) {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return &net.TCPAddr{}, r.TLS != nil
-	}
-	ap = netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
-	secure = r.TLS != nil
-	if l.trusts(ap.Addr()) {
-		secure = secure || strings.EqualFold(strings.TrimSpace(r.Header.Get("X-Forwarded-Proto")), "https")
-		if a, ok := l.forwardedFor(r); ok {
-			ap = netip.AddrPortFrom(a, 0)
-		}
-	}
-	return net.TCPAddrFromAddrPort(ap), secure
-}
-
-func (l *listener) trusts(a netip.Addr) bool {
-	for _, p := range l.proxies {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-// forwardedFor is the last address in X-Forwarded-For that is not a trusted
-// proxy's own: what stands before it anybody could have written.
-func (l *listener) forwardedFor(r *http.Request) (netip.Addr, bool) {
-	list := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(list) - 1; i >= 0; i-- {
-		a, err := netip.ParseAddr(strings.Trim(strings.TrimSpace(list[i]), "[]"))
-		if err != nil {
-			return netip.Addr{}, false
-		}
-		a = a.Unmap().WithZone("")
-		if i == 0 || !l.trusts(a) {
-			return a, true
-		}
-	}
-	return netip.Addr{}, false
 }
 
 var errNotHijackable = errors.New("the HTTP server does not hand over connections")

@@ -67,7 +67,7 @@ type messageReader interface{ ReadMessage() ([]byte, error) }
 // dial opens a connection and starts its reader.
 func (c *client) dial(ctx context.Context, via Via) error {
 	c.drop()
-	kind := map[Via]DialKind{ViaDirectTLS: DirectTLS, ViaWebSocket: WebSocket}[via] // the others start as TCP
+	kind := map[Via]DialKind{ViaDirectTLS: DirectTLS, ViaWebSocket: WebSocket, ViaBOSH: BOSH}[via] // the others start as TCP
 	conn, err := c.socket(ctx, kind)
 	if err != nil {
 		return fmt.Errorf("dial: %w", err)
@@ -84,7 +84,7 @@ func (c *client) dial(ctx context.Context, via Via) error {
 	c.full, c.stream, c.sm.on, c.fences = "", "", false, map[string]chan struct{}{}
 	c.mu.Unlock()
 	c.held, c.optional, c.asked, c.dirty = nil, waits{}, nil, false
-	c.start(conn, via == ViaWebSocket)
+	c.start(conn, via == ViaWebSocket || via == ViaBOSH)
 	return nil
 }
 

@@ -13,6 +13,7 @@ const (
 	TCP       DialKind = iota // RFC 6120 §3: plain TCP; STARTTLS is the client's business
 	DirectTLS                 // XEP-0368: the connection to a direct-TLS port; the engine does the handshake itself
 	WebSocket                 // RFC 7395: each Write is one text message; see DialWebSocket
+	BOSH                      // XEP-0124: each Write is one element; see DialBOSH
 )
 
 // ErrUnsupported is what a Target answers when it cannot do what a script asks; the script is then skipped with that reason.
@@ -74,6 +75,7 @@ const (
 	ViaDirectTLS
 	ViaPlain // no TLS at all: only for a server that offers SASL without
 	ViaWebSocket
+	ViaBOSH
 )
 
 // viaNames are the words of a script (client … via WORD, connect NAME WORD) and of xmppscript --tls.
@@ -82,9 +84,10 @@ var viaNames = map[string]Via{
 	"tls":      ViaDirectTLS, "direct": ViaDirectTLS,
 	"plain": ViaPlain, "none": ViaPlain, "raw": ViaPlain,
 	"ws": ViaWebSocket, "websocket": ViaWebSocket,
+	"bosh": ViaBOSH,
 }
 
-// ParseVia reads starttls, tls (direct), plain (none) or ws.
+// ParseVia reads starttls, tls (direct), plain (none), ws or bosh.
 func ParseVia(s string) (Via, bool) {
 	v, ok := viaNames[s]
 	return v, ok
