@@ -17,6 +17,7 @@ import (
 	"parley/plugins/carbons"
 	"parley/plugins/commands"
 	"parley/plugins/contact"
+	"parley/plugins/delegation"
 	"parley/plugins/disco"
 	"parley/plugins/displayed"
 	"parley/plugins/entitytime"
@@ -35,6 +36,7 @@ import (
 	"parley/plugins/ping"
 	"parley/plugins/presence"
 	"parley/plugins/private"
+	"parley/plugins/privilege"
 	"parley/plugins/pubsub"
 	"parley/plugins/push"
 	"parley/plugins/quarantine"
@@ -76,6 +78,7 @@ func Plugins() []plugins.Plugin {
 		commands.Plugin,
 		component.Plugin,
 		contact.Plugin,
+		delegation.Plugin,
 		disco.Plugin,
 		displayed.Plugin,
 		entitytime.Plugin,
@@ -94,6 +97,7 @@ func Plugins() []plugins.Plugin {
 		ping.Plugin,
 		presence.Plugin,
 		private.Plugin,
+		privilege.Plugin,
 		pubsub.Plugin,
 		push.Plugin,
 		quarantine.Plugin,
