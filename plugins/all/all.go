@@ -22,6 +22,7 @@ import (
 	"parley/plugins/displayed"
 	"parley/plugins/entitytime"
 	"parley/plugins/extdisco"
+	"parley/plugins/externals"
 	"parley/plugins/feeds"
 	"parley/plugins/following"
 	"parley/plugins/health"
@@ -83,6 +84,7 @@ func Plugins() []plugins.Plugin {
 		displayed.Plugin,
 		entitytime.Plugin,
 		extdisco.Plugin,
+		externals.Plugin,
 		feeds.Plugin,
 		following.Plugin,
 		health.Plugin,

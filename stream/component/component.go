@@ -220,6 +220,7 @@ func (l *listener) serve() {
 	}
 	open := l.open
 	l.streams.Door(door, open.Addr())
+	l.directory.setDoor(open.Addr().String())
 	l.log.Info("listening", "door", door, "address", open.Addr().String())
 	l.accept.Go(func() { l.acceptOn(open) })
 }
@@ -231,6 +232,7 @@ func (l *listener) closeDoor() {
 	}
 	_ = l.open.Close()
 	l.open = nil
+	l.directory.setDoor("")
 	if l.ready {
 		l.streams.Door(door, nil)
 	}

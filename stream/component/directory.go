@@ -22,6 +22,7 @@ type Directory struct {
 	sessions *sessions.Registry
 
 	mu      sync.RWMutex
+	door    string
 	entries map[string]Entry
 	fronts  map[string]map[string]known // by front and domain
 }
@@ -54,6 +55,19 @@ func (d *Directory) set(entries map[string]Entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.entries = maps.Clone(entries)
+}
+
+// Door is where components connect to this process; "": nowhere.
+func (d *Directory) Door() string {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.door
+}
+
+func (d *Directory) setDoor(address string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.door = address
 }
 
 // tellWithin is how long a core may take to hear of it.
