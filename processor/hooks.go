@@ -23,6 +23,9 @@ var (
 	// Asked fires for each IQ request that the house answers in the place of a
 	// local account that is not the sender's own.
 	Asked = NewHook[*Flow]("asked")
+	// Requested fires for each IQ request that the house itself is asked, behind
+	// Asked and before whoever answers it. Stop: the hook has dealt with it.
+	Requested = NewHook[*Flow]("requested")
 	// ToServer fires for messages and presence addressed to a domain of ours.
 	ToServer = NewHook[*Flow]("to-server")
 	// Binding fires before a stream gets its address: what is set in its State

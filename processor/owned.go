@@ -12,8 +12,8 @@ import (
 	"parley/storage"
 )
 
-// ErrUnanswered is what Owned.Handle returns for a request that is answered by somebody
-// else: it was handed on.
+// ErrUnanswered is what Owned.Handle and IQHandlers return for a request that is
+// answered by somebody else: it was handed on.
 var ErrUnanswered = errors.New("the answer comes by itself")
 
 // Owned is work on stanzas that one node at a time does for each key: what is

@@ -204,6 +204,6 @@ func (r *run) poisoned(ctx context.Context, e *channel.Envelope) {
 	r.server.metrics.panics.Inc()
 	if r.server.struck(ctx, r.table, x, fmt.Errorf("%w: %s", errPanic, e.Reason)) || x.Pending == 0 {
 		w := r.begin(e.Stanza)
-		w.out = append(w.out, r.answer(e.Stanza, stanza.NewError(stanza.InternalServerError, ""))...)
+		w.out = append(w.out, w.answer(e.Stanza, stanza.NewError(stanza.InternalServerError, ""))...)
 	}
 }

@@ -196,6 +196,9 @@ func (r *run) address(ctx context.Context, f *Flow) error {
 		if f.Kind == stanza.IQ {
 			return r.request(ctx, f, Host, to.Host())
 		}
+		if f.Kind == stanza.Message { // it may make the house say something (Say)
+			r.commitBefore(ctx, f)
+		}
 		if v, err := fire(ctx, r.table, ToServer, f); err != nil || v == Stop || f.Kind == stanza.Presence {
 			return err
 		}
@@ -304,6 +307,9 @@ func (r *run) request(ctx context.Context, f *Flow, target Target, owner jid.JID
 			return err
 		}
 	}
+	if v, err := fire(ctx, r.table, Requested, f); err != nil || v == Stop {
+		return err
+	}
 	query := f.Payload()
 	for _, e := range r.table.iq[iqKey{query.Name.Space, query.Name.Local}] {
 		if e.to&target == 0 {
@@ -311,6 +317,9 @@ func (r *run) request(ctx context.Context, f *Flow, target Target, owner jid.JID
 		}
 		r.commitBefore(ctx, f)
 		result, err := e.h(ctx, &IQ{Stanza: f.Stanza, Query: query, Session: f.Session, Owner: owner})
+		if errors.Is(err, ErrUnanswered) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -332,5 +341,9 @@ func (r *run) commitBefore(ctx context.Context, f *Flow) {
 }
 
 func (f *Flow) reply(st *stanza.Stanza) {
+	if f.work.back != nil {
+		f.work.back(st)
+		return
+	}
 	f.work.out = append(f.work.out, &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: st, Solicited: f.Session != nil})
 }

@@ -44,6 +44,7 @@ type work struct {
 	writes  storage.WriteSet
 	out     []*channel.Envelope
 	settled []func(stored bool)
+	back    func(*stanza.Stanza) // takes what would go back to the sender; nil: it is routed
 
 	// Room for what nearly every stanza needs.
 	flow  Flow
@@ -224,7 +225,7 @@ func storeError(err error) *stanza.Error {
 // refusal is the answer to a stanza that is not taken. A client's session does not
 // count its message as done before the client has the answer.
 func (r *run) refusal(w *work, e *stanza.Error) []*channel.Envelope {
-	out := r.answer(w.cause, e)
+	out := w.answer(w.cause, e)
 	if len(out) == 0 || w.seq == 0 || w.cause.Kind != stanza.Message {
 		return out
 	}
@@ -240,8 +241,12 @@ func (r *run) refusal(w *work, e *stanza.Error) []*channel.Envelope {
 }
 
 // answer returns the envelope of an error reply, if one may be sent.
-func (r *run) answer(st *stanza.Stanza, e *stanza.Error) []*channel.Envelope {
+func (w *work) answer(st *stanza.Stanza, e *stanza.Error) []*channel.Envelope {
 	if reply := st.ErrorReply(e); reply != nil {
+		if w.back != nil {
+			w.back(reply)
+			return nil
+		}
 		return []*channel.Envelope{{Kind: channel.Route, Raw: reply.Raw, Stanza: reply}}
 	}
 	return nil

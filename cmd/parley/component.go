@@ -48,7 +48,10 @@ type verb struct{ name, short string }
 func componentCommand() *cobra.Command {
 	cmd := group("component", "Install, start, stop, reconfigure and uninstall components of a running server", componentList(), componentReconfigure())
 	cmd.Long = `What is done to a component is done on every node, and stays so after a restart:
-parley config log shows what was done, parley config unset takes it back.`
+parley config log shows what was done, parley config unset takes it back.
+
+install FOLDER, upgrade, restart, logs and remove are for external components: programs
+that the server runs (docs/components.md).`
 	for _, v := range []verb{
 		{"install", "Make a component from its configuration, without starting it"},
 		{"start", "Put a component to work"},
@@ -57,6 +60,7 @@ parley config log shows what was done, parley config unset takes it back.`
 	} {
 		cmd.AddCommand(componentVerb(v))
 	}
+	cmd.AddCommand(externalCommands()...)
 	return cmd
 }
 
@@ -67,7 +71,10 @@ func componentList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printComponents(cmd, r.json, all)
+		if err := printComponents(cmd, r.json, all); err != nil || r.json {
+			return err
+		}
+		return listExternals(cmd, c)
 	})
 }
 
@@ -89,6 +96,9 @@ func printComponents(cmd *cobra.Command, asJSON bool, all []plugins.Status) erro
 func componentVerb(v verb) *cobra.Command {
 	var r remote
 	return r.command(v.name+" [SERVER] NAME", v.short, cobra.RangeArgs(1, 2), func(cmd *cobra.Command, c *reached, args []string) error {
+		if path, ok := isFolder(args); ok && v.name == "install" {
+			return r.installExternal(cmd, c, path)
+		}
 		server, name, err := which(cmd, c, args)
 		if err != nil {
 			return err

@@ -48,6 +48,12 @@ type Watcher interface {
 	Watch(servers func() []plugins.ServerStatus)
 }
 
+// Controller is a Component that changes what is set at run time; Control is
+// called once, before Routes.
+type Controller interface {
+	Control(plugins.Control)
+}
+
 // Config is the Server's section.
 type Config struct {
 	Timeout    time.Duration      `yaml:"timeout" min:"1s" reload:"restart" doc:"For one request, draining included."`
@@ -131,6 +137,9 @@ func (s *Server) Attach(name string, c plugins.Component) (func(context.Context)
 	}
 	if w, ok := c.(Watcher); ok {
 		w.Watch(s.links.Control.Servers)
+	}
+	if k, ok := c.(Controller); ok {
+		k.Control(s.links.Control)
 	}
 	p := &part{name: name, mux: http.NewServeMux()}
 	ac.Routes(p.mux)

@@ -17,10 +17,12 @@ import (
 	"parley/plugins/carbons"
 	"parley/plugins/commands"
 	"parley/plugins/contact"
+	"parley/plugins/delegation"
 	"parley/plugins/disco"
 	"parley/plugins/displayed"
 	"parley/plugins/entitytime"
 	"parley/plugins/extdisco"
+	"parley/plugins/externals"
 	"parley/plugins/feeds"
 	"parley/plugins/following"
 	"parley/plugins/health"
@@ -35,6 +37,7 @@ import (
 	"parley/plugins/ping"
 	"parley/plugins/presence"
 	"parley/plugins/private"
+	"parley/plugins/privilege"
 	"parley/plugins/pubsub"
 	"parley/plugins/push"
 	"parley/plugins/pushsender"
@@ -79,10 +82,12 @@ func Plugins() []plugins.Plugin {
 		commands.Plugin,
 		component.Plugin,
 		contact.Plugin,
+		delegation.Plugin,
 		disco.Plugin,
 		displayed.Plugin,
 		entitytime.Plugin,
 		extdisco.Plugin,
+		externals.Plugin,
 		feeds.Plugin,
 		following.Plugin,
 		health.Plugin,
@@ -97,6 +102,7 @@ func Plugins() []plugins.Plugin {
 		ping.Plugin,
 		presence.Plugin,
 		private.Plugin,
+		privilege.Plugin,
 		pubsub.Plugin,
 		push.Plugin,
 		pushsender.Plugin,

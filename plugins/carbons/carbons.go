@@ -109,7 +109,8 @@ func (s *sender) outgoing(_ context.Context, f *processor.Flow) (processor.Verdi
 	f.Private = f.Private || k.Has(kinds.Private|kinds.NoCopy)
 	all := s.env.Sessions.Account(f.Session.JID.Bare())
 	own := f.To.Bare() == f.Session.JID.Bare() // to itself: the copy of what is received is enough
-	if len(all) < 2 || f.Private || own || !k.Copied(kinds.Sent) {
+	only := len(all) == 1 && all[0].Ref == f.Session.Ref
+	if len(all) == 0 || only || f.Private || own || !k.Copied(kinds.Sent) {
 		return processor.Continue, nil
 	}
 	s.answers.expect(f.Stanza)

@@ -126,6 +126,9 @@ func Run(t *testing.T, o Options, glob string) {
 // Host returns the Host, the first node's, for tests that look inside.
 func (h *House) Host() *plugins.Host { return h.node(0).host }
 
+// DataDir is the data directory of a house of one node.
+func (h *House) DataDir() string { return h.dir }
+
 // DB returns the database.
 func (h *House) DB() storage.DB { return h.node(0).db }
 

@@ -17,6 +17,9 @@ func (c *component) get(ctx context.Context, f *processor.Flow) (processor.Verdi
 	if f.Kind != stanza.IQ || f.Type != stanza.TypeGet || !f.Has(stanza.NSRoster, "query") {
 		return processor.Continue, nil
 	}
+	if f.Session.Conn == 0 { // somebody speaks for the account: nothing is pushed to it
+		return processor.Continue, nil
+	}
 	owner := f.Session.JID.Bare()
 	if !f.To.IsZero() && f.To != owner {
 		return processor.Continue, nil

@@ -15,6 +15,7 @@
 package roster
 
 import (
+	"cmp"
 	"context"
 	"embed"
 
@@ -60,6 +61,10 @@ type Removal struct {
 	Owner, Contact jid.JID
 	Was            State // without PendingIn: a request that waits goes on waiting
 }
+
+// Entrusted fires for a request about a roster that is not its owner's. Without
+// a Stop it is refused (RFC 6121 §2.1.5).
+var Entrusted = processor.NewHook[*processor.IQ]("roster-entrusted")
 
 // Config is the component's section.
 type Config struct {
@@ -122,10 +127,20 @@ func (c *component) Register(r *processor.Registrar) {
 	processor.On(r, processor.AccountRemoved, processor.Late, c.accountRemoved)
 }
 
-// set is RFC 6121 §2.1.5. Others' gets come here as well, and get the same.
+// set is RFC 6121 §2.1.5. Others' gets come here as well, and are refused like
+// their sets, unless somebody vouches for them.
 func (c *component) set(ctx context.Context, q *processor.IQ) (*stanza.Element, error) {
-	if !q.Own() || !q.Set() { // §2.1.5, security warning
-		return nil, stanza.NewError(stanza.Forbidden, "")
+	if !q.Own() { // §2.1.5, security warning
+		if v, err := processor.Fire(ctx, c.house, Entrusted, q); err != nil || v != processor.Stop {
+			return nil, cmp.Or[error](err, stanza.NewError(stanza.Forbidden, ""))
+		}
+	}
+	if !q.Set() { // its own client's are answered in get
+		s, err := c.rosters.Contacts(ctx, q.Owner)
+		if err != nil {
+			return nil, err
+		}
+		return s.element(), nil
 	}
 	req, err := parseSet(q.Query)
 	if err != nil {

@@ -39,6 +39,7 @@ type Rosters struct {
 	seed    maphash.Seed
 	locks   turns // of changes
 	telling turns // of what is told of them; taken with the other one held
+	watch   atomic.Pointer[Watch]
 }
 
 const (
@@ -105,6 +106,20 @@ func (r *Rosters) current(ctx context.Context, owner jid.JID) (*Snapshot, error)
 	return r.cache.Load(ctx, owner, r.store.load)
 }
 
+// Watch says who besides its owner hears of changes of a roster: item is a
+// roster push's <item/>. It is called with the account's turn held and must not
+// wait.
+type Watch func(owner jid.JID, item *stanza.Element) []*channel.Envelope
+
+// Watch sets who hears of changes; nil: nobody does any more.
+func (r *Rosters) Watch(w Watch) {
+	if w == nil {
+		r.watch.Store(nil)
+		return
+	}
+	r.watch.Store(&w)
+}
+
 // update makes one change and tells interested sessions about it, when all nodes
 // know: who answers at once may be on another one. decide gets the roster as it is
 // and says what changes; before runs between the change and the push. When others
@@ -164,6 +179,9 @@ func (r *Rosters) push(ctx context.Context, to Router, owner jid.JID, it Item) {
 		if s.Kind == sessions.Client && s.Interested {
 			out = append(out, pushTo(s, it))
 		}
+	}
+	if w := r.watch.Load(); w != nil {
+		out = append(out, (*w)(owner, it.Element())...)
 	}
 	to.Route(ctx, out...)
 }

@@ -79,6 +79,7 @@ func (l *listener) admit(ctx context.Context, c *stream.Conn, p *peer, digest st
 		l.log.Warn("component refused: it is connected already", "component", p.at.String(), "remote", c.Transport().RemoteAddr().String())
 		return &stanza.StreamError{Condition: stanza.StreamConflict}
 	}
+	l.directory.tell() // what it may do counts from its first stanza on
 	reason, err := c.BindAs(ctx, p.at, sessions.State{Kind: sessions.Component})
 	switch {
 	case err != nil:

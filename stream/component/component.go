@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"reflect"
 	"sync"
 
 	"parley/parser/jid"
@@ -58,6 +59,7 @@ type Config struct {
 type Entry struct {
 	Secret config.Secret `yaml:"secret" doc:"The secret that the component shares with this server."`
 	Name   string        `yaml:"name" doc:"What people see of it in the list of services; empty: its domain."`
+	Grants `yaml:",inline"`
 }
 
 // Validate implements what package config asks of a section.
@@ -71,9 +73,11 @@ func (c *Config) Validate() error {
 			errs = append(errs, config.Key(key, "%q is not a domain", domain))
 		case e.Secret.IsZero():
 			errs = append(errs, config.Key(key+".secret", "is needed"))
+		default:
+			errs = append(errs, e.check(key)...)
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, once(c.Components)...)...)
 }
 
 // listener accepts components.
@@ -188,8 +192,8 @@ func (l *listener) Reconfigure(_ context.Context, c plugins.Config) error {
 		switch now, still := cfg.Components[domain]; {
 		case !still:
 			l.end(domain, stanza.StreamHostGone)
-		case now.Secret != e.Secret:
-			l.end(domain, stanza.StreamReset) // RFC 6120 §4.9.3.16: it has to prove itself again
+		case now.Secret != e.Secret, !reflect.DeepEqual(now.Grants, e.Grants):
+			l.end(domain, stanza.StreamReset) // RFC 6120 §4.9.3.16: it has to prove itself again, and hears what it may
 		}
 	}
 	return nil
@@ -216,6 +220,7 @@ func (l *listener) serve() {
 	}
 	open := l.open
 	l.streams.Door(door, open.Addr())
+	l.directory.setDoor(open.Addr().String())
 	l.log.Info("listening", "door", door, "address", open.Addr().String())
 	l.accept.Go(func() { l.acceptOn(open) })
 }
@@ -227,6 +232,7 @@ func (l *listener) closeDoor() {
 	}
 	_ = l.open.Close()
 	l.open = nil
+	l.directory.setDoor("")
 	if l.ready {
 		l.streams.Door(door, nil)
 	}

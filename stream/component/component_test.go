@@ -10,9 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -55,85 +53,22 @@ servers:
           away.localhost: {secret: other}
 `
 
-// stage is a house whose raw connections lead to the components' door: in
-// these scripts clients log in over direct TLS, `connect NAME raw` is a
-// component. A component writes its secret into <handshake/>; the hash is made
-// on the way, because a script cannot compute.
-type stage struct{ *plugintest.House }
-
-func (s stage) Dial(ctx context.Context, kind script.DialKind) (net.Conn, error) {
-	if kind != script.TCP {
-		return s.House.Dial(ctx, kind)
-	}
-	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.Door("component"))
-	if err != nil {
-		return nil, err
-	}
-	return &hashing{Conn: c}, nil
-}
-
-type hashing struct {
-	net.Conn
-	mu   sync.Mutex
-	seen string // what the server has said, until its stream id is known
-	id   string
-}
-
-var (
-	streamID = regexp.MustCompile(`<stream:stream[^>]* id='([^']+)'`)
-	secret   = regexp.MustCompile(`<handshake>([^<]*)</handshake>`)
-)
-
-func (h *hashing) Read(p []byte) (int, error) {
-	n, err := h.Conn.Read(p)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.id == "" {
-		h.seen += string(p[:n])
-		if m := streamID.FindStringSubmatch(h.seen); m != nil {
-			h.id = m[1]
-		}
-	}
-	return n, err
-}
-
-func (h *hashing) Write(p []byte) (int, error) {
-	h.mu.Lock()
-	id := h.id
-	h.mu.Unlock()
-	out := secret.ReplaceAllStringFunc(string(p), func(s string) string {
-		return "<handshake>" + component.Handshake(id, secret.FindStringSubmatch(s)[1]) + "</handshake>"
-	})
-	if _, err := io.WriteString(h.Conn, out); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
 func TestScripts(t *testing.T) {
 	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: section})
-	script.Test(t, &script.Runner{Target: stage{h}}, "testdata/*.txtar")
-}
-
-// halves is a stage whose components come to a front, and whose house is on its
-// core.
-type halves struct{ stage }
-
-func (h halves) Settled(ctx context.Context) error {
-	return plugintest.Spread{House: h.House}.Settled(ctx)
+	script.Test(t, &script.Runner{Target: plugintest.Components(h)}, "testdata/*.txtar")
 }
 
 // The same on a front and its core: that one knows whose components are away.
 func TestScriptsOnAFrontAndItsCore(t *testing.T) {
 	c := storagetest.Postgres(t)
 	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Config: section, Fronts: 1, Cores: 1, Storage: func() storage.Config { return c }})
-	script.Test(t, &script.Runner{Target: halves{stage{h}}}, "testdata/*.txtar")
+	script.Test(t, &script.Runner{Target: plugintest.Components(h)}, "testdata/*.txtar")
 }
 
 // With what keeps messages and presence.
 func TestStored(t *testing.T) {
 	h := plugintest.Start(t, plugintest.Options{Plugins: append(house(), archive.Plugin), Config: section})
-	script.Test(t, &script.Runner{Target: stage{h}}, "testdata/stored/*.txtar")
+	script.Test(t, &script.Runner{Target: plugintest.Components(h)}, "testdata/stored/*.txtar")
 }
 
 // The example of XEP-0114 §3 does not give its secret; this one is from
@@ -161,7 +96,7 @@ type wire struct {
 // join opens a stream and proves the secret.
 func join(t *testing.T, address, domain, key string) *wire {
 	t.Helper()
-	c, err := net.Dial("tcp", address)
+	c, err := plugintest.DialComponent(limit(t), address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +104,7 @@ func join(t *testing.T, address, domain, key string) *wire {
 	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{t, &hashing{Conn: c}, nil}
+	w := &wire{t, c, nil}
 	w.r = bufio.NewReader(w.Conn)
 	w.send("<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='" + domain + "'>")
 	w.until("<stream:stream ")

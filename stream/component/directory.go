@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,8 +22,15 @@ type Directory struct {
 	sessions *sessions.Registry
 
 	mu      sync.RWMutex
+	door    string
 	entries map[string]Entry
-	fronts  map[string]map[string]string // by front: names by domain
+	fronts  map[string]map[string]known // by front and domain
+}
+
+// known is what others may know of an entry.
+type known struct {
+	Name string `json:"name"`
+	Grants
 }
 
 // Item is a component that is connected.
@@ -31,11 +39,11 @@ type Item struct {
 	Name string // "" when it has none
 }
 
-// callEntries is what a front tells its core: names by domain, as JSON.
+// callEntries is what a front tells its core: what is known, by domain, as JSON.
 const callEntries = "component.entries"
 
 func newDirectory(env plugins.Env) *Directory {
-	d := &Directory{env: env, sessions: env.Sessions, fronts: map[string]map[string]string{}}
+	d := &Directory{env: env, sessions: env.Sessions, fronts: map[string]map[string]known{}}
 	env.OnAnswer(callEntries, d.learn)
 	if env.Halves != nil {
 		env.Halves.Attached(d.tell)
@@ -49,6 +57,19 @@ func (d *Directory) set(entries map[string]Entry) {
 	d.entries = maps.Clone(entries)
 }
 
+// Door is where components connect to this process; "": nowhere.
+func (d *Directory) Door() string {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.door
+}
+
+func (d *Directory) setDoor(address string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.door = address
+}
+
 // tellWithin is how long a core may take to hear of it.
 const tellWithin = 2 * time.Second
 
@@ -58,11 +79,8 @@ func (d *Directory) tell() {
 	if !d.env.Front() {
 		return
 	}
-	names := map[string]string{}
 	d.mu.RLock()
-	for domain, e := range d.entries {
-		names[domain] = e.Name
-	}
+	names := d.all()
 	d.mu.RUnlock()
 	text, err := json.Marshal(names)
 	if err != nil {
@@ -78,7 +96,7 @@ func (d *Directory) tell() {
 
 // learn is what a front tells.
 func (d *Directory) learn(_ context.Context, front string, text []byte) ([]byte, error) {
-	var names map[string]string
+	var names map[string]known
 	if err := json.Unmarshal(text, &names); err != nil {
 		return nil, fmt.Errorf("components of %s: %w", front, err)
 	}
@@ -97,31 +115,85 @@ func (d *Directory) connected(domain string) (*sessions.Entry, bool) {
 	return e, ok && e.Kind == sessions.Component
 }
 
-// names are all components with their names; mu is held.
-func (d *Directory) names() map[string]string {
-	out := map[string]string{}
-	for _, names := range d.fronts {
-		maps.Copy(out, names)
+// all are all components; mu is held.
+func (d *Directory) all() map[string]known {
+	out := map[string]known{}
+	for _, entries := range d.fronts {
+		maps.Copy(out, entries)
 	}
 	for domain, e := range d.entries {
-		out[domain] = e.Name
+		out[domain] = known{e.Name, e.Grants}
 	}
 	return out
+}
+
+// find is one of all; mu is held.
+func (d *Directory) find(domain string) (known, bool) {
+	if e, ok := d.entries[domain]; ok {
+		return known{e.Name, e.Grants}, true
+	}
+	for _, entries := range d.fronts {
+		if k, ok := entries[domain]; ok {
+			return k, true
+		}
+	}
+	return known{}, false
+}
+
+// Grants are what the component of the domain was given; none when there is no
+// such component.
+func (d *Directory) Grants(domain string) Grants {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	k, _ := d.find(domain)
+	return k.Grants
+}
+
+// Granted returns the domains of the components for whose grants pick returns
+// true, in order, connected or not.
+func (d *Directory) Granted(pick func(*Grants) bool) (domains []string) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for domain, k := range d.all() {
+		if pick(&k.Grants) {
+			domains = append(domains, domain)
+		}
+	}
+	slices.Sort(domains)
+	return domains
+}
+
+// Delegate is who answers requests of a namespace; "": the house.
+func (d *Directory) Delegate(ns string) (domain string, how Delegation) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for domain, e := range d.entries {
+		if how, ok := e.Delegations[ns]; ok {
+			return domain, how
+		}
+	}
+	for _, entries := range d.fronts {
+		for domain, k := range entries {
+			if how, ok := k.Delegations[ns]; ok {
+				return domain, how
+			}
+		}
+	}
+	return "", Delegation{}
+}
+
+// Here reports whether the component is connected, to any node.
+func (d *Directory) Here(domain string) bool {
+	_, ok := d.connected(domain)
+	return ok
 }
 
 // Known reports whether the domain is a component's, connected or not.
 func (d *Directory) Known(domain string) bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	if _, ok := d.entries[domain]; ok {
-		return true
-	}
-	for _, names := range d.fronts {
-		if _, ok := names[domain]; ok {
-			return true
-		}
-	}
-	return false
+	_, ok := d.find(domain)
+	return ok
 }
 
 // Connected returns the components that are there, in no particular order.
@@ -129,9 +201,9 @@ func (d *Directory) Connected() []Item {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	var out []Item
-	for domain, name := range d.names() {
+	for domain, k := range d.all() {
 		if x, ok := d.connected(domain); ok {
-			out = append(out, Item{JID: x.JID, Name: name})
+			out = append(out, Item{JID: x.JID, Name: k.Name})
 		}
 	}
 	return out
