@@ -33,7 +33,7 @@ func (w *world) fetch(user string) (names []string, err error) {
 			return nil, err
 		}
 		if m.Get("id") == "end" {
-			if err := c.history(ctx, user); err != nil || user != cast[0].user || !w.room {
+			if err := c.history(ctx, user); err != nil || user != cast[0].user {
 				return []string{c.name()}, err
 			}
 			return []string{c.name()}, c.history(ctx, hall)

@@ -64,7 +64,6 @@ type fault func(w *world, random *mrand.Rand) time.Time
 type outcome struct {
 	database, fault string
 	rounds          int
-	roomless        bool
 	excuse          excuse
 	verdict
 	recovery []time.Duration // from the mending to the next acknowledgement
@@ -83,7 +82,7 @@ func pidOf(h house) int {
 func play(t *testing.T, o *outcome, s house, seed uint64, f fault) {
 	t.Helper()
 	t.Logf("PARLEY_TEST_LEDGER_SEED=%d", seed)
-	w := newWorld(t, s, seed, !o.roomless)
+	w := newWorld(t, s, seed)
 	random := mrand.New(mrand.NewPCG(seed, 0))
 	for range o.rounds {
 		if w.views != nil {

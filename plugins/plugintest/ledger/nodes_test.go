@@ -197,17 +197,16 @@ func (l *long) nodes(t *testing.T) {
 		sites  func(*testing.T, *town, *url.URL) []site
 		f      func(*town) fault
 		excuse excuse
-		known  bool // with the room it fails now and then: docs/reliability.md
 	}{
-		{"node killed", direct, killNode, late, false},
-		{"node frozen", direct, freezeNode, strict, false},
-		{"NATS restarted", direct, restartNATS, late, false},
-		{"database restarted", direct, restartDatabase, late, true},
-		{"database killed", direct, murderDatabase, late, false},
-		{"database slow", far, func(w *town) fault { return slowDatabase(w.way) }, strict, false},
-		{"link down", apart, cutNode, late, false},
-		{"link down for a moment", apart, cutForAMoment, strict, false},
-		{"link to NATS down", apart, cutFromNATS, late, true},
+		{"node killed", direct, killNode, late},
+		{"node frozen", direct, freezeNode, strict},
+		{"NATS restarted", direct, restartNATS, late},
+		{"database restarted", direct, restartDatabase, late},
+		{"database killed", direct, murderDatabase, late},
+		{"database slow", far, func(w *town) fault { return slowDatabase(w.way) }, strict},
+		{"link down", apart, cutNode, late},
+		{"link down for a moment", apart, cutForAMoment, strict},
+		{"link to NATS down", apart, cutFromNATS, late},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			w, u := &town{database: p, nats: startNATS(t)}, p.database(t)
@@ -215,10 +214,7 @@ func (l *long) nodes(t *testing.T) {
 				t.Cleanup(func() { dumpArchive(t, &at) })
 			}
 			w.nodes = newNodes(t, l.program, c.sites(t, w, u))
-			o := &outcome{database: severalNodes, fault: c.name, rounds: l.rounds/2 + 1, excuse: c.excuse, roomless: c.known && l.rounds == shortRun}
-			if o.roomless {
-				t.Log("without the room, with which this fault is for the long run (make soak): docs/reliability.md says why")
-			}
+			o := &outcome{database: severalNodes, fault: c.name, rounds: l.rounds/2 + 1, excuse: c.excuse}
 			l.play(t, o, w.nodes, c.f(w))
 		})
 	}

@@ -178,7 +178,7 @@ func rollingRestart(t *testing.T, drain bool) {
 	h := newRolling(t)
 	h.subscribe(ctx, t, "obs", "ann")
 	h.subscribe(ctx, t, "obs", "dot")
-	w := newWorld(t, h, uint64(time.Now().UnixNano()), true)
+	w := newWorld(t, h, uint64(time.Now().UnixNano()))
 
 	looking, stop := context.WithCancel(ctx)
 	defer stop()

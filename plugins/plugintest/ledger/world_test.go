@@ -46,7 +46,6 @@ type world struct {
 	server house
 	book   *book
 	seed   uint64
-	room   bool // there is one, and everybody is in it
 	tasks  sync.WaitGroup
 	calm   chan struct{} // closed: nobody says anything new
 	cancel context.CancelFunc
@@ -64,7 +63,7 @@ type house interface {
 }
 
 // newWorld starts the server, makes the accounts, and lets everybody talk.
-func newWorld(t *testing.T, s house, seed uint64, room bool) *world {
+func newWorld(t *testing.T, s house, seed uint64) *world {
 	t.Helper()
 	if err := s.start(); err != nil {
 		t.Fatal(err)
@@ -75,12 +74,10 @@ func newWorld(t *testing.T, s house, seed uint64, room bool) *world {
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &world{t: t, server: s, book: newBook(), seed: seed, room: room, calm: make(chan struct{}), cancel: cancel}
+	w := &world{t: t, server: s, book: newBook(), seed: seed, calm: make(chan struct{}), cancel: cancel}
 	t.Cleanup(w.end)
-	if room {
-		if err := w.openHall(ctx); err != nil {
-			t.Fatal(err)
-		}
+	if err := w.openHall(ctx); err != nil {
+		t.Fatal(err)
 	}
 	if h, several := s.(*nodes); several {
 		w.views = newViews(ctx, w, h)
@@ -92,7 +89,7 @@ func newWorld(t *testing.T, s house, seed uint64, room bool) *world {
 			}
 			d := &device{
 				world: w, habit: p.habit, sends: p.sends && j == 0,
-				client: client{user: p.user, resource: r, book: w.book, sits: room},
+				client: client{user: p.user, resource: r, book: w.book, sits: true},
 				random: rand.New(rand.NewPCG(seed, uint64(i*10+j))),
 			}
 			w.tasks.Go(func() { d.live(ctx) })
@@ -303,9 +300,7 @@ func (w *world) settle() verdict {
 	w.t.Helper()
 	close(w.calm)
 	w.answered()
-	if w.room {
-		w.lastWord()
-	}
+	w.lastWord()
 	w.end()
 	devices := map[string][]string{}
 	for _, p := range cast {
