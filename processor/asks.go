@@ -76,18 +76,19 @@ func (a *asks) id() string {
 	return rand.Text() + askSeparator + a.node
 }
 
-func (a *asks) add(q *stanza.Stanza, done func(*stanza.Stanza, error)) {
+func (a *asks) add(q *stanza.Stanza, done func(*stanza.Stanza, error)) bool {
 	key := askKey{q.ID, q.To}
 	a.mu.Lock()
 	if len(a.open) >= maxAsks {
 		a.mu.Unlock()
 		done(nil, ErrTooManyAsks)
-		return
+		return false
 	}
 	w := &ask{done: done}
 	w.stop = a.clock.AfterFunc(AskTimeout, func() { a.finish(key, nil, ErrNoAnswer) })
 	a.open[key] = w
 	a.mu.Unlock()
+	return true
 }
 
 func (a *asks) finish(key askKey, st *stanza.Stanza, err error) bool {

@@ -160,7 +160,9 @@ func (r *Registrar) submit(ctx context.Context, ended time.Time, in []*stanza.St
 // only when it comes from where the request went (RFC 6120 §8.1.2.2). A service of
 // the house is asked like any other (Owned).
 func (r *Registrar) Ask(ctx context.Context, q *stanza.Stanza, done func(*stanza.Stanza, error)) {
-	r.server.asks.add(q, done)
+	if !r.server.asks.add(q, done) {
+		return
+	}
 	if r.serves(q) {
 		r.Submit(ctx, q)
 		return

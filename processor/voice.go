@@ -33,7 +33,9 @@ func (r *Registrar) Say(ctx context.Context, st *stanza.Stanza) error {
 // AskAs is Ask in the name of the account q.From, as Say has it: what a client
 // would be answered, done is. The id is the asker's, of AskID.
 func (r *Registrar) AskAs(ctx context.Context, q *stanza.Stanza, done func(*stanza.Stanza, error)) {
-	r.server.asks.add(q, done)
+	if !r.server.asks.add(q, done) {
+		return
+	}
 	r.server.say(ctx, q, func(reply *stanza.Stanza) { r.server.asks.answered(reply) })
 }
 

@@ -18,7 +18,7 @@ type Config struct {
 	HTTP   string `yaml:"http" reload:"restart" doc:"Address for HTTP without TLS (WebSocket, discovery, health, metrics); empty: none."`
 	HTTPS  string `yaml:"https" reload:"restart" doc:"Address for HTTPS; empty: none."`
 
-	ProxyProtocol []netip.Prefix `yaml:"proxy_protocol" reload:"restart" doc:"Networks of proxies in front of the doors that say by the PROXY protocol (version 1 or 2) who is behind them, like 10.0.0.5/32. From these a header must come; from others none is read. Empty: none."`
+	ProxyProtocol []netip.Prefix `yaml:"proxy_protocol" reload:"restart" doc:"Networks of proxies in front of the doors for clients (c2s, c2s_tls, http, https) that say by the PROXY protocol (version 1 or 2) who is behind them, like 10.0.0.5/32. From these a header must come; from others none is read. Empty: none."`
 
 	TLS         TLS                `yaml:"tls" doc:"Certificates and what is allowed without encryption."`
 	Limits      Limits             `yaml:"limits" doc:"What one stream may cost, enforced while reading (RFC 6120 §13.12)."`

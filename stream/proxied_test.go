@@ -98,7 +98,7 @@ func TestProxyProtocol(t *testing.T) {
 // the log says why.
 func TestProxyProtocolMissing(t *testing.T) {
 	log := &journal{}
-	h := plugintest.Start(t, plugintest.Options{Plugins: parts(), Log: log, Config: "servers: {streamer: {proxy_protocol: [127.0.0.0/8]}}"})
+	h := plugintest.Start(t, plugintest.Options{Plugins: parts(), Log: log, Config: "servers: {streamer: {timeouts: {handshake: 2s}, proxy_protocol: [127.0.0.0/8]}}"})
 	for door, text := range map[string]string{"c2s": clientHeader, "http": "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "c2s-tls": "\x16\x03\x01"} {
 		if got := say(t, h.Door(door), text, ""); got != "" {
 			t.Errorf("%s answers %q", door, got)

@@ -16,7 +16,7 @@ import (
 const workers = "servers: {parser: {deployment: {workers: 2}}, processor: {deployment: {workers: 4}}, router: {deployment: {workers: 2}}, streamer: {deployment: {workers: 2}}}"
 
 // quickBOSH takes a client whose connection is dropped for gone as soon as the scripts want it.
-const quickBOSH = "servers: {streamer: {components: {bosh: {inactivity: 2s}}}}"
+const quickBOSH = "servers: {streamer: {components: {bosh: {inactivity: 5s}}}}"
 
 // deployments are the houses in which every script has to hold.
 var deployments = []struct {

@@ -8,7 +8,7 @@
 //
 // A component that is away, silent or wrong is <service-unavailable/> to who asks;
 // the house's own handler does not step in, for the two would not have the same
-// data (§4.3). Requests do not wait for each other (§8, 3).
+// data (§4.3). Requests do not wait for each other (§9, 3).
 package delegation
 
 import (
@@ -97,7 +97,7 @@ func (p *part) Stop(context.Context) error {
 func (p *part) Register(r *processor.Registrar) {
 	p.reg = r
 	p.nested.part.Store(p)
-	r.Feature(NS) // §6.1
+	r.Feature(NS) // §7.1
 	processor.On(r, processor.Bound, processor.Late, p.connected)
 	// A client's own account is answered in Outgoing by some features.
 	processor.On(r, processor.Outgoing, processor.Early, p.own)
@@ -106,7 +106,7 @@ func (p *part) Register(r *processor.Registrar) {
 }
 
 // connected tells a component what it answers (§4.2), and asks it what to say
-// of it (§8, 2).
+// of it (§9, 2).
 func (p *part) connected(ctx context.Context, e *sessions.Entry) (processor.Verdict, error) {
 	if e.Kind != sessions.Component {
 		return processor.Continue, nil

@@ -19,7 +19,7 @@ import (
 // and is asked; later, behind NUL, the disco node and the answer's payload, if any.
 const topic = "delegation"
 
-// The separators of disco nodes (§6.2): of the server, of accounts.
+// The separators of disco nodes (§7.2): of the server, of accounts.
 const (
 	ofServer  = "::"
 	ofAccount = ":bare:"
@@ -123,7 +123,7 @@ func (n *nested) of(ctx context.Context, domain, node string) *disco.Facts {
 	return facts
 }
 
-// info replaces what the house can do by what components can (§6.2).
+// info replaces what the house can do by what components can (§7.2).
 func (p *part) info(ctx context.Context, a *disco.InfoAnswer) (processor.Verdict, error) {
 	if a.Node != "" {
 		return processor.Continue, nil

@@ -237,7 +237,12 @@ func (s *supervisor) install(ctx context.Context, from string) (Status, error) {
 		return Status{}, err
 	}
 	k := kept{Version: m.Version, Secret: rand.Text() + rand.Text()}
-	if err = errors.Join(s.grant(ctx, m, k.Secret), s.keep(m.Name, k)); err != nil {
+	// The entry comes last and goes first: one whose secret has no file keeps the
+	// server from starting.
+	if err = s.keep(m.Name, k); err == nil {
+		err = s.grant(ctx, m, k.Secret)
+	}
+	if err != nil {
 		return Status{}, errors.Join(err, os.RemoveAll(s.dir(m.Name)))
 	}
 	s.begin(m, k)
@@ -313,6 +318,11 @@ func (s *supervisor) remove(ctx context.Context, name string) error {
 	s.mu.Lock()
 	delete(s.all, name)
 	s.mu.Unlock()
-	_, err = s.control.Unset(ctx, Name, fmt.Sprintf("servers.%s.components.%s.%s", stream.Name, section, entryKey(domain)))
-	return errors.Join(err, os.RemoveAll(s.dir(name)))
+	if _, err = s.control.Unset(ctx, Name, fmt.Sprintf("servers.%s.components.%s.%s", stream.Name, section, entryKey(domain))); err != nil {
+		return fmt.Errorf("%s has ended; its entry and its files stay: %w", name, err)
+	}
+	if err = os.RemoveAll(s.dir(name)); err != nil {
+		return fmt.Errorf("%w: %w", errFiles, err)
+	}
+	return nil
 }

@@ -40,12 +40,12 @@ func (p *part) became(ctx context.Context, t *presence.Transition) (processor.Ve
 	if t.Session.Kind != sessions.Client || !t.Arrived() && !t.Left() {
 		return processor.Continue, nil
 	}
-	return processor.Continue, p.show(ctx, t.Session.JID, t.Stanza, p.watchers(sees))
+	return processor.Continue, p.show(ctx, t.Session.JID, t.Stanza, p.watchers(sees), false)
 }
 
 // show sends presence to components, but not to those whom the account has
-// blocked.
-func (p *part) show(ctx context.Context, from jid.JID, st *stanza.Stanza, to []jid.JID) error {
+// blocked. asked lets it wait until they have room for it.
+func (p *part) show(ctx context.Context, from jid.JID, st *stanza.Stanza, to []jid.JID, asked bool) error {
 	if len(to) == 0 {
 		return nil
 	}
@@ -55,7 +55,9 @@ func (p *part) show(ctx context.Context, from jid.JID, st *stanza.Stanza, to []j
 	}
 	var out []*channel.Envelope
 	for _, j := range a.To {
-		out = append(out, directed(from, st, j))
+		e := directed(from, st, j)
+		e.Solicited = asked
+		out = append(out, e)
 	}
 	p.reg.Route(ctx, out...)
 	return nil
@@ -68,9 +70,10 @@ func directed(from jid.JID, st *stanza.Stanza, to jid.JID) *channel.Envelope {
 	return &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: &own, Edits: own.Stamp()}
 }
 
-// showAll shows a component who is here (§8 rule 1). What contacts elsewhere have
-// said is not kept, so their next presence is the first that it gets.
-func (p *part) showAll(ctx context.Context, to jid.JID) {
+// showAll shows a component who is here (§8 rule 1), as fast as it reads: there may be
+// more than it has room for. What contacts elsewhere have said is not kept, so their
+// next presence is the first that it gets.
+func (p *part) showAll(ctx context.Context, to *sessions.Entry) {
 	var here []*sessions.Entry
 	p.env.Sessions.Each(func(e *sessions.Entry) bool {
 		if e.Kind == sessions.Client && e.Available {
@@ -79,12 +82,19 @@ func (p *part) showAll(ctx context.Context, to jid.JID) {
 		return true
 	})
 	for _, e := range here {
-		st, err := stanza.Parse(e.Presence, stanza.NSClient, nil)
+		if now, there := p.env.Sessions.Find(to.JID); ctx.Err() != nil || !there || now.Ref != to.Ref {
+			return
+		}
+		now, there := p.env.Sessions.Find(e.JID)
+		if !there || !now.Available { // it has left meanwhile
+			continue
+		}
+		st, err := stanza.Parse(now.Presence, stanza.NSClient, nil)
 		if err == nil {
-			err = p.show(ctx, e.JID, st, []jid.JID{to})
+			err = p.show(ctx, now.JID, st, []jid.JID{to.JID}, true)
 		}
 		if err != nil {
-			p.env.Log.Error("presence not shown to a component", "jid", e.JID.String(), "component", to.String(), "err", err)
+			p.env.Log.Error("presence not shown to a component", "jid", now.JID.String(), "component", to.JID.String(), "err", err)
 		}
 	}
 }

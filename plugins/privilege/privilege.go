@@ -17,6 +17,7 @@ import (
 	"crypto/rand"
 	"maps"
 	"slices"
+	"sync"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -62,12 +63,17 @@ type part struct {
 	rosters    rosters
 	seen       *seen
 	reg        *processor.Registrar
+
+	ctx   context.Context //nolint:containedctx // until Stop
+	stop  context.CancelFunc
+	shows sync.WaitGroup // showAll, one for each component that comes
 }
 
 var _ processor.Component = (*part)(nil)
 
 func newPart(env plugins.Env, _ plugins.Config) (plugins.Component, error) {
 	p := &part{env: env}
+	p.ctx, p.stop = context.WithCancel(context.Background())
 	var err error
 	if p.components, err = plugins.Need[*component.Directory](env, "component"); err != nil {
 		return nil, err
@@ -88,6 +94,8 @@ func (p *part) Start(context.Context) error { return nil }
 // Stop implements plugins.Component.
 func (p *part) Stop(context.Context) error {
 	p.rosters.Watch(nil)
+	p.stop()
+	p.shows.Wait()
 	return nil
 }
 
@@ -134,7 +142,7 @@ func (p *part) connected(ctx context.Context, e *sessions.Entry) (processor.Verd
 	}
 	p.seen.forget(e.JID.Domain())
 	if sees(&g) {
-		p.showAll(ctx, e.JID)
+		p.shows.Go(func() { p.showAll(p.ctx, e) })
 	}
 	return processor.Continue, nil
 }

@@ -12,13 +12,18 @@ import (
 func forbidden(why string) error { return stanza.NewError(stanza.Forbidden, why) }
 
 // wrappers are namespaces of what a server alone says from an account's own
-// address: its clients believe it, so a component does not say it (CVE-2017-5589).
+// address, which is also that of its feeds (XEP-0163): clients believe it, so a
+// component does not say it (CVE-2017-5589).
 var wrappers = map[string]bool{
 	NS:                     true,
 	stanza.NSForward:       true,
 	stanza.NSCarbons:       true,
 	"urn:xmpp:mam:2":       true,
 	component.NSDelegation: true,
+
+	"http://jabber.org/protocol/pubsub":       true,
+	"http://jabber.org/protocol/pubsub#event": true,
+	"http://jabber.org/protocol/pubsub#owner": true,
 }
 
 // message is §5: a message in the name of an account, or of the server.

@@ -152,9 +152,15 @@ func (s *service) outcome(ctx context.Context, j *job, err error, stopped bool) 
 	return answer
 }
 
-// hopeless reports whether the outside service has failed for too long.
+// hopelessTries is how often a service has to fail before it can be hopeless: devices
+// that are awake are told nothing, so a second failure may be weeks after the first.
+const hopelessTries = 10
+
+// hopeless reports whether a registration's own service has failed for too long. Apple
+// and Google, which all registrations of their kind have in common, say themselves
+// when one has ended; what else fails there may be our key, or our way to them.
 func (s *service) hopeless(r *registration) bool {
-	return r.failingSince > 0 && s.env.Clock.Now().Sub(time.UnixMicro(r.failingSince)) > s.cfg.GiveUp
+	return r.kind == kindWebPush && r.failures >= hopelessTries && r.failingSince > 0 && s.env.Clock.Now().Sub(time.UnixMicro(r.failingSince)) > s.cfg.GiveUp
 }
 
 // pause before the next try, longer after each.

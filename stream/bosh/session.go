@@ -93,11 +93,10 @@ type exchange struct {
 
 // answer is a response that may be asked for again.
 type answer struct {
-	rid     uint64
-	body    []byte
-	size    int // of its elements, until it was written
-	last    bool
-	payload bool
+	rid  uint64
+	body []byte
+	size int // of its elements, until it was written
+	last bool
 }
 
 func newSession(l *listener, q *request, addr net.Addr, secure bool) *session {

@@ -189,9 +189,7 @@ func (s *session) give(r *response, size int, last bool) {
 	}
 	s.barren = size == 0
 	a := &answer{rid: x.q.rid, body: r.render(), size: size, last: last}
-	if x.q.pause == 0 {
-		s.answered = append(s.answered, a)
-	}
+	s.answered = append(s.answered, a)
 	for len(s.answered) > s.requests {
 		s.forget(s.answered[0])
 		s.answered[0], s.answered = nil, s.answered[1:]

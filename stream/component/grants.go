@@ -73,7 +73,7 @@ func (g *Grants) check(key string) (errs []error) {
 		}
 	}
 	for _, ns := range slices.Sorted(maps.Keys(g.Delegations)) {
-		if ns == "" || strings.HasPrefix(ns, NSDelegation) { // XEP-0355 §7
+		if ns == "" || strings.HasPrefix(ns, NSDelegation) { // XEP-0355 §8
 			errs = append(errs, config.Key(fmt.Sprintf("%s.delegations.%q", key, ns), "cannot be delegated"))
 		}
 	}
