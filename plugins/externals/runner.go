@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"sync"
@@ -175,7 +174,7 @@ func (r *runner) failed(err error) {
 	r.healthy = time.Time{}
 	wait := min(r.s.cfg.MaxBackoff, r.s.cfg.Backoff<<min(r.failures, 16))
 	r.failures++
-	r.next = r.s.env.Clock.Now().Add(wait/2 + rand.N(wait/2+1)) //nolint:gosec // jitter
+	r.next = r.s.env.Clock.Now().Add(wait)
 	_, _ = fmt.Fprintf(r.log, "--- %v\n", err)
 	r.s.env.Log.Warn("component failed", "component", r.m.Name, "version", r.m.Version, "failures", r.failures, "again", r.next, "err", err)
 	r.is(Waiting, err)

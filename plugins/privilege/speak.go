@@ -20,7 +20,10 @@ var wrappers = map[string]bool{
 	stanza.NSCarbons:       true,
 	"urn:xmpp:mam:2":       true,
 	component.NSDelegation: true,
+}
 
+// feeds are namespaces that only the account's feeds say from its address.
+var feeds = map[string]bool{
 	"http://jabber.org/protocol/pubsub":       true,
 	"http://jabber.org/protocol/pubsub#event": true,
 	"http://jabber.org/protocol/pubsub#owner": true,
@@ -42,7 +45,7 @@ func (p *part) message(ctx context.Context, f *processor.Flow) (processor.Verdic
 		return processor.Stop, err
 	}
 	for _, ch := range inner.Children {
-		if wrappers[ch.Name.Space] {
+		if wrappers[ch.Name.Space] || feeds[ch.Name.Space] {
 			return processor.Stop, forbidden("forwards something itself")
 		}
 	}
@@ -98,12 +101,12 @@ func unwrap(in *stanza.Element, kind string) (*stanza.Stanza, error) {
 
 // request is §6: a request in the name of an account.
 func (p *part) request(ctx context.Context, q *processor.IQ) (*stanza.Element, error) {
+	g := p.of(q.Session)
+	if len(g.IQ) == 0 { // first: nobody else learns who has an account
+		return nil, forbidden("")
+	}
 	if ok, err := p.managed(ctx, q.Owner); err != nil || !ok {
 		return nil, orForbidden(err, "to is not the bare address of an account")
-	}
-	g := p.of(q.Session)
-	if len(g.IQ) == 0 {
-		return nil, forbidden("")
 	}
 	inner, err := unwrap(q.Query, "iq")
 	if err != nil {
