@@ -75,7 +75,7 @@ func (b *bodyReader) head() (*request, error) {
 	}
 	q := &request{lang: t.Open.Lang()}
 	for _, a := range t.Open.Attrs {
-		if set := attributes[a.Name]; set != nil && !set(q, a.Value) {
+		if !q.set(a.Name, a.Value) {
 			return nil, badRequest
 		}
 	}
@@ -133,19 +133,34 @@ func document(t stanza.Token) []byte {
 	return append(append(append(out, t.Raw[:at]...), attr...), t.Raw[at:]...)
 }
 
-// attributes are those of requests; false: the value is none.
-var attributes = map[stanza.Name]func(*request, string) bool{
-	{Local: "rid"}:                    func(q *request, v string) bool { return number(&q.rid, v) },
-	{Local: "sid"}:                    func(q *request, v string) bool { q.sid = v; return v != "" },
-	{Local: "to"}:                     func(q *request, v string) bool { q.to = v; return true },
-	{Local: "from"}:                   func(q *request, v string) bool { q.from = v; return true },
-	{Local: "wait"}:                   func(q *request, v string) bool { return seconds(&q.wait, v) },
-	{Local: "hold"}:                   func(q *request, v string) bool { return seconds(&q.hold, v) },
-	{Local: "pause"}:                  func(q *request, v string) bool { return seconds(&q.pause, v) && q.pause > 0 },
-	{Local: "ack"}:                    func(q *request, _ string) bool { q.acks = true; return true },
-	{Local: "type"}:                   func(q *request, v string) bool { q.terminate = v == "terminate"; return true },
-	{Space: nsXMPP, Local: "version"}: func(q *request, v string) bool { q.version = v; return true },
-	{Space: nsXMPP, Local: "restart"}: func(q *request, v string) bool { q.restart = v == "true" || v == "1"; return true },
+// set takes an attribute of a request; false: the value is none. Others are not ours.
+func (q *request) set(name stanza.Name, v string) bool {
+	switch name {
+	case stanza.Name{Local: "rid"}:
+		return number(&q.rid, v)
+	case stanza.Name{Local: "sid"}:
+		q.sid = v
+		return v != ""
+	case stanza.Name{Local: "to"}:
+		q.to = v
+	case stanza.Name{Local: "from"}:
+		q.from = v
+	case stanza.Name{Local: "wait"}:
+		return seconds(&q.wait, v)
+	case stanza.Name{Local: "hold"}:
+		return seconds(&q.hold, v)
+	case stanza.Name{Local: "pause"}:
+		return seconds(&q.pause, v) && q.pause > 0
+	case stanza.Name{Local: "ack"}:
+		q.acks = true
+	case stanza.Name{Local: "type"}:
+		q.terminate = v == "terminate"
+	case stanza.Name{Space: nsXMPP, Local: "version"}:
+		q.version = v
+	case stanza.Name{Space: nsXMPP, Local: "restart"}:
+		q.restart = v == "true" || v == "1"
+	}
+	return true
 }
 
 func number(n *uint64, v string) bool {

@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,6 +63,7 @@ func defaults() *Config {
 type listener struct {
 	cfg     Config
 	log     *slog.Logger
+	clock   plugins.Clock
 	gate    *web.Gate
 	streams *stream.Registrar
 	refused *prometheus.CounterVec
@@ -71,12 +73,25 @@ type listener struct {
 	mu       sync.Mutex // guards stopped and the beginning of requests
 	stopped  bool
 	requests sync.WaitGroup
+	kept     atomic.Int64 // bytes of answers that may be asked for again
+}
+
+// keptMost bounds them, of all sessions together.
+const keptMost = 128 << 20
+
+// keeps reports whether there is room for an answer of so many bytes, and takes it.
+func (l *listener) keeps(n int) bool {
+	if l.kept.Add(int64(n)) <= keptMost {
+		return true
+	}
+	l.kept.Add(-int64(n))
+	return false
 }
 
 var _ stream.Component = (*listener)(nil)
 
 func newListener(env plugins.Env, c plugins.Config) (plugins.Component, error) {
-	l := &listener{cfg: *defaults(), log: env.Log}
+	l := &listener{cfg: *defaults(), log: env.Log, clock: env.Clock}
 	if err := c.Decode(&l.cfg); err != nil {
 		return nil, err
 	}
@@ -85,7 +100,8 @@ func newListener(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	l.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_bosh_refused_total", Help: "BOSH requests that were refused, and sessions ended for one."}, []string{"reason"})
 	l.replays = prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_bosh_replays_total", Help: "BOSH responses that were sent again because the client had lost its connection."})
 	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_bosh_sessions", Help: "BOSH sessions."}, l.sessions.len)
-	for _, m := range []prometheus.Collector{l.refused, l.replays, held} {
+	kept := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "parley_bosh_kept_bytes", Help: "BOSH responses that are kept for clients who may have lost them."}, func() float64 { return float64(l.kept.Load()) })
+	for _, m := range []prometheus.Collector{l.refused, l.replays, held, kept} {
 		if err := env.Metrics.Register(m); err != nil {
 			return nil, fmt.Errorf("bosh metrics: %w", err)
 		}
@@ -130,6 +146,12 @@ func (l *listener) enter() bool {
 	}
 	l.requests.Add(1)
 	return true
+}
+
+func (l *listener) stops() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stopped
 }
 
 // How long a request may take to come, and a response to go.
@@ -184,7 +206,7 @@ func (l *listener) post(w http.ResponseWriter, r *http.Request) {
 	}
 	ctl := http.NewResponseController(w)
 	_ = ctl.SetReadDeadline(time.Now().Add(bodyTime))
-	s, q, err := l.read(r)
+	s, q, err := l.read(w, r)
 	if err == nil && s == nil && l.streams.Draining() { // a proxy tries another node
 		l.refuse(w, r, "draining", "this node is about to stop", http.StatusServiceUnavailable)
 		return
@@ -211,7 +233,7 @@ func (l *listener) post(w http.ResponseWriter, r *http.Request) {
 }
 
 // read takes the request; no session: it wants one.
-func (l *listener) read(r *http.Request) (*session, *request, error) {
+func (l *listener) read(w http.ResponseWriter, r *http.Request) (*session, *request, error) {
 	b := newBodyReader(r.Body, int(l.cfg.Body))
 	q, err := b.head()
 	if err != nil {
@@ -224,6 +246,15 @@ func (l *listener) read(r *http.Request) (*session, *request, error) {
 	if _, secure := l.gate.Peer(r); s == nil || s.tls != nil && !secure { // what began encrypted goes on so
 		return nil, nil, itemNotFound
 	}
+	wanted, err := s.arrive(r.Context(), q)
+	if err != nil {
+		return s, nil, err
+	}
+	defer s.leave()
+	if !wanted { // nothing of it counts but its number
+		return s, q, nil
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime)) // it may have waited for its turn
 	most := headSize
 	if s.loggedIn() {
 		most = int(l.cfg.Body)
@@ -258,6 +289,9 @@ func (l *listener) create(r *http.Request, q *request) (*session, error) {
 	if err := l.sessions.add(s); err != nil {
 		l.log.Info("BOSH session refused", "remote", addr.String(), "err", err)
 		return nil, fmt.Errorf("%w: %w", policyViolation, err)
+	}
+	if l.stops() { // it did not see this one
+		s.fail(connectionFailed)
 	}
 	// The request ends, the stream does not: it is the Server's.
 	go l.streams.Serve(context.Background(), s, l.streams.Client())

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,12 +22,91 @@ import (
 	"parley/stream/bosh"
 )
 
-func start(t *testing.T, config string) *plugintest.House {
+// clock lets a timer go off when a test wants it.
+type clock struct {
+	plugins.SystemClock
+	mu   sync.Mutex
+	set  *sync.Cond
+	last int
+	all  map[int]alarm
+}
+
+type alarm struct {
+	after time.Duration
+	f     func()
+}
+
+func newClock() *clock {
+	c := &clock{all: map[int]alarm{}}
+	c.set = sync.NewCond(&c.mu)
+	return c
+}
+
+func (c *clock) AfterFunc(d time.Duration, f func()) func() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last++
+	id := c.last
+	c.all[id] = alarm{d, f}
+	c.set.Broadcast()
+	stop := c.SystemClock.AfterFunc(d, func() {
+		if c.take(id) {
+			f()
+		}
+	})
+	return func() bool { stop(); return c.take(id) }
+}
+
+// take reports whether a timer had not gone off.
+func (c *clock) take(id int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, there := c.all[id]
+	delete(c.all, id)
+	return there
+}
+
+// ring waits for a timer of that length, and lets it go off.
+func (c *clock) ring(d time.Duration) { c.await(d)() }
+
+// await waits for a timer of that length.
+func (c *clock) await(d time.Duration) func() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		for id, a := range c.all {
+			if a.after == d {
+				return func() {
+					if c.take(id) {
+						a.f()
+					}
+				}
+			}
+		}
+		c.set.Wait()
+	}
+}
+
+// runs reports whether there is a timer of that length.
+func (c *clock) runs(d time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range c.all {
+		if a.after == d {
+			return true
+		}
+	}
+	return false
+}
+
+func start(t *testing.T, config string) *plugintest.House { return startBy(t, nil, config) }
+
+func startBy(t *testing.T, c plugins.Clock, config string) *plugintest.House {
 	t.Helper()
 	if config != "" {
 		config = "servers: {streamer: {components: {bosh: {" + config + "}}}}"
 	}
-	return plugintest.Start(t, plugintest.Options{Config: config, Plugins: []plugins.Plugin{
+	return plugintest.Start(t, plugintest.Options{Clock: c, Config: config, Plugins: []plugins.Plugin{
 		router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, bosh.Plugin}})
 }
 
@@ -215,31 +295,37 @@ func TestHeldAgain(t *testing.T) {
 // XEP-0124 §10: a pause is answered at once, with nothing, and only as long as
 // the client may be away.
 func TestPause(t *testing.T) {
-	p := newPerson(t, start(t, "inactivity: 5s"))
+	c := newClock()
+	p := newPerson(t, startBy(t, c, "inactivity: 67s"))
 	p.create(usual)
 	held := p.later("", "")
-	pause := p.body(p.rid, " pause='30'", "")
-	p.want(p.next(" pause='30'", ""), "streams'/>")
+	pause := p.body(p.rid+1, " pause='31'", "")
+	p.want(p.next(" pause='31'", ""), "streams'/>")
 	p.want(<-held, "streams'/>")
+	c.await(31 * time.Second)
 	p.want(p.post(pause), "streams'/>") // its answer was lost on the way (§14.3)
-	time.Sleep(6 * time.Second)         // longer than inactivity: the pause holds
+	if c.runs(67 * time.Second) {
+		t.Error("inactivity counts while there is a pause")
+	}
 	p.want(p.next("", ask("a")), "id='a'")
 	p.want(p.next(" pause='121'", ""), ended("policy-violation"))
 }
 
-// XEP-0124 §10: a client without a request is gone.
+// XEP-0124 §10: a client without a request is gone, and so is one that does not come
+// back from its pause.
 func TestInactivity(t *testing.T) {
-	p := newPerson(t, start(t, "inactivity: 1s"))
-	p.create(" wait='1' hold='1'")
-	for end := time.Now().Add(20 * time.Second); ; {
-		time.Sleep(1500 * time.Millisecond)
-		if got := p.next("", ""); strings.Contains(got, ended("item-not-found")) {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatal("the session goes on")
-		}
-	}
+	c := newClock()
+	h := startBy(t, c, "inactivity: 67s")
+	p := newPerson(t, h)
+	p.create(usual)
+	c.ring(67 * time.Second)
+	p.want(p.next("", ""), ended("item-not-found"))
+
+	p = newPerson(t, h)
+	p.create(usual)
+	p.want(p.next(" pause='31'", ""), "streams'/>")
+	c.ring(31 * time.Second)
+	p.want(p.next("", ""), ended("item-not-found"))
 }
 
 // XEP-0124 §13: an end in peace, from either side; XEP-0206 §6: with the error.

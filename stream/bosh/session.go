@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -53,10 +55,12 @@ type session struct {
 
 	mu       sync.Mutex
 	next     uint64               // the rid that is taken next
+	coming   int                  // requests whose bodies are being read
 	early    map[uint64]*exchange // came before their turn, within the window
 	held     []*exchange          // taken, not answered, by rid
 	answered []*answer            // the last ones, oldest first
-	idle     *time.Timer          // nil: a request is there
+	idle     func() bool          // ends the clock of inactivity; nil: a request is there
+	sat      uint64               // how often that has begun
 	rest     time.Duration        // after it: inactivity, or the pause
 	polled   time.Time            // when an empty request was last taken
 	barren   bool                 // and its answer was empty
@@ -70,25 +74,25 @@ type session struct {
 	empty bool      // the reader's: what Fill returned was a beat
 	deaf  bool      // there is no reader any more
 
-	out     [][]byte // elements for the client
-	size    int      // of them
-	sending int      // bytes of answers that were not written yet
-	header  []byte   // attributes of a stream that has just opened
-	inside  bool     // who has logged in
-	closed  bool     // our end of the stream is closed
-	reason  condition
-	told    bool // and the client knows
-	drained func()
-	gone    chan struct{} // closed when told or ended
-	goneOne sync.Once
+	out      [][]byte // elements for the client
+	size     int      // of them
+	sending  int      // bytes of answers that were not written yet
+	header   []byte   // attributes of a stream that has just opened
+	inside   bool     // who has logged in
+	closed   bool     // our end of the stream is closed
+	reason   condition
+	told     bool // and the client knows
+	drained  func()
+	gone     chan struct{} // closed when told or ended
+	goneOnce sync.Once
 }
 
 // exchange is a request whose answer is due.
 type exchange struct {
 	q     *request
 	reply chan *answer // takes one; nil: another connection has it
-	timer *time.Timer
-	lost  bool // its connection is
+	timer func() bool  // ends its wait; nil: it has not begun
+	lost  bool         // its connection is
 }
 
 // answer is a response that may be asked for again.
@@ -116,11 +120,31 @@ func newSession(l *listener, q *request, addr net.Addr, secure bool) *session {
 	return s
 }
 
+// arrive lets a request's body come when it is its turn: of those that are not
+// wanted none is read, and only as many at a time as may be there. leave follows.
+func (s *session) arrive(ctx context.Context, q *request) (wanted bool, err error) {
+	if err := s.pace.Wait(ctx); err != nil {
+		return false, fmt.Errorf("BOSH request: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.coming > s.requests { // one more than the window: for who pauses, or leaves
+		return false, errCrowd
+	}
+	s.coming++
+	return !s.ended && !s.told && q.rid >= s.next && q.rid < s.next+s.window(q), nil
+}
+
+func (s *session) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.coming--
+}
+
+var errCrowd = errors.New("more requests at a time than the session may make")
+
 // serve takes one request and writes its answer.
 func (s *session) serve(ctx context.Context, q *request, write func([]byte) error) {
-	if s.pace.Wait(ctx) != nil {
-		return
-	}
 	x := &exchange{q: q, reply: make(chan *answer, 1)}
 	a := s.take(x)
 	if a == nil {
@@ -181,7 +205,7 @@ func (s *session) again(x *exchange) *answer {
 		if !old.lost {
 			old.reply <- nil
 		}
-		old.timer.Stop()
+		old.timer()
 		x.q = old.q // what came first counts
 		s.held[i] = x
 		s.limit(x)
@@ -262,7 +286,7 @@ func (s *session) limit(x *exchange) {
 	if x.q == s.creation || x.q.terminate {
 		d = max(d, time.Second)
 	}
-	x.timer = time.AfterFunc(d, func() {
+	x.timer = s.l.clock.AfterFunc(d, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for slices.Contains(s.held, x) { // those before it are as old, but for one that came again
@@ -278,7 +302,7 @@ func (s *session) tooOften(q *request) bool {
 		s.polled = time.Time{}
 		return false
 	}
-	now := time.Now()
+	now := s.l.clock.Now()
 	soon := now.Sub(s.polled) < s.l.cfg.Polling
 	s.polled = now
 	return soon && s.hold == 0 && s.barren
@@ -313,7 +337,7 @@ func (s *session) lose(x *exchange) {
 // awake stops the clock of inactivity; s.mu is held.
 func (s *session) awake() {
 	if s.idle != nil {
-		s.idle.Stop()
+		s.idle()
 		s.idle = nil
 	}
 }
@@ -326,15 +350,15 @@ func (s *session) repose() {
 	if slices.ContainsFunc(s.held, func(x *exchange) bool { return !x.lost }) {
 		return
 	}
-	var t *time.Timer
-	t = time.AfterFunc(s.rest, func() {
+	s.sat++
+	this := s.sat
+	s.idle = s.l.clock.AfterFunc(s.rest, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.idle == t {
+		if s.idle != nil && s.sat == this {
 			s.stop(itemNotFound) // XEP-0124 §10
 		}
 	})
-	s.idle = t
 }
 
 // fail ends the session with a condition.
@@ -358,16 +382,17 @@ func (s *session) stop(c condition) {
 	s.early = nil
 	for _, x := range s.held {
 		if x.timer != nil {
-			x.timer.Stop()
+			x.timer()
 		}
 		if !x.lost {
 			x.reply <- &answer{body: terminated(s.verdict())}
 		}
 	}
-	s.held, s.answered = nil, nil
+	s.held = nil
+	s.unremember()
 	s.l.sessions.remove(s)
 	s.nudge()
-	s.goneOne.Do(func() { close(s.gone) })
+	s.goneOnce.Do(func() { close(s.gone) })
 }
 
 func (s *session) verdict() condition {

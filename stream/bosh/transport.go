@@ -178,7 +178,7 @@ func (s *session) bare() { s.give(&response{}, 0, false) }
 func (s *session) give(r *response, size int, last bool) {
 	x := s.held[0]
 	s.held[0], s.held = nil, s.held[1:]
-	x.timer.Stop()
+	x.timer()
 	if x.q == s.creation {
 		s.introduce(r)
 	}
@@ -189,17 +189,42 @@ func (s *session) give(r *response, size int, last bool) {
 	}
 	s.barren = size == 0
 	a := &answer{rid: x.q.rid, body: r.render(), size: size, last: last}
-	s.answered = append(s.answered, a)
-	for len(s.answered) > s.requests {
-		s.forget(s.answered[0])
-		s.answered[0], s.answered = nil, s.answered[1:]
-	}
+	s.remember(a)
 	if !x.lost {
 		x.reply <- a
 	}
 }
 
-// forget stops remembering an answer: a client that goes on has it. s.mu is held.
+// remember keeps an answer for who does not get it, when there is room; s.mu is held.
+func (s *session) remember(a *answer) {
+	for len(s.answered) >= s.requests {
+		s.drop()
+	}
+	if !s.l.keeps(len(a.body)) { // who loses it begins anew
+		for len(s.answered) > 0 {
+			s.drop()
+		}
+		return
+	}
+	s.answered = append(s.answered, a)
+}
+
+// drop is of the oldest answer; s.mu is held.
+func (s *session) drop() {
+	a := s.answered[0]
+	s.answered[0], s.answered = nil, s.answered[1:]
+	s.forget(a)
+	s.l.kept.Add(-int64(len(a.body)))
+}
+
+// unremember is of all; s.mu is held.
+func (s *session) unremember() {
+	for len(s.answered) > 0 {
+		s.drop()
+	}
+}
+
+// forget takes an answer for received: a client that goes on has it. s.mu is held.
 func (s *session) forget(a *answer) {
 	s.sending -= a.size
 	a.size = 0
@@ -230,13 +255,14 @@ func (s *session) wrote(a *answer, err error) {
 	if err == nil && a.last && !s.told {
 		s.told = true
 		s.awake()
+		s.unremember()
 		s.l.sessions.remove(s)
 		s.nudge()
-		s.goneOne.Do(func() { close(s.gone) })
+		s.goneOnce.Do(func() { close(s.gone) })
 		for len(s.held) > 0 { // XEP-0124 §13: nothing is left to ask for
 			x := s.held[0]
 			s.held = s.held[1:]
-			x.timer.Stop()
+			x.timer()
 			if !x.lost {
 				x.reply <- &answer{body: terminated("")}
 			}
