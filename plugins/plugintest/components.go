@@ -6,8 +6,12 @@ import (
 	"net"
 	"regexp"
 	"sync"
+	"testing"
 
+	"parley/plugins"
 	"parley/plugins/plugintest/script"
+	"parley/storage"
+	"parley/storage/storagetest"
 	"parley/stream/component"
 )
 
@@ -79,4 +83,21 @@ func (h *hashing) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// ComponentScripts runs scripts with components, configured by section, in a house of
+// one node, in a front and its core, where the streamer, which has the components, is
+// on another node than the processor, and on two nodes.
+func ComponentScripts(t *testing.T, all []plugins.Plugin, section, glob string) {
+	t.Helper()
+	for name, o := range map[string]Options{"local": {}, "front-core": {Fronts: 1, Cores: 1}, "nodes": {Nodes: 2}} {
+		t.Run(name, func(t *testing.T) {
+			o.Plugins, o.Config = all, section
+			if name != "local" {
+				c := storagetest.Postgres(t)
+				o.Storage = func() storage.Config { return c }
+			}
+			script.Test(t, &script.Runner{Target: Components(Start(t, o))}, glob)
+		})
+	}
 }

@@ -2,6 +2,7 @@ package privilege
 
 import (
 	"context"
+	"strings"
 
 	"parley/parser/stanza"
 	"parley/processor"
@@ -11,22 +12,27 @@ import (
 
 func forbidden(why string) error { return stanza.NewError(stanza.Forbidden, why) }
 
-// wrappers are namespaces of what a server alone says from an account's own
-// address, which is also that of its feeds (XEP-0163): clients believe it, so a
-// component does not say it (CVE-2017-5589).
-var wrappers = map[string]bool{
-	NS:                     true,
-	stanza.NSForward:       true,
-	stanza.NSCarbons:       true,
-	"urn:xmpp:mam:2":       true,
-	component.NSDelegation: true,
+// Namespaces of features that need not be there.
+const (
+	nsArchive = "urn:xmpp:mam:2"
+	nsPubSub  = "http://jabber.org/protocol/pubsub"
+)
+
+// wraps reports whether a namespace is one of those that a server alone says from
+// an account's own address: its clients believe it, so a component does not say it
+// (CVE-2017-5589).
+func wraps(ns string) bool {
+	switch ns {
+	case NS, stanza.NSForward, stanza.NSCarbons, nsArchive, component.NSDelegation:
+		return true
+	}
+	return false
 }
 
-// feeds are namespaces that only the account's feeds say from its address.
-var feeds = map[string]bool{
-	"http://jabber.org/protocol/pubsub":       true,
-	"http://jabber.org/protocol/pubsub#event": true,
-	"http://jabber.org/protocol/pubsub#owner": true,
+// feeds reports whether it is one of those that the account's feeds alone say, which
+// have its address too (XEP-0163).
+func feeds(ns string) bool {
+	return ns == nsPubSub || strings.HasPrefix(ns, nsPubSub+"#")
 }
 
 // message is §5: a message in the name of an account, or of the server.
@@ -45,7 +51,7 @@ func (p *part) message(ctx context.Context, f *processor.Flow) (processor.Verdic
 		return processor.Stop, err
 	}
 	for _, ch := range inner.Children {
-		if wrappers[ch.Name.Space] || feeds[ch.Name.Space] {
+		if wraps(ch.Name.Space) || feeds(ch.Name.Space) {
 			return processor.Stop, forbidden("forwards something itself")
 		}
 	}
@@ -119,7 +125,7 @@ func (p *part) request(ctx context.Context, q *processor.IQ) (*stanza.Element, e
 	case inner.Type != q.Type,
 		!inner.From.IsZero() && inner.From != q.Owner,
 		!g.IQ[ns].Allows(inner.Type),
-		wrappers[ns]: // nobody gives on what was given to him
+		wraps(ns): // nobody gives on what was given to him
 		return nil, forbidden("")
 	case inner.To.IsFull() && inner.To.Bare() == q.Owner: // a client takes it for the server's (RFC 6121 §2.1.6)
 		return nil, forbidden("not to the account's own clients")
