@@ -94,7 +94,7 @@ func TestNoClaimIsLost(t *testing.T) {
 	}
 	note := regexp.MustCompile(`xep-0479\.html.*<xmpp:note[^>]*>([^<]*)<`).FindSubmatch(doap)
 	if note == nil {
-		t.Skip("doap.xml claims nothing yet: make docs")
+		t.Fatal("doap.xml claims nothing: make docs")
 	}
 	rank := func(name string) int { return slices.IndexFunc(levels, func(l level) bool { return l.name == name }) }
 	for said := range strings.SplitSeq(string(note[1]), "; ") {

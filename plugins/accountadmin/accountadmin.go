@@ -101,28 +101,13 @@ func (*component) Stop(context.Context) error { return nil }
 
 // Routes implements admin.Component.
 func (c *component) Routes(mux *http.ServeMux) {
-	mux.HandleFunc("GET /v1/accounts", answer(c.list))
-	mux.HandleFunc("POST /v1/accounts", answer(c.create))
-	mux.HandleFunc("GET /v1/accounts/{jid}", answer(c.show))
-	mux.HandleFunc("PUT /v1/accounts/{jid}/password", answer(c.password))
-	mux.HandleFunc("POST /v1/accounts/{jid}/disable", answer(c.simple(c.keep.Disable)))
-	mux.HandleFunc("POST /v1/accounts/{jid}/enable", answer(c.simple(c.keep.Enable)))
-	mux.HandleFunc("DELETE /v1/accounts/{jid}", answer(c.simple(c.keep.Delete)))
-}
-
-// answer sends what f returns; nil: nothing.
-func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		v, err := f(r)
-		switch {
-		case err != nil:
-			admin.WriteError(w, refused(err))
-		case v == nil:
-			w.WriteHeader(http.StatusNoContent)
-		default:
-			admin.Write(w, v)
-		}
-	}
+	mux.HandleFunc("GET /v1/accounts", admin.Answer(refused, c.list))
+	mux.HandleFunc("POST /v1/accounts", admin.Answer(refused, c.create))
+	mux.HandleFunc("GET /v1/accounts/{jid}", admin.Answer(refused, c.show))
+	mux.HandleFunc("PUT /v1/accounts/{jid}/password", admin.Answer(refused, c.password))
+	mux.HandleFunc("POST /v1/accounts/{jid}/disable", admin.Answer(refused, c.simple(c.keep.Disable)))
+	mux.HandleFunc("POST /v1/accounts/{jid}/enable", admin.Answer(refused, c.simple(c.keep.Enable)))
+	mux.HandleFunc("DELETE /v1/accounts/{jid}", admin.Answer(refused, c.simple(c.keep.Delete)))
 }
 
 // refused gives the contract's errors their status.

@@ -44,14 +44,22 @@ type Drain struct {
 type answer func(*http.Request) (any, error)
 
 func (a answer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	v, err := a(r)
-	switch {
-	case err != nil:
-		WriteError(w, err)
-	case v == nil:
-		w.WriteHeader(http.StatusNoContent)
-	default:
-		Write(w, v)
+	Answer(func(err error) error { return err }, a)(w, r)
+}
+
+// Answer is a handler that sends what f returns: a value (nil: 204), or an error to
+// which refused has given its status.
+func Answer(refused func(error) error, f func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := f(r)
+		switch {
+		case err != nil:
+			WriteError(w, refused(err))
+		case v == nil:
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			Write(w, v)
+		}
 	}
 }
 

@@ -37,17 +37,7 @@ func (s *supervisor) Routes(mux *http.ServeMux) {
 			return nil, s.remove(r.Context(), r.PathValue("name"))
 		},
 	} {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			v, err := f(r)
-			switch {
-			case err != nil:
-				admin.WriteError(w, refused(err))
-			case v == nil:
-				w.WriteHeader(http.StatusNoContent)
-			default:
-				admin.Write(w, v)
-			}
-		})
+		mux.HandleFunc(pattern, admin.Answer(refused, f))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 
+	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/parser/stanza/form"
 	"parley/plugins/disco"
@@ -13,9 +14,6 @@ import (
 	"parley/processor"
 	"parley/router/cluster/owner"
 )
-
-// nsPing is XEP-0199 §4.
-const nsPing = "urn:xmpp:ping"
 
 // formSummary is the FORM_TYPE of XEP-0357 §7.
 const formSummary = "urn:xmpp:push:summary"
@@ -33,47 +31,25 @@ func (s *service) key(st *stanza.Stanza) (string, bool) {
 
 // handle answers what is sent to a service.
 func (s *service) handle(ctx context.Context, st *stanza.Stanza, _ *owner.Hold) (*stanza.Element, error) {
-	switch {
-	case st.Kind != stanza.IQ && (st.Kind == stanza.Presence || st.Type == stanza.TypeError):
-		return nil, nil
-	case st.Kind != stanza.IQ:
-		return nil, stanza.NewError(stanza.ServiceUnavailable, "messages are for people")
-	case st.Type == stanza.TypeError, st.Type == stanza.TypeResult:
-		return nil, processor.ErrUnanswered
-	case st.To.Local() != "" || st.To.IsFull():
-		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
-	}
-	q := st.Payload()
-	if q == nil {
-		return nil, stanza.NewError(stanza.BadRequest, "a request has exactly one payload")
-	}
-	switch q.Name {
-	case stanza.Name{Space: stanza.NSDiscoInfo, Local: "query"}:
-		return s.describe(q)
-	case stanza.Name{Space: stanza.NSDiscoItem, Local: "query"}:
-		return stanza.El(stanza.NSDiscoItem, "query").WithOpt("node", q.Get("node")), nil
-	case stanza.Name{Space: nsPing, Local: "ping"}:
-		return nil, nil
-	case stanza.Name{Space: pubsub.NS, Local: "pubsub"}:
+	return disco.Service{Describe: s.describe, Serve: s.serve}.Handle(ctx, st)
+}
+
+func (s *service) serve(ctx context.Context, st *stanza.Stanza, q *stanza.Element) (*stanza.Element, error) {
+	if q.Name == (stanza.Name{Space: pubsub.NS, Local: "pubsub"}) {
 		return nil, s.published(ctx, st, q)
 	}
 	return nil, stanza.NewError(stanza.ServiceUnavailable, "")
 }
 
 // describe is XEP-0357 §4.2, and a form that says what can be registered.
-func (s *service) describe(q *stanza.Element) (*stanza.Element, error) {
-	if q.Get("node") != "" {
-		return nil, stanza.NewError(stanza.ItemNotFound, "no such node")
-	}
-	f := &disco.Facts{}
+func (s *service) describe(_ jid.JID, f *disco.Facts) {
 	f.AddIdentity(disco.Identity{Category: "pubsub", Type: "push", Name: s.cfg.Name})
-	f.AddFeature(stanza.NSDiscoInfo, stanza.NSDiscoItem, nsPing, push.NS)
+	f.AddFeature(push.NS)
 	about := disco.Form{Type: push.NSHouse, Fields: []disco.Field{{Var: "kinds", Values: s.kinds}}}
 	if s.vapid != "" {
 		about.Fields = append(about.Fields, disco.Field{Var: fieldVAPID, Values: []string{s.vapid}})
 	}
 	f.AddForm(about)
-	return f.Element(""), nil
 }
 
 // listed names the service among what belongs to its domain, when it can reach

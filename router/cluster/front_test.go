@@ -291,12 +291,11 @@ func TestReliability32AFencedFrontDoesNotWait(t *testing.T) {
 	end := &channel.Envelope{Kind: channel.Unbind, Session: f.socket(1, "romeo@localhost/orchard")}
 	sent := make(chan error, 1)
 	go func() {
-		for {
+		for { // until the window is full, and the core counts as stalled
 			if err := f.ToCore("processor").Send(t.Context(), []*channel.Envelope{end}); err != nil {
 				sent <- err
 				return
 			}
-			time.Sleep(time.Millisecond) // until the core counts as stalled
 		}
 	}()
 	core := f.front.core.Load()
