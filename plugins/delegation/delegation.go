@@ -16,7 +16,6 @@ import (
 	"crypto/rand"
 	"maps"
 	"slices"
-	"sync/atomic"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -46,7 +45,7 @@ var Plugin = plugins.Plugin{
 
 // Config is the component's section.
 type Config struct {
-	Pending int `yaml:"max_pending" min:"1" max:"50000" doc:"Delegated requests that may wait for their answer at the same time; further ones are refused until some are answered."`
+	Pending int `yaml:"max_pending" min:"1" max:"50000" doc:"Delegated requests that may wait for the answers of one component at the same time, a tenth of them of one account, or of one other server; further ones are refused until some are answered."`
 }
 
 func defaults() *Config { return &Config{Pending: 2000} }
@@ -63,7 +62,8 @@ type part struct {
 	people     people
 	nested     *nested
 	reg        *processor.Registrar
-	pending    atomic.Int64
+	pending    *component.Shares // by component
+	asking     *component.Shares // by account, or server elsewhere
 }
 
 var _ processor.Component = (*part)(nil)
@@ -73,6 +73,7 @@ func newPart(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if err := c.Decode(&p.cfg); err != nil {
 		return nil, err
 	}
+	p.pending, p.asking = component.NewShares(p.cfg.Pending), component.NewShares(p.cfg.Pending/10)
 	var err error
 	if p.components, err = plugins.Need[*component.Directory](env, "component"); err != nil {
 		return nil, err
@@ -163,22 +164,30 @@ func (p *part) divert(ctx context.Context, f *processor.Flow) (processor.Verdict
 			return processor.Continue, err // as the house has it
 		}
 	}
-	if p.pending.Add(1) > int64(p.cfg.Pending) {
-		p.pending.Add(-1)
+	asker := f.From.Bare().String()
+	if !p.env.Local(f.From.Domain()) {
+		asker = f.From.Domain()
+	}
+	if !p.asking.Take(asker) {
+		return processor.Stop, stanza.NewError(stanza.ResourceConstraint, "too many of your requests wait for the component")
+	}
+	if !p.pending.Take(domain) {
+		p.asking.Give(asker)
 		return processor.Stop, stanza.NewError(stanza.ResourceConstraint, "too many requests wait for the component")
 	}
-	p.forward(ctx, f, owner.Host(), jid.MustParse(domain))
+	p.forward(ctx, f, owner.Host(), jid.MustParse(domain), func() { p.asking.Give(asker); p.pending.Give(domain) })
 	return processor.Stop, nil
 }
 
-// forward asks the component, and the asker hears what becomes of it.
-func (p *part) forward(ctx context.Context, f *processor.Flow, host, to jid.JID) {
+// forward asks the component, and the asker hears what becomes of it. done is called
+// when that is so.
+func (p *part) forward(ctx context.Context, f *processor.Flow, host, to jid.JID, done func()) {
 	edits := f.StampForwarded()
 	ask := stanza.El(NS, "delegation").Add(stanza.El(stanza.NSForward, "forwarded").AddRaw(edits.Render(nil, f.Raw)))
 	question := stanza.Make(stanza.IQ, f.Type, f.From, f.To, f.ID)
 	late := context.WithoutCancel(ctx)
 	p.reg.Ask(ctx, stanza.Make(stanza.IQ, stanza.TypeSet, host, to, p.reg.AskID(), ask), func(st *stanza.Stanza, err error) {
-		p.pending.Add(-1)
+		done()
 		var reply *stanza.Stanza
 		if err == nil {
 			reply, err = answered(question, st)

@@ -56,6 +56,9 @@ type rosters interface {
 	Watch(roster.Watch)
 }
 
+// maxAsking is how many requests of one component may wait for their answers.
+const maxAsking = 2000
+
 type part struct {
 	env        plugins.Env
 	components *component.Directory
@@ -63,6 +66,7 @@ type part struct {
 	rosters    rosters
 	seen       *seen
 	reg        *processor.Registrar
+	asking     *component.Shares // requests in accounts' names, by component
 
 	ctx   context.Context //nolint:containedctx // until Stop
 	stop  context.CancelFunc
@@ -72,7 +76,7 @@ type part struct {
 var _ processor.Component = (*part)(nil)
 
 func newPart(env plugins.Env, _ plugins.Config) (plugins.Component, error) {
-	p := &part{env: env}
+	p := &part{env: env, asking: component.NewShares(maxAsking)}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	var err error
 	if p.components, err = plugins.Need[*component.Directory](env, "component"); err != nil {

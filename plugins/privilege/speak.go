@@ -139,9 +139,14 @@ func (p *part) request(ctx context.Context, q *processor.IQ) (*stanza.Element, e
 	if ask, err = stanza.Parse(edits.Render(nil, inner.Raw), stanza.NSClient, nil); err != nil {
 		return nil, stanza.NewError(stanza.BadRequest, "")
 	}
+	asker := q.From.Domain()
+	if !p.asking.Take(asker) {
+		return nil, stanza.NewError(stanza.ResourceConstraint, "too many of your requests wait for their answers")
+	}
 	question := stanza.Make(stanza.IQ, q.Type, q.From, q.To, q.ID)
 	late := context.WithoutCancel(ctx)
 	p.reg.AskAs(ctx, ask, func(answer *stanza.Stanza, err error) {
+		p.asking.Give(asker)
 		if answer == nil {
 			p.reg.Emit(late, question.ErrorReply(stanza.NewError(stanza.RemoteServerTimeout, "no answer")))
 			p.env.Log.Debug("request in an account's name not answered", "component", question.From.String(), "account", question.To.String(), "err", err)

@@ -25,6 +25,8 @@ type Directory struct {
 	door    string
 	entries map[string]Entry
 	fronts  map[string]map[string]known // by front and domain
+	all     map[string]known            // of both, by domain; never changed
+	domains []string                    // its keys, in order
 }
 
 // known is what others may know of an entry.
@@ -55,6 +57,7 @@ func (d *Directory) set(entries map[string]Entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.entries = maps.Clone(entries)
+	d.merge()
 }
 
 // Door is where components connect to this process; "": nowhere.
@@ -80,7 +83,7 @@ func (d *Directory) tell() {
 		return
 	}
 	d.mu.RLock()
-	names := d.all()
+	names := d.all // never changed
 	d.mu.RUnlock()
 	text, err := json.Marshal(names)
 	if err != nil {
@@ -103,6 +106,7 @@ func (d *Directory) learn(_ context.Context, front string, text []byte) ([]byte,
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.fronts[front] = names
+	d.merge()
 	return nil, nil
 }
 
@@ -115,29 +119,17 @@ func (d *Directory) connected(domain string) (*sessions.Entry, bool) {
 	return e, ok && e.Kind == sessions.Component
 }
 
-// all are all components; mu is held.
-func (d *Directory) all() map[string]known {
-	out := map[string]known{}
-	for _, entries := range d.fronts {
-		maps.Copy(out, entries)
+// merge makes one list of all components: what is known here counts first, then what
+// the first front by name says. mu is held.
+func (d *Directory) merge() {
+	d.all = map[string]known{}
+	for _, front := range slices.Backward(slices.Sorted(maps.Keys(d.fronts))) {
+		maps.Copy(d.all, d.fronts[front])
 	}
 	for domain, e := range d.entries {
-		out[domain] = known{e.Name, e.Grants}
+		d.all[domain] = known{e.Name, e.Grants}
 	}
-	return out
-}
-
-// find is one of all; mu is held.
-func (d *Directory) find(domain string) (known, bool) {
-	if e, ok := d.entries[domain]; ok {
-		return known{e.Name, e.Grants}, true
-	}
-	for _, entries := range d.fronts {
-		if k, ok := entries[domain]; ok {
-			return k, true
-		}
-	}
-	return known{}, false
+	d.domains = slices.Sorted(maps.Keys(d.all))
 }
 
 // Grants are what the component of the domain was given; none when there is no
@@ -145,8 +137,7 @@ func (d *Directory) find(domain string) (known, bool) {
 func (d *Directory) Grants(domain string) Grants {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	k, _ := d.find(domain)
-	return k.Grants
+	return d.all[domain].Grants
 }
 
 // Granted returns the domains of the components for whose grants pick returns
@@ -154,12 +145,11 @@ func (d *Directory) Grants(domain string) Grants {
 func (d *Directory) Granted(pick func(*Grants) bool) (domains []string) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	for domain, k := range d.all() {
-		if pick(&k.Grants) {
+	for _, domain := range d.domains {
+		if k := d.all[domain]; pick(&k.Grants) {
 			domains = append(domains, domain)
 		}
 	}
-	slices.Sort(domains)
 	return domains
 }
 
@@ -167,16 +157,9 @@ func (d *Directory) Granted(pick func(*Grants) bool) (domains []string) {
 func (d *Directory) Delegate(ns string) (domain string, how Delegation) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	for domain, e := range d.entries {
-		if how, ok := e.Delegations[ns]; ok {
+	for _, domain := range d.domains {
+		if how, ok := d.all[domain].Delegations[ns]; ok {
 			return domain, how
-		}
-	}
-	for _, entries := range d.fronts {
-		for domain, k := range entries {
-			if how, ok := k.Delegations[ns]; ok {
-				return domain, how
-			}
 		}
 	}
 	return "", Delegation{}
@@ -192,7 +175,7 @@ func (d *Directory) Here(domain string) bool {
 func (d *Directory) Known(domain string) bool {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	_, ok := d.find(domain)
+	_, ok := d.all[domain]
 	return ok
 }
 
@@ -201,7 +184,7 @@ func (d *Directory) Connected() []Item {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	var out []Item
-	for domain, k := range d.all() {
+	for domain, k := range d.all {
 		if x, ok := d.connected(domain); ok {
 			out = append(out, Item{JID: x.JID, Name: k.Name})
 		}
