@@ -122,6 +122,9 @@ func (c *component) unbound(ctx context.Context, e *sessions.Entry) (processor.V
 	told, err := c.farewell(ctx, &gone, e.State, st, false)
 	if told {
 		c.succeeded(ctx, e)
+		if c.env.Notices != nil {
+			c.late.add(e, c.env.Clock.Now())
+		}
 	}
 	return processor.Continue, err
 }

@@ -94,6 +94,7 @@ type component struct {
 	rosters  *roster.Rosters
 	directed *Directed
 	began    time.Time
+	late     late
 	house    *processor.Registrar
 	sent     *prometheus.CounterVec
 }
@@ -112,6 +113,7 @@ func newComponent(env plugins.Env, c plugins.Config) (plugins.Component, error) 
 	if p.directed, err = plugins.Need[*Directed](env, Name); err != nil {
 		return nil, err
 	}
+	env.OnForget(plugins.Missed, p.missed)
 	p.sent = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_presence_sent_total", Help: "Presence sent to contacts, by what caused it."}, []string{"cause"})
 	return p, env.Metrics.Register(p.sent)
 }

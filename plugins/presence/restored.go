@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"parley/processor"
-	"parley/router/channel"
 	"parley/router/sessions"
 )
 
@@ -20,13 +19,6 @@ func (c *component) restored(ctx context.Context, s *sessions.Entry) (processor.
 		return processor.Continue, err
 	}
 	came := func(to *sessions.Entry) bool { return to.Available && !to.Paused && to.Node != c.env.Node }
-	var out []*channel.Envelope
-	for _, contact := range c.audience(ctx, s.JID, contacts.Subscribers()...) {
-		for _, to := range c.sessionsOf(contact, came) {
-			out = append(out, c.shownTo(s, to)...)
-		}
-	}
-	c.sent.WithLabelValues("restored").Add(float64(len(out)))
-	c.house.Route(ctx, out...)
+	c.showTo(ctx, s, contacts.Subscribers(), came, "restored")
 	return processor.Continue, nil
 }

@@ -63,10 +63,10 @@ func (c *component) resumed(ctx context.Context, s *sessions.Entry) (processor.V
 		}
 	}
 	c.house.Route(ctx, gone...)
-	if s.Buried {
-		if st := reparsed(s.Presence); st != nil {
-			c.broadcast(ctx, s, st, contacts)
-		}
+	if st := reparsed(s.Presence); s.Buried && st != nil {
+		c.broadcast(ctx, s, st, contacts)
+	} else {
+		c.moved(ctx, s, contacts.Subscribers())
 	}
 	return processor.Continue, c.welcome(ctx, s, contacts)
 }
