@@ -83,8 +83,9 @@ func (b *book) refused(oid, typ, condition string) {
 		b.strange = append(b.strange, "an error for a message that was never sent: "+oid)
 		return
 	}
-	// A room may be on its way from a node to another one, too.
-	forNow := condition == "resource-constraint" || e.to == hall && (condition == "remote-server-timeout" || condition == "recipient-unavailable")
+	// A room may be on its way from a node to another one, too; who could not enter it is
+	// not acceptable.
+	forNow := condition == "resource-constraint" || e.to == hall && slices.Contains([]string{"remote-server-timeout", "recipient-unavailable", "not-acceptable"}, condition)
 	if typ != "wait" || !forNow {
 		b.strange = append(b.strange, fmt.Sprintf("%s was refused with %s/%s", oid, typ, condition))
 	}

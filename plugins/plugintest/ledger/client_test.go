@@ -21,6 +21,7 @@ type client struct {
 	sees           func(*stanza.Element) // presence that comes; nil: nobody looks
 	sits           bool                  // it enters the room
 	inside         bool                  // it is in the room, as far as it has heard
+	denied         bool                  // its entry was answered with an error that says to wait
 	outside        bool                  // the room could not let it in, or has let it go: it tries again
 
 	conn     *plugintest.Client
@@ -92,7 +93,7 @@ func (c *client) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.previd, c.in, c.out, c.inside = el.Get("id"), 0, 0, false
+	c.previd, c.in, c.out, c.inside, c.denied = el.Get("id"), 0, 0, false, false
 	c.book.began(c.name())
 	// Presence is a stanza like any other: it is counted.
 	first := []outgoing{{raw: "<presence/>"}}
@@ -280,7 +281,11 @@ func (c *client) refused(el *stanza.Element) {
 		_ = c.wrong("an error without a condition: " + string(el.Bytes("")))
 		return
 	}
-	c.book.refused(el.Get("id"), e.Get("type"), e.First().Name.Local)
+	typ, why := e.Get("type"), e.First().Name.Local
+	if why == string(stanza.NotAcceptable) && el.Get("from") == hallJID && c.denied {
+		typ = string(stanza.Wait) // it has spoken behind its entry, and not waited for the answer
+	}
+	c.book.refused(el.Get("id"), typ, why)
 }
 
 // sight reads a message of the ledger; false: it is none.

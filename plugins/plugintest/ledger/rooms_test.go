@@ -200,9 +200,11 @@ func (c *client) place(el *stanza.Element) {
 	switch typ := el.Get("type"); {
 	case typ == stanza.TypeError:
 		c.outside = true
+		e := el.Child(stanza.NSClient, "error")
+		c.denied = e != nil && e.Get("type") == string(stanza.Wait)
 	case x == nil || !self(x):
 	case typ == "":
-		c.inside = true
+		c.inside, c.denied = true, false
 	case typ == stanza.TypeUnavailable && c.inside: // else an earlier session with the address was
 		c.inside, c.outside = false, true
 		c.book.out()
