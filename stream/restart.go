@@ -132,6 +132,7 @@ func (s *Server) fetch(ctx context.Context, key Key, account jid.JID) error {
 	if s.resumes.knows(key) {
 		return nil
 	}
+	asked := s.env.Clock.Now()
 	l, err := k.Take(ctx, key, account)
 	switch {
 	case errors.Is(err, channel.ErrLost):
@@ -140,7 +141,10 @@ func (s *Server) fetch(ctx context.Context, key Key, account jid.JID) error {
 	case err != nil:
 		s.log.Warn("a session of another node cannot be had", "account", account.String(), "err", err)
 	case l != nil:
-		l.State.BoundAt = s.env.Clock.Now() // newer than what others still know of it
+		// Newer than what others still know of it, and no later than it became nobody's.
+		if l.State.BoundAt = l.State.BoundAt.Add(time.Microsecond); l.State.BoundAt.Before(asked) {
+			l.State.BoundAt = asked
+		}
 		s.reviveOrEnd(ctx, k, *l, s.env.Clock.Now())
 	}
 	return nil

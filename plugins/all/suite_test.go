@@ -15,6 +15,10 @@ import (
 
 const workers = "servers: {parser: {deployment: {workers: 2}}, processor: {deployment: {workers: 4}}, router: {deployment: {workers: 2}}, streamer: {deployment: {workers: 2}}}"
 
+// expectLimit only ends a script that fails. It is longer than a BOSH client that has
+// gone may go unnoticed.
+const expectLimit = 20 * time.Second
+
 // quickBOSH takes a client whose connection is dropped for gone as soon as the scripts want it.
 const quickBOSH = "servers: {streamer: {components: {bosh: {inactivity: 5s}}}}"
 
@@ -63,7 +67,7 @@ func TestSuite(t *testing.T) {
 				o.Storage = func() storage.Config { return c }
 			}
 			house := plugintest.Start(t, o)
-			r := &script.Runner{Target: house, Via: d.via}
+			r := &script.Runner{Target: house, Via: d.via, Timeout: expectLimit}
 			if o.Nodes > 1 || o.Fronts > 0 {
 				r.Target = plugintest.Spread{House: house}
 			}

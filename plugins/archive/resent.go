@@ -173,11 +173,16 @@ func (p *part) othersUntil(f *processor.Flow) int64 {
 	if p.env.Notices == nil || f.Session == nil {
 		return p.began
 	}
-	return max(p.began, idAt(f.Session.BoundAt.Add(clockSkew)))
+	return max(p.began, idAt(f.Session.BoundAt.Add(givenWithin+clockSkew)))
 }
 
-// clockSkew is how far the clocks of two nodes may differ.
-const clockSkew = 2 * time.Second
+const (
+	// clockSkew is how far the clocks of two nodes may differ.
+	clockSkew = 2 * time.Second
+	// givenWithin is how long the other node may take to store what the session has
+	// said there: it counts as bound here since it was asked for.
+	givenWithin = 15 * time.Second
+)
 
 // recall fills the memory of what was stored of the contact by other processes
 // until then, once for each session that writes: clients cannot know what of that

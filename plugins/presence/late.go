@@ -20,9 +20,6 @@ const (
 	lateFor = 5 * time.Minute
 	// maxLate bounds what is remembered; of what is beyond, the oldest is forgotten.
 	maxLate = 10_000
-	// movesFor is how long a session may be on its way from one node to another, when
-	// nobody who comes sees it.
-	movesFor = 15 * time.Second
 )
 
 // lookAgain is when it is looked for who has an address now, after nodes may not have
@@ -83,13 +80,12 @@ func (c *component) missed(key string) {
 }
 
 // moved shows a session that has come from another node to those who came while it
-// was on its way.
+// was on its way: since it was asked for, which is when it counts as bound.
 func (c *component) moved(ctx context.Context, s *sessions.Entry, subscribers []jid.JID) {
-	if c.env.Notices == nil {
+	if c.env.Notices == nil || s.BoundAt.Before(c.began) { // of before the start: restored
 		return
 	}
-	since := c.env.Clock.Now().Add(-movesFor)
-	came := func(to *sessions.Entry) bool { return to.Available && to.PresenceAt.After(since) }
+	came := func(to *sessions.Entry) bool { return to.Available && to.PresenceAt.After(s.BoundAt) }
 	c.showTo(ctx, s, subscribers, came, "moved")
 }
 

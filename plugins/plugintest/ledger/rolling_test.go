@@ -41,7 +41,10 @@ servers:
     timeouts: {drain: 3s}
     rate: {bytes: 0, stanzas: 0}
     components: {accounts: {iterations: 4096}}
-  processor: {components: {archive: {max_pending: 1000000}}}
+  processor:
+    components:
+      archive: {max_pending: 1000000}
+      muc: {messages: {every: 0s}, presences: {every: 0s}, entries: {every: 0s}}
 `,
 	})}
 }
