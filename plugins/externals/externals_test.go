@@ -190,3 +190,32 @@ func echoes(t *testing.T, h *plugintest.House) {
 		return
 	}
 }
+
+// Who ends again and again is left alone after a while, and says why; whoever has mended it starts it again.
+func TestGivesUp(t *testing.T) {
+	h := plugintest.Start(t, plugintest.Options{Plugins: all.Plugins(), Config: `
+servers:
+  streamer: {components: {component: {address: 127.0.0.1:0}}}
+  admin: {components: {externals: {backoff: 100ms, max_restarts: 2}}}
+`})
+	c := open(t, h)
+	ctx := limit(t)
+	if _, err := c.Install(ctx, folder(t, "1.0", "/bin/sh", "-c", "echo broken; exit 3")); err != nil {
+		t.Fatal(err)
+	}
+	failed := func(s externals.Status) bool { return s.State == externals.Failed }
+	got := until(t, c, "given up", failed)
+	if got.Restarts != 2 || !strings.Contains(got.Error, "3") {
+		t.Errorf("given up: %+v", got)
+	}
+	if text, err := c.Logs(ctx, "echo", 100); err != nil || strings.Count(text, "broken") != 2 {
+		t.Errorf("the log after two starts: %v\n%s", err, text)
+	}
+	if _, err := c.Restart(ctx, "echo"); err != nil {
+		t.Error(err)
+	}
+	until(t, c, "given up once more", failed)
+	if text, err := c.Logs(ctx, "echo", 100); err != nil || strings.Count(text, "broken") != 4 {
+		t.Errorf("the log after two more: %v\n%s", err, text)
+	}
+}

@@ -111,7 +111,7 @@ func (r *runner) pause() time.Duration {
 func (r *runner) look(ctx context.Context) {
 	now := r.s.env.Clock.Now()
 	switch {
-	case r.proc == nil && r.failures > r.s.cfg.Restarts:
+	case r.proc == nil && r.failures >= r.s.cfg.Restarts:
 		r.is(Failed, nil)
 	case r.proc == nil && r.s.doors.Door() == "":
 		r.is(NoDoor, nil)

@@ -1,6 +1,8 @@
 package muc
 
 import (
+	"slices"
+
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins/disco"
@@ -44,6 +46,7 @@ type Post struct {
 	Members    []Member       // everybody with an affiliation, in the room or not
 	Retraction *Retraction    // what it takes back; nil: nothing
 	present    map[jid.JID]struct{}
+	outcasts   map[jid.JID]struct{} // accounts and domains
 	rows       *storage.WriteSet
 }
 
@@ -51,6 +54,15 @@ type Post struct {
 func (p *Post) Present(account jid.JID) bool {
 	_, ok := p.present[account]
 	return ok
+}
+
+// Outcast reports whether the account, bare, may not enter the room (XEP-0045 §9.1).
+func (p *Post) Outcast(account jid.JID) bool {
+	if _, own := p.outcasts[account]; own {
+		return true
+	}
+	_, house := p.outcasts[account.Host()]
+	return house && !slices.ContainsFunc(p.Members, func(m Member) bool { return m.JID == account })
 }
 
 // Store adds a row that is committed with the message. It is for Posting.

@@ -98,9 +98,10 @@ func (r *room) moderated(o *op, by actor, what *Retraction) {
 	out := stanza.Make(stanza.Message, stanza.TypeGroupchat, r.jid, jid.JID{}, newID(), el, sid)
 	o.settled = r.kept.Keep(id, out, o.rows.Add)
 	crowd := r.everybody()
+	members, outcasts := r.affiliates()
 	o.post = &Post{
 		Room: r.jid, ID: id, StanzaID: sid.Get("id"), Lasting: true, From: r.jid, Author: by.bare, Role: by.role, Standing: by.Affiliation,
-		Stanza: out, Config: r.cfg, Members: r.affiliates(), Retraction: what, present: crowd.bare, rows: &o.rows,
+		Stanza: out, Config: r.cfg, Members: members, Retraction: what, present: crowd.bare, outcasts: outcasts, rows: &o.rows,
 	}
 	o.send(out, crowd.all...)
 	o.done = func() {

@@ -97,9 +97,10 @@ func (r *room) accept(o *op, p *posting) error {
 		o.settled = r.kept.Keep(id, r.storedForm(out, p.x), o.rows.Add)
 	}
 	crowd := r.everybody()
+	members, outcasts := r.affiliates()
 	o.post = &Post{
 		Room: r.jid, ID: id, StanzaID: el.Get("id"), Lasting: p.lasts, From: p.x.at, Author: p.x.bare, Role: p.x.role, Standing: r.affiliationOf(p.x.bare),
-		Stanza: out, Subject: p.subject, Config: r.cfg, Members: r.affiliates(), Retraction: r.retraction(p), present: crowd.bare, rows: &o.rows,
+		Stanza: out, Subject: p.subject, Config: r.cfg, Members: members, Retraction: r.retraction(p), present: crowd.bare, outcasts: outcasts, rows: &o.rows,
 	}
 	o.send(out, crowd.all...)
 	o.done = func() {

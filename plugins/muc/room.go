@@ -52,9 +52,10 @@ type room struct {
 	nicks    map[string]*occupant
 	sessions map[jid.JID]*session // by full address
 	entries  limiter[jid.JID]
-	topic    string   // the subject, for those who ask
-	cached   *crowd   // nil: it has changed
-	members  []Member // nil: they have changed
+	topic    string               // the subject, for those who ask
+	cached   *crowd               // nil: it has changed
+	members  []Member             // nil: they have changed
+	outcasts map[jid.JID]struct{} // likewise
 	resent   resent
 	extras
 
@@ -137,17 +138,20 @@ func (r *room) everybody() *crowd {
 	return r.cached
 }
 
-// affiliates are the members, admins and owners. What it returns never changes.
-func (r *room) affiliates() []Member {
+// affiliates are the members, admins and owners, and beside them the outcasts. What it returns never changes.
+func (r *room) affiliates() ([]Member, map[jid.JID]struct{}) {
 	if r.members == nil {
-		r.members = make([]Member, 0, len(r.people))
+		r.members, r.outcasts = make([]Member, 0, len(r.people)), map[jid.JID]struct{}{}
 		for at, a := range r.people {
-			if a.Affiliation >= IsMember {
+			switch {
+			case a.Affiliation >= IsMember:
 				r.members = append(r.members, Member{at, a.Affiliation, a.nick})
+			case a.Affiliation == IsOutcast:
+				r.outcasts[at] = struct{}{}
 			}
 		}
 	}
-	return r.members
+	return r.members, r.outcasts
 }
 
 // reservedBy is who has reserved the nickname.

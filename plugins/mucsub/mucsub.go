@@ -129,7 +129,7 @@ func (p *part) posted(ctx context.Context, e *muc.Post) (processor.Verdict, erro
 	}
 	var out []*stanza.Stanza
 	for _, s := range all {
-		if s.wants(node) && !e.Present(s.account) && s.reaches(e.Room, e.Config, member(s.account)) {
+		if s.wants(node) && !e.Present(s.account) && !e.Outcast(s.account) && s.reaches(e.Room, e.Config, member(s.account)) {
 			out = append(out, wrapped(e, node, s.account))
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"parley/plugins/mucsub"
 	"parley/plugins/plugintest"
 	"parley/plugins/plugintest/script"
+	"parley/processor"
 	"parley/storage"
 	"parley/storage/storagetest"
 )
@@ -89,4 +90,23 @@ func TestSubscriptionsAreBounded(t *testing.T) {
 			t.Errorf("subscription %d of a room: %v", i+1, got)
 		}
 	}
+}
+
+// lastWord is a feature by which those after it never hear of a change of affiliation: so it is when the
+// process ends between the change's commit and what follows it.
+type lastWord struct{}
+
+func (lastWord) Start(context.Context) error { return nil }
+func (lastWord) Stop(context.Context) error  { return nil }
+
+func (lastWord) Register(r *processor.Registrar) {
+	processor.On(r, muc.Affiliated, processor.Early, func(context.Context, *muc.Affiliating) (processor.Verdict, error) {
+		return processor.Stop, nil
+	})
+}
+
+// Who was banned hears nothing more, also when nobody had the time to end the subscription (XEP-0045 §9.1).
+func TestOutcastsHearNothing(t *testing.T) {
+	deaf := plugins.Plugin{Name: "lastword", Requires: []string{muc.Name}, Components: []plugins.Maker{{Server: processor.Name, New: func(plugins.Env, plugins.Config) (plugins.Component, error) { return lastWord{}, nil }}}}
+	plugintest.Run(t, plugintest.Options{Plugins: append(house(), deaf)}, "testdata/crash/*.txtar")
 }

@@ -79,24 +79,31 @@ func (d *device) hears(text string) {
 	d.has("converse-muc .chat-msg__text", text)
 }
 
-// A client of the browser that people use meets another client in a room: it
-// finds the service, makes the room, talks, comes back and reads what it has
-// missed; on another device it is in the room by itself, because the first one
-// has kept a bookmark (XEP-0402).
-func TestConverse(t *testing.T) {
+// conversePage serves Converse.js, and returns the page's address with the server's door: kind is websocket
+// or bosh, as the page wants it.
+func conversePage(t *testing.T, kind, door string) string {
+	t.Helper()
 	need(t, func() error { _, err := chromium(); return err })
 	need(t, func() error { _, err := converse(); return err })
 	folder, err := converse()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := start(t, "alice", "bob")
 	files := http.NewServeMux()
 	files.Handle("/", http.FileServer(http.Dir("testdata/converse")))
 	files.Handle("/dist/", http.FileServer(http.Dir(folder)))
 	web := httptest.NewServer(files) // another origin than the server's
 	t.Cleanup(web.Close)
-	address := web.URL + "/?" + url.Values{"door": {"wss://" + s.Door("https") + "/xmpp-websocket"}}.Encode()
+	return web.URL + "/?" + url.Values{kind: {door}}.Encode()
+}
+
+// A client of the browser that people use meets another client in a room: it
+// finds the service, makes the room, talks, comes back and reads what it has
+// missed; on another device it is in the room by itself, because the first one
+// has kept a bookmark (XEP-0402).
+func TestConverse(t *testing.T) {
+	s := start(t, "alice", "bob")
+	address := conversePage(t, "websocket", "wss://"+s.Door("https")+"/xmpp-websocket")
 
 	const room = "garden@conference.localhost"
 	bob := s.newPeer(t, "bob@localhost")
@@ -132,6 +139,25 @@ func TestConverse(t *testing.T) {
 	phone.say("from the other device")
 	alice.hears("from the other device")
 	bob.hears(t, "from the other device")
+}
+
+// XEP-0206: the same client where proxies let nothing but requests and responses pass.
+func TestConverseBOSH(t *testing.T) {
+	s := start(t, "alice", "bob")
+	address := conversePage(t, "bosh", "https://"+s.Door("https")+"/http-bind")
+	const room = "hall@conference.localhost"
+	bob := s.newPeer(t, "bob@localhost")
+	alice := newDevice(t, newBrowser(t), address, "alice")
+	defer alice.picture("converse-bosh.png")
+	alice.enter("hall", "Alice")
+	alice.say("first")
+
+	bob.enter(t, room, "Bob")
+	alice.has("converse-muc .occupant-nick", "Bob")
+	alice.say("through requests & <b>responses</b>")
+	bob.hears(t, "through requests & <b>responses</b>")
+	bob.write(t, room, stanza.GroupChatMessage, "and the other way, 🙂")
+	alice.hears("and the other way, 🙂")
 }
 
 // picture keeps what the page looks like, for whoever looks into a failure.

@@ -80,6 +80,7 @@ func (s *server) newPeer(t *testing.T, address string, mechanisms ...sasl.Mechan
 		mux.MessageFunc(stanza.ChatMessage, xml.Name{Local: "body"}, p.hear),
 		mux.MessageFunc(stanza.GroupChatMessage, xml.Name{Local: "body"}, p.hear),
 		mux.PresenceFunc(stanza.AvailablePresence, xml.Name{}, p.see),
+		mux.PresenceFunc(stanza.ErrorPresence, xml.Name{}, p.see),
 		mux.PresenceFunc(stanza.SubscribePresence, xml.Name{}, p.see),
 		mux.PresenceFunc(stanza.SubscribedPresence, xml.Name{}, p.see),
 	)
@@ -140,15 +141,28 @@ func (p *peer) write(t *testing.T, to string, kind stanza.MessageType, body stri
 	}
 }
 
-// enter enters a room (XEP-0045 §7.2) and waits to see itself in it.
+// enter enters a room (XEP-0045 §7.2) and waits to see itself in it. One whose maker
+// has not finished it is closed for a moment (§10.1.2).
 func (p *peer) enter(t *testing.T, room, nick string) {
 	t.Helper()
 	at := jid.MustParse(room + "/" + nick)
-	x := xmlstream.Wrap(nil, xml.StartElement{Name: xml.Name{Space: "http://jabber.org/protocol/muc", Local: "x"}})
-	if err := p.Send(t.Context(), stanza.Presence{To: at}.Wrap(x)); err != nil {
-		t.Fatal(err)
+	x := func() xml.TokenReader {
+		return stanza.Presence{To: at}.Wrap(xmlstream.Wrap(nil, xml.StartElement{Name: xml.Name{Space: "http://jabber.org/protocol/muc", Local: "x"}}))
 	}
-	p.sees(t, stanza.AvailablePresence, at.String())
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		if err := p.Send(t.Context(), x()); err != nil {
+			t.Fatal(err)
+		}
+		got := await(t, "presence of "+at.String(), p.presence, func(s stanza.Presence) bool {
+			return s.From.Equal(at) && (s.Type == stanza.AvailablePresence || s.Type == stanza.ErrorPresence)
+		})
+		if got.Type == stanza.AvailablePresence {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s is closed: %+v", room, got)
+		}
+	}
 }
 
 // await returns the next value that fits.
