@@ -22,13 +22,13 @@ import (
 
 // flags of the command line.
 type flags struct {
-	server, direct, websocket, domain string
-	via                               string
-	register, restart, reload         string
-	prefix                            string
-	services                          []string
-	timeout, settle                   time.Duration
-	trace, parse                      bool
+	server, direct, websocket, bosh, domain string
+	via                                     string
+	register, restart, reload               string
+	prefix                                  string
+	services                                []string
+	timeout, settle                         time.Duration
+	trace, parse                            bool
 }
 
 var errFailed = errors.New("scripts failed")
@@ -60,8 +60,9 @@ func command(out io.Writer) *cobra.Command {
 	fs.StringVar(&f.server, "server", "localhost:5222", "host:port of the client port")
 	fs.StringVar(&f.direct, "direct", "", "host:port of the direct-TLS port, for scripts that use it (the --server one with --tls direct)")
 	fs.StringVar(&f.websocket, "websocket", "", "wss:// or ws:// address, for scripts that use it")
+	fs.StringVar(&f.bosh, "bosh", "", "https:// or http:// address, for scripts that use it")
 	fs.StringVar(&f.domain, "domain", "", "the XMPP domain (the host of --server)")
-	fs.StringVar(&f.via, "tls", "starttls", "how clients log in: starttls, direct, none, ws")
+	fs.StringVar(&f.via, "tls", "starttls", "how clients log in: starttls, direct, none, ws, bosh")
 	fs.StringVar(&f.register, "register", "0077", "how accounts are made: 0077, or 'command …' with {user} {domain} {password}")
 	fs.StringVar(&f.restart, "restart", "", "shell command that restarts the server; scripts with restart are skipped without")
 	fs.StringVar(&f.reload, "reload", "", "shell command that reloads the configuration; scripts with reload are skipped without")
@@ -124,7 +125,7 @@ func one(ctx context.Context, out io.Writer, r *script.Runner, parseOnly bool, f
 func runner(out io.Writer, f flags) (*script.Runner, error) {
 	via, ok := script.ParseVia(f.via)
 	if !ok {
-		return nil, fmt.Errorf("--tls %s: use starttls, direct, none or ws", f.via)
+		return nil, fmt.Errorf("--tls %s: use starttls, direct, none, ws or bosh", f.via)
 	}
 	t, err := newTarget(f, via)
 	if err != nil {
