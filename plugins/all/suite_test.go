@@ -39,6 +39,7 @@ var deployments = []struct {
 	{name: "websocket", via: script.ViaWebSocket},
 	{name: "bosh", opt: plugintest.Options{Config: quickBOSH}, via: script.ViaBOSH},
 	{name: "front-core", opt: plugintest.Options{Fronts: 1, Cores: 1}, pg: true},
+	{name: "bosh-front-core", opt: plugintest.Options{Fronts: 1, Cores: 1, Config: quickBOSH}, pg: true, via: script.ViaBOSH, only: "../message/testdata/*.txtar"},
 	{name: "nodes", opt: plugintest.Options{Nodes: 3}, pg: true},
 	{name: "jitter", opt: plugintest.Options{Nodes: 3, Jitter: 4 * time.Millisecond}, pg: true, soak: true},
 	{name: "mesh", opt: plugintest.Options{Nodes: 3, Mesh: true}, pg: true, only: "../message/testdata/*.txtar"},
