@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"io"
 	"net"
 	"strings"
@@ -36,12 +37,23 @@ func (j *journal) has(text string) bool {
 // has answered with until.
 func say(t *testing.T, address, text, until string) string {
 	t.Helper()
+	c := knock(t, address)
+	defer c.Close()
+	return exchange(t, c, text, until)
+}
+
+func knock(t *testing.T, address string) net.Conn {
+	t.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c
+}
+
+func exchange(t *testing.T, c net.Conn, text, until string) string {
+	t.Helper()
 	if _, err := io.WriteString(c, text); err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +103,37 @@ func TestProxyProtocol(t *testing.T) {
 	}
 	if got := say(t, h.Door("c2s"), "PROXY UNKNOWN\r\n"+clientHeader, "</stream:features>"); !strings.Contains(got, "<starttls") {
 		t.Errorf("the proxy's own: %q", got)
+	}
+}
+
+// The header comes before TLS at the doors that begin with it, and limits by address are of the client behind it.
+func TestProxyProtocolBeforeTLS(t *testing.T) {
+	h := plugintest.Start(t, plugintest.Options{Plugins: parts(), Config: "servers: {streamer: {https: '127.0.0.1:0', proxy_protocol: [127.0.0.0/8], connections: {per_address: 2}}}"})
+	open := func(door, from string) net.Conn {
+		t.Helper()
+		c := knock(t, h.Door(door))
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := io.WriteString(c, version2(t, from)); err != nil {
+			t.Fatal(err)
+		}
+		return tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	}
+	if got := exchange(t, open("https", "2001:db8::7"), "GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", ""); !strings.Contains(got, "404") {
+		t.Errorf("HTTPS: %q", got)
+	}
+	for i, from := range []string{"2001:db8:1::1", "2001:db8:1::2"} {
+		if got := exchange(t, open("c2s-tls", from), clientHeader, "</stream:features>"); !strings.Contains(got, "<mechanisms") {
+			t.Errorf("client %d of a network: %q", i, got)
+		}
+	}
+	c := knock(t, h.Door("c2s-tls"))
+	defer c.Close()
+	_, _ = io.WriteString(c, version2(t, "2001:db8:1::3"))
+	if err := tls.Client(c, &tls.Config{InsecureSkipVerify: true}).Handshake(); err == nil {
+		t.Error("one more of the same network than may be")
+	}
+	if got := exchange(t, open("c2s-tls", "2001:db8:2::1"), clientHeader, "</stream:features>"); !strings.Contains(got, "<mechanisms") {
+		t.Errorf("another network: %q", got)
 	}
 }
 
