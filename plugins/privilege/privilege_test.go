@@ -22,6 +22,7 @@ servers:
           say.localhost: {secret: s3cret, privileges: {message: outgoing}}
           get.localhost: {secret: s3cret, privileges: {roster: get, no_push: true}}
           ask.localhost: {secret: s3cret, privileges: {iq: {"jabber:iq:private": both, "urn:xmpp:ping": get}}}
+          who.localhost: {secret: s3cret, privileges: {roster: get, no_push: true, presence: roster}}
           all.localhost: {secret: s3cret, privileges: {roster: both, message: outgoing, presence: managed_entity, iq: {"jabber:iq:private": get, "jabber:iq:roster": none}}}
 `
 
