@@ -30,6 +30,11 @@ func TestScripts(t *testing.T) {
 	plugintest.ComponentScripts(t, all.Plugins(), section, "testdata/component/*.txtar")
 }
 
+// It has a house of its own: who is there when a component connects is what the others look at.
+func TestContactsOfAccounts(t *testing.T) {
+	plugintest.ComponentScripts(t, all.Plugins(), section, "testdata/contacts/*.txtar")
+}
+
 // TestReliability14WhoIsThereIsMoreThanFits: a component that may see presence connects
 // to a house with more sessions than may wait for it.
 func TestReliability14WhoIsThereIsMoreThanFits(t *testing.T) {
