@@ -27,7 +27,7 @@ func emptySearch() *stanza.Element {
 	return out.Add(f.Element())
 }
 
-// search is XEP-0055 §2.2 and §3.
+// search is XEP-0055 §2.1 and §3.
 func (s *service) search(ctx context.Context, by jid.JID, domain string, q *stanza.Element) (*stanza.Element, error) {
 	wanted, x, err := inquiry(q)
 	if err != nil {
@@ -53,7 +53,7 @@ func (s *service) search(ctx context.Context, by jid.JID, domain string, q *stan
 	}
 	out := stanza.El(NS, "query")
 	switch {
-	case len(found) == 0: // XEP-0055 §2.2: it is empty
+	case len(found) == 0: // XEP-0055 §2.1: it is empty
 		return out, nil
 	case x:
 		out.Add(asForm(found))
@@ -117,7 +117,7 @@ func (e *entry) terms() (out []term, err error) {
 	return out, nil
 }
 
-// item is an account as XEP-0055 §2.2 shows it.
+// item is an account as XEP-0055 §2.1 shows it.
 func (e *entry) item() *stanza.Element {
 	out := stanza.El(NS, "item").With("jid", e.account.String())
 	for i, b := range fields() {

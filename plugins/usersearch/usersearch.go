@@ -130,7 +130,9 @@ func (s *service) Start(ctx context.Context) error {
 // Stop implements plugins.Component.
 func (s *service) Stop(context.Context) error {
 	s.back.stop()
-	s.leave()
+	if s.leave != nil {
+		s.leave()
+	}
 	return nil
 }
 
