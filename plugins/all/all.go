@@ -48,6 +48,7 @@ import (
 	"parley/plugins/session"
 	"parley/plugins/spaces"
 	"parley/plugins/upload"
+	"parley/plugins/usersearch"
 	"parley/plugins/vcard"
 	"parley/plugins/vcard4"
 	"parley/plugins/version"
@@ -114,6 +115,7 @@ func Plugins() []plugins.Plugin {
 		session.Plugin,
 		spaces.Plugin,
 		upload.Plugin,
+		usersearch.Plugin,
 		vcard.Plugin,
 		vcard4.Plugin,
 		version.Plugin,

@@ -129,24 +129,3 @@ func (s *service) commandInfo(node string) *stanza.Element {
 	}
 	return nil
 }
-
-// tableOf is a form of results (XEP-0004 §3.4).
-func tableOf(title string, columns []string, rows [][]string) *stanza.Element {
-	el := func(local string) *stanza.Element { return stanza.El(stanza.NSDataForms, local) }
-	out := el("x").With("type", form.Result).Add(el("title").AddText(title))
-	reported := el("reported")
-	for _, c := range columns {
-		reported.Add(el("field").With("var", c))
-	}
-	out.Add(reported)
-	for _, row := range rows {
-		item := el("item")
-		for i, v := range row {
-			if v != "" {
-				item.Add(el("field").With("var", columns[i]).Add(el("value").AddText(v)))
-			}
-		}
-		out.Add(item)
-	}
-	return out
-}

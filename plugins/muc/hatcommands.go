@@ -94,7 +94,7 @@ func listHats(r *room) *stanza.Element {
 	for _, h := range r.hats.all {
 		rows = append(rows, []string{h.title, h.uri, h.hue})
 	}
-	return tableOf("Hats", []string{hatTitle, hatURI, hatHue}, rows)
+	return form.Rows("", "Hats", columns(hatTitle, hatURI, hatHue), rows)
 }
 
 func listWorn(r *room) *stanza.Element {
@@ -104,14 +104,22 @@ func listWorn(r *room) *stanza.Element {
 	}
 	slices.SortFunc(who, byName)
 	var rows [][]string
+	worn := columns(hatJID, hatURI, hatTitle, hatHue)
 	for _, at := range who {
 		for _, h := range r.hats.of(at) {
 			if rows = append(rows, []string{at.String(), h.uri, h.title, h.hue}); len(rows) == maxListed {
-				return tableOf("Who wears which hat (the first ones)", []string{hatJID, hatURI, hatTitle, hatHue}, rows)
+				return form.Rows("", "Who wears which hat (the first ones)", worn, rows)
 			}
 		}
 	}
-	return tableOf("Who wears which hat", []string{hatJID, hatURI, hatTitle, hatHue}, rows)
+	return form.Rows("", "Who wears which hat", worn, rows)
+}
+
+func columns(vars ...string) (out []form.Field) {
+	for _, v := range vars {
+		out = append(out, form.Field{Var: v})
+	}
+	return out
 }
 
 // maxListed is how many lines a list has at most.

@@ -373,16 +373,18 @@ func (n *node) dial(ctx context.Context, kind script.DialKind) (net.Conn, error)
 	return d.DialContext(ctx, "tcp", n.doors["c2s"])
 }
 
-// services are where plugins of these names have theirs, below the domain.
-var services = map[string]string{"muc": "conference", "pubsub": "pubsub", "upload": "upload"}
+// services are whose they are, and where below the domain.
+var services = map[string]struct{ plugin, at string }{
+	"muc": {"muc", "conference"}, "pubsub": {"pubsub", "pubsub"}, "search": {"usersearch", "search"}, "upload": {"upload", "upload"},
+}
 
 // Service implements script.Target.
 func (h *House) Service(name string) string {
-	at, known := services[name]
-	if !known || !slices.ContainsFunc(h.opt.Plugins, func(p plugins.Plugin) bool { return p.Name == name }) {
+	s, known := services[name]
+	if !known || !slices.ContainsFunc(h.opt.Plugins, func(p plugins.Plugin) bool { return p.Name == s.plugin }) {
 		return ""
 	}
-	return at + "." + h.Domain()
+	return s.at + "." + h.Domain()
 }
 
 // Restart implements script.Target.

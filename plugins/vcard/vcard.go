@@ -10,15 +10,12 @@ package vcard
 import (
 	"context"
 	"embed"
-	"errors"
-	"fmt"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/plugins/config"
 	"parley/processor"
-	"parley/storage"
 )
 
 // NS is the namespace of XEP-0054 §7.1.
@@ -33,7 +30,7 @@ var Plugin = plugins.Plugin{
 	Doc:        "Keeps people's visiting cards: names, pictures, addresses.",
 	Components: []plugins.Maker{{Server: processor.Name, Defaults: defaults(), New: newComponent}},
 	Migrations: migrations,
-	Contract:   func(env plugins.Env) (any, error) { return &Cards{env}, nil },
+	Contract:   func(env plugins.Env) (any, error) { return &Cards{env: env}, nil },
 }
 
 // Config is the component's section.
@@ -144,46 +141,4 @@ func (v *component) others(ctx context.Context, q *processor.IQ) (*stanza.Elemen
 		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
 	}
 	return card, err
-}
-
-// Cards are the vCards of all accounts. It is the plugin's contract.
-type Cards struct{ env plugins.Env }
-
-const (
-	sqlGet    = `SELECT card FROM vcard WHERE owner = $1`
-	sqlSet    = `INSERT INTO vcard (owner, card, changed_at) VALUES ($1, $2, $3) ON CONFLICT (owner) DO UPDATE SET card = excluded.card, changed_at = excluded.changed_at`
-	sqlForget = `DELETE FROM vcard WHERE owner = $1`
-)
-
-// Get returns the account's vCard, or nil when it has none. owner is bare.
-func (c *Cards) Get(ctx context.Context, owner jid.JID) (*stanza.Element, error) {
-	var raw []byte
-	err := c.env.DB.QueryRow(ctx, sqlGet, owner.String()).Scan(&raw)
-	if errors.Is(err, storage.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("vCard: %w", err)
-	}
-	el, err := stanza.ParseElement(raw, "")
-	if err != nil {
-		return nil, fmt.Errorf("stored vCard: %w", err)
-	}
-	return el, nil
-}
-
-// Set stores the account's vCard. It fires no hook: that is for those whom
-// the change comes from.
-func (c *Cards) Set(ctx context.Context, owner jid.JID, card *stanza.Element) error {
-	if _, err := c.env.DB.Exec(ctx, sqlSet, owner.String(), card.Bytes(""), c.env.Clock.Now().UnixMicro()); err != nil {
-		return fmt.Errorf("store vCard: %w", err)
-	}
-	return nil
-}
-
-func (c *Cards) forget(ctx context.Context, owner jid.JID) error {
-	if _, err := c.env.DB.Exec(ctx, sqlForget, owner.String()); err != nil {
-		return fmt.Errorf("forget vCard: %w", err)
-	}
-	return nil
 }

@@ -15,7 +15,7 @@ func TestCards(t *testing.T) {
 		if err := db.Migrate(t.Context(), "vcard", migrations); err != nil {
 			t.Fatal(err)
 		}
-		c := &Cards{plugins.Env{DB: db, Clock: plugins.SystemClock{}}}
+		c := &Cards{env: plugins.Env{DB: db, Clock: plugins.SystemClock{}}}
 		romeo := jid.MustParse("romeo@localhost")
 		check := func(want string) {
 			t.Helper()
