@@ -373,16 +373,19 @@ func (n *node) dial(ctx context.Context, kind script.DialKind) (net.Conn, error)
 	return d.DialContext(ctx, "tcp", n.doors["c2s"])
 }
 
-// services are where plugins of these names have theirs, below the domain.
-var services = map[string]string{"muc": "conference", "pubsub": "pubsub", "upload": "upload"}
+// services are those that scripts name: where they are, below the domain, and the
+// plugins that have them.
+var services = map[string]struct{ at, plugin string }{
+	"muc": {"conference", "muc"}, "pubsub": {"pubsub", "pubsub"}, "upload": {"upload", "upload"}, "proxy": {"proxy", "bytestreams"},
+}
 
 // Service implements script.Target.
 func (h *House) Service(name string) string {
-	at, known := services[name]
-	if !known || !slices.ContainsFunc(h.opt.Plugins, func(p plugins.Plugin) bool { return p.Name == name }) {
+	s, known := services[name]
+	if !known || !slices.ContainsFunc(h.opt.Plugins, func(p plugins.Plugin) bool { return p.Name == s.plugin }) {
 		return ""
 	}
-	return at + "." + h.Domain()
+	return s.at + "." + h.Domain()
 }
 
 // Restart implements script.Target.
