@@ -67,6 +67,13 @@ func (c *carrier) leave(r *route) bool {
 	return true
 }
 
+// shared reports whether there are other routes on it.
+func (c *carrier) shared() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.riders) > 1
+}
+
 // write puts a stanza on the way; false: there is no room now, or the stream is
 // closed. r.mu is held.
 func (c *carrier) write(r *route, it item) bool {

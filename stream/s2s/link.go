@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +42,7 @@ var (
 func newLink(r *route) *link {
 	l := &link{initiating: r.out.initiating(r.pair), route: r, since: r.out.env.Clock.Now()}
 	l.queue = &l.cfg.Queue
-	l.in = &incoming{out: r.out, cfg: l.cfg, from: l.to, to: l.from, pairs: map[pair]struct{}{}, back: &l.carrier}
+	l.in = &incoming{out: r.out, cfg: l.cfg, from: l.to, to: l.from, pairs: map[pair]struct{}{}}
 	return l
 }
 
@@ -292,6 +293,10 @@ func (l *link) open(managed bool) {
 	}
 	l.ready = true
 	l.manage(func() bool { return managed })
+	if l.bidi { // what further domains have proven meanwhile goes both ways from now on
+		l.in.back = &l.carrier
+		l.in.offer(slices.DeleteFunc(l.in.proved(), func(p pair) bool { return p == pair{l.to, l.from} })...)
+	}
 	remote := l.conn.Transport().RemoteAddr().String()
 	l.route.log.Info("stream to another server", "remote", remote, "by", l.method, "certificate", l.trusted == nil, "acknowledged", managed, "both_ways", l.bidi)
 	l.out.metrics.connects.WithLabelValues("connected").Inc()

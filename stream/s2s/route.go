@@ -309,7 +309,8 @@ func (r *route) tend(now time.Time) (needed bool) {
 // rest closes a stream on which nobody says anything, or leaves one of theirs; r.mu
 // is held.
 func (r *route) rest(now time.Time, cfg *settings) {
-	if r.link != nil && now.UnixNano()-r.link.heard.Load() < int64(cfg.Idle) || !r.on.leave(r) {
+	used := r.link != nil && (now.UnixNano()-r.link.heard.Load() < int64(cfg.Idle) || r.on.shared())
+	if used || !r.on.leave(r) {
 		return
 	}
 	if r.link != nil {
