@@ -172,12 +172,12 @@ func (c *carrier) late(now time.Time) bool {
 func (c *carrier) ended(err error) {
 	c.mu.Lock()
 	c.over = true
-	back := map[*route][]item{}
+	back := make(map[*route][]item, len(c.riders))
+	for r := range c.riders { // those that have nothing under way hear of it too
+		back[r] = nil
+	}
 	for _, s := range c.unacked {
 		back[s.by] = append(back[s.by], s.item)
-	}
-	for r := range c.riders {
-		back[r] = back[r] // those that have nothing under way hear of it too
 	}
 	c.unacked, c.bytes, c.riders = nil, 0, nil
 	c.mu.Unlock()
