@@ -68,8 +68,13 @@ func (c *Conn) InitiateTLS(cfg *tls.Config) error {
 }
 
 // Settle makes a stream that we have begun one that is negotiated. What comes on
-// it goes to Profile.Element; drained is called as Transport.OnDrained says.
+// it goes to Profile.Element, or is of its session if it is bound; drained is called
+// as Transport.OnDrained says.
 func (c *Conn) Settle(drained func()) {
+	if s := c.session; s != nil {
+		own := drained
+		drained = func() { s.drained(); own() }
+	}
 	c.tr.OnDrained(drained)
 	c.phase = Established
 	c.rd.SetLimits(c.srv.cfg.Limits.reader(true))
@@ -119,6 +124,20 @@ func (c *Conn) Managed(ctx context.Context, t stanza.Token) (bool, error) {
 		return true, &stanza.StreamError{Condition: stanza.StreamNotWellFormed}
 	}
 	return true, h(ctx, c, el)
+}
+
+// Count starts stream management (XEP-0198 §3) of a bound stream on which we have
+// asked for it: what the peer says counts from now on.
+func (c *Conn) Count() {
+	s := c.session
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sm == nil {
+		s.sm = &management{base: s.received.Load()}
+	}
 }
 
 // errNoCertificate says that there is none for a name.

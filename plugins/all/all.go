@@ -14,6 +14,7 @@ import (
 	"parley/plugins/avatar"
 	"parley/plugins/blocking"
 	"parley/plugins/bookmarks"
+	"parley/plugins/bytestreams"
 	"parley/plugins/carbons"
 	"parley/plugins/commands"
 	"parley/plugins/contact"
@@ -79,6 +80,7 @@ func Plugins() []plugins.Plugin {
 		blocking.Plugin,
 		bookmarks.Plugin,
 		bosh.Plugin,
+		bytestreams.Plugin,
 		carbons.Plugin,
 		commands.Plugin,
 		component.Plugin,

@@ -373,9 +373,10 @@ func (n *node) dial(ctx context.Context, kind script.DialKind) (net.Conn, error)
 	return d.DialContext(ctx, "tcp", n.doors["c2s"])
 }
 
-// services are whose they are, and where below the domain.
-var services = map[string]struct{ plugin, at string }{
-	"muc": {"muc", "conference"}, "pubsub": {"pubsub", "pubsub"}, "search": {"usersearch", "search"}, "upload": {"upload", "upload"},
+// services are those that scripts name: where they are, below the domain, and the
+// plugins that have them.
+var services = map[string]struct{ at, plugin string }{
+	"muc": {"conference", "muc"}, "pubsub": {"pubsub", "pubsub"}, "upload": {"upload", "upload"}, "search": {"search", "usersearch"}, "proxy": {"proxy", "bytestreams"},
 }
 
 // Service implements script.Target.

@@ -28,6 +28,7 @@ type Config struct {
 	Allow   []string          `yaml:"allow" doc:"Domains to talk to, and no others; *.example.org for all below one. Empty: all."`
 	Deny    []string          `yaml:"deny" doc:"Domains never to talk to; *.example.org for all below one."`
 	Queue   Queue             `yaml:"queue" doc:"What waits for a server that is not reached."`
+	Bidi    bool              `yaml:"bidi" doc:"Let stanzas go both ways on one stream, where the other server can do that too (XEP-0288). Off: one stream for each direction."`
 	Idle    time.Duration     `yaml:"idle" min:"1s" doc:"A stream to another server on which nothing was said for so long is closed; the next stanza opens it again."`
 	Connect time.Duration     `yaml:"connect" min:"1s" max:"2m" doc:"For finding another server, connecting, and each answer of it until the stream is there."`
 	Pairs   int               `yaml:"pairs" min:"1" max:"1000" doc:"Pairs of domains that one stream of another server may speak for (XEP-0220)."`
@@ -74,6 +75,7 @@ func defaults() *Config {
 		Address: ":5269", Direct: ":5270",
 		Policy:  Policy{TLS: Required, Proof: Dialback},
 		Queue:   Queue{Stanzas: 1000, Bytes: 4 << 20, Patience: time.Minute, Servers: 10_000},
+		Bidi:    true,
 		Idle:    10 * time.Minute,
 		Connect: 20 * time.Second,
 		Pairs:   50,

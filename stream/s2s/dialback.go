@@ -23,13 +23,13 @@ func (in *incoming) result(ctx context.Context, c *stream.Conn, el *stanza.Eleme
 		return in.answer(c, el, "error", why)
 	}
 	if in.has(p) {
-		return in.answer(c, el, "valid", nil)
+		return in.accept(c, el, p)
 	}
 	if in.shows(c, from) == nil {
 		if err := in.proven(ctx, c, p, "certificate"); err != nil {
 			return err
 		}
-		return in.answer(c, el, "valid", nil)
+		return in.accept(c, el, p)
 	}
 	if in.cfg.policy(from).Proof == Certificate {
 		return in.answer(c, el, "error", stanza.NewError(stanza.NotAuthorized, "a certificate of that domain is required"))
@@ -48,7 +48,14 @@ func (in *incoming) result(ctx context.Context, c *stream.Conn, el *stanza.Eleme
 	if err := in.proven(ctx, c, p, "dialback"); err != nil {
 		return err
 	}
-	return in.answer(c, el, "valid", nil)
+	return in.accept(c, el, p)
+}
+
+// accept says that a pair is proven.
+func (in *incoming) accept(c *stream.Conn, el *stanza.Element, p pair) error {
+	err := in.answer(c, el, "valid", nil)
+	in.offer(p)
+	return err
 }
 
 func (in *incoming) log(p pair, err error) {

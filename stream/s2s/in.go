@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -24,7 +26,8 @@ type incoming struct {
 
 	from, to string // of the header; from may be empty
 	auths    int
-	authed   bool // by SASL
+	authed   bool     // by SASL
+	back     *carrier // nil: nothing of ours goes out on it (XEP-0288)
 
 	mu    sync.Mutex
 	pairs map[pair]struct{} // that it has proven: from their domain to ours
@@ -80,7 +83,13 @@ func (*incoming) ContentNS() string { return stanza.NSServer }
 func (*incoming) Declares() stanza.Prefix { return dialbackPrefix }
 
 // Left implements stream.Leaver.
-func (in *incoming) Left() { in.out.goodbye(in) }
+func (in *incoming) Left() {
+	in.out.goodbye(in)
+	if in.back != nil {
+		in.out.withdraw(in.back)
+		in.back.ended(nil)
+	}
+}
 
 // Header implements stream.Profile (RFC 6120 §4.7).
 func (in *incoming) Header(_ context.Context, c *stream.Conn, h *stanza.Element) error {
@@ -110,15 +119,21 @@ func (in *incoming) Header(_ context.Context, c *stream.Conn, h *stanza.Element)
 	if !old {
 		c.Send(in.features(c))
 	}
+	if in.authed {
+		in.offer(in.proved()...)
+	}
 	return nil
 }
 
 // policy is what is asked of whom the stream is said to be from.
 func (in *incoming) policy() Policy { return in.cfg.policy(in.from) }
 
-// features are those of XEP-0178 §3, XEP-0220 §2.4.2 and XEP-0198 §2.
+// features are those of XEP-0178 §3, XEP-0220 §2.4.2, XEP-0198 §2 and XEP-0288 §2.1.
 func (in *incoming) features(c *stream.Conn) *stanza.Element {
 	fs := stanza.El(stanza.NSStream, "features")
+	if in.cfg.Bidi && !in.authed {
+		fs.Add(stanza.El(nsBidiFeature, "bidi"))
+	}
 	if c.Fresh() {
 		el := stanza.El(stanza.NSTLS, "starttls")
 		if in.policy().TLS == Required {
@@ -154,6 +169,10 @@ var incomingElements = map[stanza.Name]func(context.Context, *incoming, *stream.
 		}
 		return c.AcceptTLS(in.serverTLS(false))
 	},
+	elBidi: func(_ context.Context, in *incoming, c *stream.Conn, _ *stanza.Element) error {
+		in.bothWays(c)
+		return nil
+	},
 	elAuth: func(ctx context.Context, in *incoming, c *stream.Conn, el *stanza.Element) error {
 		return in.auth(ctx, c, el)
 	},
@@ -172,7 +191,7 @@ var incomingElements = map[stanza.Name]func(context.Context, *incoming, *stream.
 
 // Element implements stream.Profile.
 func (in *incoming) Element(ctx context.Context, c *stream.Conn, t stanza.Token) error {
-	if known, err := c.Managed(ctx, t); known {
+	if known, err := in.managed(ctx, c, t); known {
 		return err
 	}
 	h := incomingElements[t.Name]
@@ -189,6 +208,36 @@ func (in *incoming) Element(ctx context.Context, c *stream.Conn, t stanza.Token)
 		return &stanza.StreamError{Condition: stanza.StreamNotAuthorized}
 	}
 	return &stanza.StreamError{Condition: stanza.StreamUnsupportedStanzaType}
+}
+
+// managed deals with stream management (XEP-0198). On a stream that goes both ways
+// what is counted of ours is what the routes have written.
+func (in *incoming) managed(ctx context.Context, c *stream.Conn, t stanza.Token) (known bool, err error) {
+	switch {
+	case in.back == nil || !c.Bound():
+	case t.Name == elAck:
+		el, err := parse(t)
+		if err != nil {
+			return true, err
+		}
+		return true, in.back.acknowledged(el, in.out.env.Clock.Now())
+	case t.Name == elEnable:
+		in.back.manage(func() bool { // nothing is written between the answer and the first that counts
+			known, err = c.Managed(ctx, t)
+			return err == nil
+		})
+		return known, err
+	}
+	return c.Managed(ctx, t)
+}
+
+// bothWays lets our stanzas out on the stream, once it has proven something: what it
+// has, and nothing else (XEP-0288 §2.2). It is asked for under TLS and before the
+// proof; later or in the clear it has no effect.
+func (in *incoming) bothWays(c *stream.Conn) {
+	if in.cfg.Bidi && !c.Fresh() && !c.Bound() && in.back == nil {
+		in.back = &carrier{queue: &in.cfg.Queue, conn: c}
+	}
 }
 
 // auth is SASL EXTERNAL (XEP-0178 §3, RFC 6120 §6).
@@ -239,15 +288,49 @@ func (in *incoming) auth(ctx context.Context, c *stream.Conn, el *stanza.Element
 
 // proven lets the pair's stanzas in.
 func (in *incoming) proven(ctx context.Context, c *stream.Conn, p pair, method string) error {
-	in.mu.Lock()
-	in.pairs[p] = struct{}{}
-	in.mu.Unlock()
+	in.let(p)
 	in.out.metrics.proofs.WithLabelValues("in", method, "accepted").Inc()
 	in.out.env.Log.Info("stream of another server", "from", p.from, "to", p.to, "remote", c.Transport().RemoteAddr().String(), "by", method, "tls", !c.Fresh())
-	if c.Bound() {
-		return nil
+	if !c.Bound() {
+		if err := in.bind(ctx, c, p.from); err != nil {
+			return err
+		}
+		in.out.welcome(in, c)
+		if in.back != nil {
+			c.Settle(func() { in.back.pump(in.out.env.Clock.Now()) })
+		}
 	}
-	at, err := jid.New("", p.from, c.ID())
+	return nil
+}
+
+// let notes that a pair is proven.
+func (in *incoming) let(p pair) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.pairs[p] = struct{}{}
+}
+
+// proved are the pairs that let has noted.
+func (in *incoming) proved() []pair {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return slices.Collect(maps.Keys(in.pairs))
+}
+
+// offer lets ours out to who has proven pairs on a stream that goes both ways, when
+// the other side knows that it has.
+func (in *incoming) offer(all ...pair) {
+	if in.back == nil {
+		return
+	}
+	for _, p := range all {
+		in.out.offer(pair{p.to, p.from}, in.back)
+	}
+}
+
+// bind makes the stream a session of the domain's server.
+func (in *incoming) bind(ctx context.Context, c *stream.Conn, domain string) error {
+	at, err := jid.New("", domain, c.ID())
 	if err != nil {
 		return err
 	}
@@ -259,7 +342,6 @@ func (in *incoming) proven(ctx context.Context, c *stream.Conn, p pair, method s
 		return &stanza.StreamError{Condition: stanza.StreamInternalServerError, Text: reason}
 	}
 	c.Pace(in.cfg.Rate)
-	in.out.welcome(in, c)
 	return nil
 }
 

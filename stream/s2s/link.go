@@ -4,51 +4,46 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"parley/parser/stanza"
 	"parley/stream"
 )
 
-// Bounds of a stream to another server.
-const (
-	outbox = 1 << 20 // bytes that its socket has not taken
-	// ackWithin is how long it has to acknowledge what it is asked about.
-	ackWithin = time.Minute
-)
-
 // link is a stream to another server: the profile of its Conn. What is not said to
-// be guarded by route.mu is the reader's.
+// be shared is the reader's.
 type link struct {
 	initiating
 	route *route
-	err   error // why it ends, when we know
+	in    *incoming // what the other side may say on it, when it goes both ways
+	err   error     // why it ends, when we know
 
 	external bool // SASL EXTERNAL was tried
 	authed   bool // and has succeeded
 	dialback bool // a key was sent
+	bidi     bool // it was asked to go both ways
 	proven   bool // either has succeeded
+	ready    bool // stanzas go out
 	method   string
 
-	// Guarded by route.mu.
-	conn    *stream.Conn
+	carrier // shared; conn is guarded by route.mu until the stream is ready
 	since   time.Time
-	ready   bool
-	managed bool   // it acknowledges (XEP-0198)
-	unacked []item // written
-	bytes   int    // of unacked
-	acked   uint32
-	asked   time.Time // zero: no question is open
+	heard   atomic.Int64 // shared: when something was said on it, in unix nanoseconds
 }
 
 var (
 	_ stream.Initiator = (*link)(nil)
 	_ stream.Declarer  = (*link)(nil)
+	_ stream.Guard     = (*link)(nil)
 )
 
 func newLink(r *route) *link {
-	return &link{initiating: r.out.initiating(r.pair), route: r, since: r.out.env.Clock.Now()}
+	l := &link{initiating: r.out.initiating(r.pair), route: r, since: r.out.env.Clock.Now()}
+	l.queue = &l.cfg.Queue
+	l.in = &incoming{out: r.out, cfg: l.cfg, from: l.to, to: l.from, pairs: map[pair]struct{}{}}
+	return l
 }
 
 // why it was no stream.
@@ -72,20 +67,35 @@ func (l *link) Begin(c *stream.Conn) {
 }
 
 // Ended implements stream.Initiator.
-func (l *link) Ended() { l.route.lost(l) }
+func (l *link) Ended() {
+	if !l.ready {
+		l.route.unmade(l)
+		return
+	}
+	l.route.out.withdraw(&l.carrier)
+	l.route.out.metrics.streams.WithLabelValues("out").Dec()
+	l.carrier.ended(l.err)
+}
+
+// Admit implements stream.Guard: what the other side says on a stream that goes
+// both ways.
+func (l *link) Admit(c *stream.Conn, raw []byte) error {
+	l.heard.Store(l.out.env.Clock.Now().UnixNano())
+	return l.in.Admit(c, raw)
+}
 
 // Header implements stream.Profile.
 func (l *link) Header(_ context.Context, c *stream.Conn, h *stanza.Element) error {
 	l.header(h)
 	if l.old { // it sends no features
-		l.features(c, nil)
+		return l.features(c, nil)
 	}
 	return nil
 }
 
 // linkElements is what the other side may say.
 var linkElements = map[stanza.Name]func(*link, *stream.Conn, *stanza.Element) error{
-	elFeatures: func(l *link, c *stream.Conn, el *stanza.Element) error { l.features(c, el); return nil },
+	elFeatures: (*link).features,
 	elProceed: func(l *link, c *stream.Conn, _ *stanza.Element) error {
 		if l.err = l.proceed(c); l.err != nil {
 			c.Transport().Close(0) // no words
@@ -101,11 +111,18 @@ var linkElements = map[stanza.Name]func(*link, *stream.Conn, *stanza.Element) er
 	elNoTLS: func(l *link, c *stream.Conn, _ *stanza.Element) error {
 		return l.fail(c, errors.New("it cannot start TLS"))
 	},
-	elResult:  (*link).result,
+	elResult: func(l *link, c *stream.Conn, el *stanza.Element) error {
+		if l.bidi && l.proven && !el.Has("type") { // it speaks for a further domain (XEP-0288 §2.2)
+			return l.in.result(l.out.ctx, c, el)
+		}
+		return l.result(c, el)
+	},
 	elVerify:  func(*link, *stream.Conn, *stanza.Element) error { return nil },
-	elEnabled: func(l *link, _ *stream.Conn, _ *stanza.Element) error { l.open(true); return nil },
+	elEnabled: func(l *link, c *stream.Conn, _ *stanza.Element) error { c.Count(); l.open(true); return nil },
 	elFailed:  func(l *link, _ *stream.Conn, _ *stanza.Element) error { l.open(false); return nil },
-	elAck:     (*link).acknowledged,
+	elAck: func(l *link, _ *stream.Conn, el *stanza.Element) error {
+		return l.acknowledged(el, l.out.env.Clock.Now())
+	},
 	elRequest: func(_ *link, c *stream.Conn, _ *stanza.Element) error { // it sends no stanzas here
 		c.Send(stanza.El(stanza.NSSM, "a").With("h", "0"))
 		return nil
@@ -122,7 +139,11 @@ var linkElements = map[stanza.Name]func(*link, *stream.Conn, *stanza.Element) er
 }
 
 // Element implements stream.Profile.
-func (l *link) Element(_ context.Context, c *stream.Conn, t stanza.Token) error {
+func (l *link) Element(ctx context.Context, c *stream.Conn, t stanza.Token) error {
+	if t.Name == elRequest && c.Bound() {
+		_, err := c.Managed(ctx, t)
+		return err
+	}
 	h := linkElements[t.Name]
 	if h == nil {
 		return &stanza.StreamError{Condition: stanza.StreamUnsupportedStanzaType}
@@ -144,20 +165,36 @@ func (l *link) fail(c *stream.Conn, err error) error {
 }
 
 // features goes on with what is offered: TLS, then the proof.
-func (l *link) features(c *stream.Conn, offered *stanza.Element) {
+func (l *link) features(c *stream.Conn, offered *stanza.Element) error {
 	safe, err := l.secured(c, offered)
+	if err == nil && safe && !l.authed {
+		l.bothWays(c, offered)
+	}
 	switch {
 	case err != nil:
-		_ = l.fail(c, err)
+		return l.fail(c, err)
 	case !safe:
 	case l.authed:
-		l.proved(c, offered)
+		return l.proved(c, offered)
 	case offered != nil && !l.external && external(offered):
 		l.external = true
 		c.Send(stanza.El(stanza.NSSASL, "auth").With("mechanism", "EXTERNAL").AddText(authzid(l.from)))
 	default:
 		l.callBack(c)
 	}
+	return nil
+}
+
+// bothWays asks for a stream that brings the other side's stanzas as well (XEP-0288
+// §2.2), before the proof and under TLS only. Who answers where DNS has led us, with
+// the certificate that the policy asks for, is as sure to be that domain as one that
+// has called us and passed dialback.
+func (l *link) bothWays(c *stream.Conn, offered *stanza.Element) {
+	if l.bidi || !l.cfg.Bidi || c.Fresh() || offered == nil || offered.Child(nsBidiFeature, "bidi") == nil {
+		return
+	}
+	l.bidi = true
+	c.Send(stanza.El(nsBidi, "bidi"))
 }
 
 // external reports whether our certificate counts there (XEP-0178 §3).
@@ -208,7 +245,7 @@ func (l *link) result(c *stream.Conn, el *stanza.Element) error {
 	switch el.Get("type") {
 	case "valid":
 		l.method = "dialback"
-		l.proved(c, nil)
+		return l.proved(c, nil)
 	case "error": // XEP-0220 §2.4
 		why := stanza.ParseError(el.Child(stanza.NSServer, "error"))
 		return l.fail(c, fmt.Errorf("it does not believe us: %w", given(why)))
@@ -216,7 +253,6 @@ func (l *link) result(c *stream.Conn, el *stanza.Element) error {
 		l.out.metrics.proofs.WithLabelValues("out", "dialback", "refused").Inc()
 		return l.fail(c, errors.New("it does not believe us: the key is not valid"))
 	}
-	return nil
 }
 
 // given is the reason, if there is one.
@@ -228,107 +264,49 @@ func given(e *stanza.Error) error {
 }
 
 // proved goes on when the other side knows who we are; offered are its features.
-func (l *link) proved(c *stream.Conn, offered *stanza.Element) {
+func (l *link) proved(c *stream.Conn, offered *stanza.Element) error {
 	if l.proven {
-		return
+		return nil
 	}
 	l.proven = true
 	l.out.metrics.proofs.WithLabelValues("out", l.method, "accepted").Inc()
-	c.Settle(l.drained)
+	if l.bidi {
+		l.heard.Store(l.out.env.Clock.Now().UnixNano())
+		l.in.let(pair{l.to, l.from})
+		if err := l.in.bind(l.out.ctx, c, l.to); err != nil {
+			return err
+		}
+	}
+	c.Settle(func() { l.pump(l.out.env.Clock.Now()) })
 	if offered != nil && offered.Child(stanza.NSSM, "sm") != nil {
 		c.Send(stanza.El(stanza.NSSM, "enable"))
-		return
+		return nil
 	}
 	l.open(false)
+	return nil
 }
 
 // open lets stanzas out.
 func (l *link) open(managed bool) {
-	if !l.proven {
+	if !l.proven || l.ready {
 		return
 	}
-	l.route.mu.Lock()
-	if l.ready {
-		l.route.mu.Unlock()
-		return
+	l.ready = true
+	l.manage(func() bool { return managed })
+	if l.bidi { // what further domains have proven meanwhile goes both ways from now on
+		l.in.back = &l.carrier
+		l.in.offer(slices.DeleteFunc(l.in.proved(), func(p pair) bool { return p == pair{l.to, l.from} })...)
 	}
-	l.managed = managed
 	remote := l.conn.Transport().RemoteAddr().String()
-	l.route.mu.Unlock()
-	l.route.log.Info("stream to another server", "remote", remote, "by", l.method, "certificate", l.trusted == nil, "acknowledged", managed)
+	l.route.log.Info("stream to another server", "remote", remote, "by", l.method, "certificate", l.trusted == nil, "acknowledged", managed, "both_ways", l.bidi)
+	l.out.metrics.connects.WithLabelValues("connected").Inc()
+	l.out.metrics.streams.WithLabelValues("out").Inc()
 	l.route.opened(l)
 }
 
-// drained is Transport.OnDrained.
-func (l *link) drained() {
-	r := l.route
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.link == l {
-		r.pump(r.out.env.Clock.Now())
-	}
-}
-
-// room reports whether n more bytes may be written; route.mu is held.
-func (l *link) room(n int) bool {
-	if waiting := l.conn.Transport().Pending(); waiting > 0 && waiting+n > outbox {
-		return false
-	}
-	q := &l.cfg.Queue
-	return !l.managed || len(l.unacked) == 0 || len(l.unacked) < q.Stanzas && l.bytes+n <= int(q.Bytes)
-}
-
-// write puts a stanza on the way; false: the stream is closed. route.mu is held.
-func (l *link) write(it item) bool {
-	if !l.conn.SendRaw(it.raw) {
-		return false
-	}
-	if l.managed {
-		l.unacked = append(l.unacked, it)
-		l.bytes += len(it.raw)
-	}
-	return true
-}
-
-// request asks how much has arrived; route.mu is held.
-func (l *link) request(now time.Time) {
-	if l.managed && l.asked.IsZero() && len(l.unacked) > 0 {
-		l.asked = now
-		l.conn.SendRaw([]byte("<r xmlns='" + stanza.NSSM + "'/>"))
-	}
-}
-
-// acknowledged is XEP-0198 §4.
-func (l *link) acknowledged(_ *stream.Conn, el *stanza.Element) error {
-	h, err := strconv.ParseUint(el.Get("h"), 10, 32)
-	if err != nil {
-		return &stanza.StreamError{Condition: stanza.StreamBadFormat, Text: "h is not a number"}
-	}
-	now := l.out.env.Clock.Now()
-	r := l.route
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := int(uint32(h) - l.acked)
-	if !l.managed || n > len(l.unacked) {
-		return &stanza.StreamError{Condition: stanza.StreamUndefinedCondition, App: stanza.El(stanza.NSSM, "handled-count-too-high")}
-	}
-	for _, it := range l.unacked[:n] {
-		l.bytes -= len(it.raw)
-	}
-	clear(l.unacked[:n])
-	l.unacked = l.unacked[n:]
-	l.acked, l.asked = uint32(h), time.Time{}
-	if r.link == l {
-		r.pump(now)
-	}
-	l.request(now)
-	return nil
-}
-
-// tend cuts off who does not answer; route.mu is held.
+// tend cuts off a stream that does not come about; route.mu is held.
 func (l *link) tend(now time.Time, cfg *settings) {
-	late := !l.ready && now.Sub(l.since) > 2*cfg.Connect || !l.asked.IsZero() && now.Sub(l.asked) > ackWithin
-	if late && l.conn != nil {
+	if l.conn != nil && now.Sub(l.since) > 2*cfg.Connect {
 		l.conn.Abort(&stanza.StreamError{Condition: stanza.StreamConnectionTimeout})
 	}
 }

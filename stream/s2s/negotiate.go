@@ -36,6 +36,8 @@ var (
 	elEnabled   = stanza.Name{Space: stanza.NSSM, Local: "enabled"}
 	elFailed    = stanza.Name{Space: stanza.NSSM, Local: "failed"}
 	elAck       = stanza.Name{Space: stanza.NSSM, Local: "a"}
+	elEnable    = stanza.Name{Space: stanza.NSSM, Local: "enable"}
+	elBidi      = stanza.Name{Space: nsBidi, Local: "bidi"}
 	elRequest   = stanza.Name{Space: stanza.NSSM, Local: "r"}
 )
 

@@ -43,6 +43,7 @@ type outbound struct {
 	mu     sync.Mutex // before route.mu
 	routes map[pair]*route
 	guests map[*incoming]*stream.Conn // streams of others that have proven something
+	backs  map[pair]*carrier          // streams of others that go both ways, by the route that may use them
 	ended  bool
 }
 
@@ -51,7 +52,7 @@ type pair struct{ from, to string }
 
 func newOutbound(f *Federation, cfg *settings) *outbound {
 	o := &outbound{
-		fed: f, env: f.env, metrics: newMetrics(), routes: map[pair]*route{}, guests: map[*incoming]*stream.Conn{},
+		fed: f, env: f.env, metrics: newMetrics(), routes: map[pair]*route{}, guests: map[*incoming]*stream.Conn{}, backs: map[pair]*carrier{},
 		connects: semaphore.NewWeighted(maxConnects), verifies: semaphore.NewWeighted(maxVerifies),
 	}
 	o.ctx, o.cancel = context.WithCancel(context.Background())
@@ -112,6 +113,33 @@ func (o *outbound) goodbye(in *incoming) {
 		delete(o.guests, in)
 		o.metrics.streams.WithLabelValues("in").Dec()
 	}
+}
+
+// offer lets the routes of a pair use a stream of the other side that goes both
+// ways and on which the pair was proven (XEP-0288 §2.2): the latest of them.
+func (o *outbound) offer(p pair, c *carrier) {
+	o.mu.Lock()
+	o.backs[p] = c
+	r := o.routes[p]
+	o.mu.Unlock()
+	if r != nil {
+		r.invited(o.env.Clock.Now())
+	}
+}
+
+// withdraw ends offer.
+func (o *outbound) withdraw(c *carrier) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	maps.DeleteFunc(o.backs, func(_ pair, x *carrier) bool { return x == c })
+}
+
+// board lets a route on a stream that was offered; false: there is none.
+func (o *outbound) board(r *route) bool {
+	o.mu.Lock()
+	c := o.backs[r.pair]
+	o.mu.Unlock()
+	return c != nil && r.board(c)
 }
 
 // list are the routes; o.mu is held.

@@ -44,8 +44,9 @@ type route struct {
 	mu      sync.Mutex
 	queue   []item
 	bytes   int           // of queue
-	link    *link         // nil: there is no stream
-	busy    bool          // one is being made
+	link    *link         // our own stream; nil: there is none
+	on      *carrier      // what takes the stanzas; nil: nothing does
+	busy    bool          // a stream is being made
 	next    time.Time     // no try before
 	tries   int           // that have failed in a row
 	refused *stanza.Error // what everybody hears until next; nil: they wait
@@ -94,21 +95,18 @@ func (r *route) take(n int) []item {
 
 // pump writes what waits, as far as there is room for it; r.mu is held.
 func (r *route) pump(now time.Time) {
-	switch {
-	case r.link == nil:
+	if r.on == nil {
 		r.connect(now)
-		return
-	case !r.link.ready:
 		return
 	}
 	wrote := false
-	for len(r.queue) > 0 && r.link.room(len(r.queue[0].raw)) && r.link.write(r.queue[0]) {
+	for len(r.queue) > 0 && r.on.write(r, r.queue[0]) {
 		r.take(1)
 		wrote = true
 	}
 	if wrote {
-		r.link.request(now)
-		r.link.conn.Transport().Flush()
+		r.on.request(now)
+		r.on.conn.Transport().Flush()
 	}
 }
 
@@ -121,9 +119,12 @@ func (r *route) connect(now time.Time) {
 	r.out.tasks.Go(func() { r.reach(r.out.ctx) })
 }
 
-// reach makes a stream.
+// reach makes a stream, if there is none of theirs that goes both ways.
 func (r *route) reach(ctx context.Context) {
 	o := r.out
+	if o.board(r) {
+		return
+	}
 	if o.connects.Acquire(ctx, 1) != nil {
 		return
 	}
@@ -152,31 +153,67 @@ func (r *route) opened(l *link) {
 	now := r.out.env.Clock.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.link != l {
-		return
+	if r.link == l {
+		r.settle(&l.carrier, now)
 	}
-	l.ready, r.busy, r.tries, r.next, r.used = true, false, 0, time.Time{}, now
-	r.out.metrics.connects.WithLabelValues("connected").Inc()
-	r.out.metrics.streams.WithLabelValues("out").Inc()
-	r.pump(now)
 }
 
-// lost says that the link has ended: what it has not delivered for sure is first in
-// the queue again.
-func (r *route) lost(l *link) {
+// board lets stanzas out on a stream of the other side.
+func (r *route) board(c *carrier) bool {
+	now := r.out.env.Clock.Now()
 	r.mu.Lock()
-	if l.ready {
-		r.out.metrics.streams.WithLabelValues("out").Dec()
+	defer r.mu.Unlock()
+	return !r.gone && r.on == nil && r.settle(c, now)
+}
+
+// settle goes on with what takes the stanzas; false: it has ended. r.mu is held.
+func (r *route) settle(c *carrier, now time.Time) bool {
+	if !c.join(r) {
+		return false
 	}
-	if r.link != l {
+	r.on, r.busy, r.tries, r.next, r.refused, r.used = c, false, 0, time.Time{}, nil, now
+	r.pump(now)
+	return true
+}
+
+// invited says that there is a stream of theirs that goes both ways: who waits for
+// another try need not.
+func (r *route) invited(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.on != nil || r.busy || r.gone {
+		return
+	}
+	r.next, r.refused, r.tries = time.Time{}, nil, 0
+	if len(r.queue) > 0 {
+		r.connect(now)
+	}
+}
+
+// unmade says that the link has ended before it took stanzas.
+func (r *route) unmade(l *link) {
+	r.mu.Lock()
+	mine := r.link == l
+	if mine {
+		r.link = nil
+	}
+	r.mu.Unlock()
+	if mine {
+		r.failed(l.why())
+	}
+}
+
+// lost says that the stream has ended: what it has not delivered for sure is first
+// in the queue again. err is why, when it was no farewell.
+func (r *route) lost(c *carrier, back []item, err error) {
+	r.mu.Lock()
+	if r.on != c {
 		r.mu.Unlock()
 		return
 	}
-	ended := l.ready && l.err == nil
-	r.link, r.busy = nil, !ended // see failed
+	r.on, r.link, r.busy = nil, nil, err != nil // see failed
 	r.next = r.out.env.Clock.Now().Add(jitter(retryFirst))
-	if back := l.unacked; len(back) > 0 {
-		l.unacked = nil
+	if len(back) > 0 {
 		for _, it := range back {
 			r.bytes += len(it.raw)
 		}
@@ -184,8 +221,8 @@ func (r *route) lost(l *link) {
 		r.queue = append(back, r.queue...)
 	}
 	r.mu.Unlock()
-	if !ended {
-		r.failed(l.why())
+	if err != nil {
+		r.failed(err)
 		return
 	}
 	r.log.Info("stream to another server has ended")
@@ -193,6 +230,9 @@ func (r *route) lost(l *link) {
 
 // failed says that the server was not reached.
 func (r *route) failed(err error) {
+	if r.out.board(r) {
+		return
+	}
 	now := r.out.env.Clock.Now()
 	final := finalError(err)
 	r.mu.Lock()
@@ -247,13 +287,14 @@ func (r *route) tend(now time.Time) (needed bool) {
 	}
 	all := r.take(late)
 	switch {
+	case r.on != nil:
+		if r.on.late(now) {
+			r.on.conn.Abort(&stanza.StreamError{Condition: stanza.StreamConnectionTimeout})
+		} else if len(r.queue) == 0 && now.Sub(r.used) >= cfg.Idle {
+			r.rest(now, cfg)
+		}
 	case r.link != nil:
 		r.link.tend(now, cfg)
-		if r.link.ready && len(r.queue) == 0 && len(r.link.unacked) == 0 && now.Sub(r.used) >= cfg.Idle {
-			r.link.conn.Goodbye()
-			r.out.metrics.streams.WithLabelValues("out").Dec()
-			r.link.ready, r.link = false, nil
-		}
 	case len(r.queue) > 0:
 		r.connect(now)
 	case !r.busy && !now.Before(r.next):
@@ -265,11 +306,24 @@ func (r *route) tend(now time.Time) (needed bool) {
 	return needed
 }
 
+// rest closes a stream on which nobody says anything, or leaves one of theirs; r.mu
+// is held.
+func (r *route) rest(now time.Time, cfg *settings) {
+	used := r.link != nil && (now.UnixNano()-r.link.heard.Load() < int64(cfg.Idle) || r.on.shared())
+	if used || !r.on.leave(r) {
+		return
+	}
+	if r.link != nil {
+		r.link.conn.Goodbye()
+	}
+	r.on, r.link = nil, nil
+}
+
 // leave gives the route up, if nothing waits on it and there is no stream.
 func (r *route) leave() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.gone = r.gone || r.link == nil && !r.busy && len(r.queue) == 0
+	r.gone = r.gone || r.link == nil && r.on == nil && !r.busy && len(r.queue) == 0
 	return r.gone
 }
 

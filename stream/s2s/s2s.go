@@ -35,6 +35,8 @@ import (
 const (
 	nsDialback         = "jabber:server:dialback"     // XEP-0220 §2
 	nsDialbackFeatures = "urn:xmpp:features:dialback" // XEP-0220 §2.4.2
+	nsBidi             = "urn:xmpp:bidi"              // XEP-0288 §2.2
+	nsBidiFeature      = "urn:xmpp:features:bidi"     // XEP-0288 §2.1
 )
 
 //go:embed sql

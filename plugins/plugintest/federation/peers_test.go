@@ -176,6 +176,27 @@ func (m *meeting) enters(room string, host, guest *federation.Person) {
 	guest.Hears("its own end", federation.Presence("unavailable", room+"/guest"))
 }
 
+// One stream carries both directions (XEP-0288), whichever has begun it: the other one
+// cannot call, for DNS leads it nowhere.
+func TestPeerBothWays(t *testing.T) {
+	t.Run("theirs", func(t *testing.T) {
+		m := meet(t, "prosody", "")
+		m.Announce(m.other.Domain, nowhere)
+		m.juliet.Say("<message type='chat' to='%s'><body>first</body></message>", m.romeo.JID)
+		m.romeo.Hears("a message", federation.Body("first"))
+		m.chats("on theirs")
+		m.enters("garden@conference.one.example", m.romeo, m.juliet)
+	})
+	t.Run("ours", func(t *testing.T) {
+		m := meet(t, "prosody", "")
+		m.Announce("one.example", nowhere)
+		m.romeo.Say("<message type='chat' to='%s'><body>first</body></message>", m.juliet.JID)
+		m.juliet.Hears("a message", federation.Body("first"))
+		m.log.await(m.limit(), t, "both_ways=true")
+		m.chats("on ours")
+	})
+}
+
 // nowhere is an address of this machine at which nobody listens.
 const nowhere = "127.0.0.1:1"
 
