@@ -47,6 +47,7 @@ import (
 	"parley/plugins/roster"
 	"parley/plugins/session"
 	"parley/plugins/spaces"
+	"parley/plugins/strangers"
 	"parley/plugins/upload"
 	"parley/plugins/vcard"
 	"parley/plugins/vcard4"
@@ -113,6 +114,7 @@ func Plugins() []plugins.Plugin {
 		s2s.Plugin,
 		session.Plugin,
 		spaces.Plugin,
+		strangers.Plugin,
 		upload.Plugin,
 		vcard.Plugin,
 		vcard4.Plugin,
