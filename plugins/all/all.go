@@ -13,6 +13,7 @@ import (
 	"parley/plugins/attachments"
 	"parley/plugins/avatar"
 	"parley/plugins/blocking"
+	"parley/plugins/blocklists"
 	"parley/plugins/bookmarks"
 	"parley/plugins/carbons"
 	"parley/plugins/commands"
@@ -77,6 +78,7 @@ func Plugins() []plugins.Plugin {
 		attachments.Plugin,
 		avatar.Plugin,
 		blocking.Plugin,
+		blocklists.Plugin,
 		bookmarks.Plugin,
 		bosh.Plugin,
 		carbons.Plugin,
