@@ -13,6 +13,7 @@ import (
 	"parley/plugins/attachments"
 	"parley/plugins/avatar"
 	"parley/plugins/blocking"
+	"parley/plugins/blocklists"
 	"parley/plugins/bookmarks"
 	"parley/plugins/bytestreams"
 	"parley/plugins/carbons"
@@ -48,6 +49,7 @@ import (
 	"parley/plugins/roster"
 	"parley/plugins/session"
 	"parley/plugins/spaces"
+	"parley/plugins/strangers"
 	"parley/plugins/upload"
 	"parley/plugins/usersearch"
 	"parley/plugins/vcard"
@@ -78,6 +80,7 @@ func Plugins() []plugins.Plugin {
 		attachments.Plugin,
 		avatar.Plugin,
 		blocking.Plugin,
+		blocklists.Plugin,
 		bookmarks.Plugin,
 		bosh.Plugin,
 		bytestreams.Plugin,
@@ -116,6 +119,7 @@ func Plugins() []plugins.Plugin {
 		s2s.Plugin,
 		session.Plugin,
 		spaces.Plugin,
+		strangers.Plugin,
 		upload.Plugin,
 		usersearch.Plugin,
 		vcard.Plugin,

@@ -69,8 +69,14 @@ func (s *service) inRoom(ctx context.Context, st *stanza.Stanza, bound time.Time
 	case st.From.IsZero():
 		return nil, nil
 	case st.Kind == stanza.Presence:
+		if err := r.arrive(ctx, st); err != nil {
+			return nil, err
+		}
 		return nil, r.onPresence(ctx, st, bound)
 	case st.Kind == stanza.Message:
+		if err := r.arrive(ctx, st); err != nil {
+			return nil, err
+		}
 		return nil, r.onMessage(ctx, st)
 	case st.Type == stanza.TypeGet || st.Type == stanza.TypeSet:
 		return r.onRequest(ctx, st)

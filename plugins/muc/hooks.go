@@ -1,6 +1,7 @@
 package muc
 
 import (
+	"context"
 	"slices"
 
 	"parley/parser/jid"
@@ -14,6 +15,9 @@ import (
 // one event of a room at a time and in the order of its events, with no lock
 // held; they must not wait for anything else that happens in the same room.
 var (
+	// Arriving fires when somebody wants to enter a room or says something to it, before
+	// the room looks at it. An error refuses that.
+	Arriving = processor.NewHook[*Arrival]("muc-arriving")
 	// Posting fires when a message or a subject change has got its place in a room,
 	// and before it is committed. Store adds rows to that commit. An error refuses
 	// the message.
@@ -29,6 +33,28 @@ var (
 	// (XEP-0045 §6.4).
 	Describing = processor.NewHook[*Description]("muc-describing")
 )
+
+// Arrival is the event of Arriving.
+type Arrival struct {
+	*stanza.Stanza
+	room *room
+}
+
+// Standing is what the sender is to the room.
+func (a *Arrival) Standing() Affiliation {
+	a.room.mu.Lock()
+	defer a.room.mu.Unlock()
+	return a.room.affiliationOf(a.From.Bare())
+}
+
+// arrive asks other features whether somebody may enter or say something.
+func (r *room) arrive(ctx context.Context, st *stanza.Stanza) error {
+	if st.Kind == stanza.Presence && st.Type != "" || st.Type == stanza.TypeError {
+		return nil
+	}
+	_, err := processor.Fire(ctx, r.s.reg, Arriving, &Arrival{st, r})
+	return err
+}
 
 // Post is a message with a place in a room. It must not be changed.
 type Post struct {

@@ -1,0 +1,212 @@
+package blocklists
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"parley/parser/jid"
+	"parley/plugins"
+)
+
+// topic is what nodes tell each other under: "SOURCE", the whole list has changed;
+// "SOURCE HASH", one item has.
+const topic = "blocklists"
+
+// Lists are the block lists as this node knows them: all of what is kept, so that
+// looking somebody up asks nobody. It is the plugin's contract, safe for concurrent use.
+type Lists struct {
+	env   plugins.Env
+	store store
+
+	loading sync.Mutex // held while the database is read and what it says taken over
+	mu      sync.RWMutex
+	lists   map[string]*list // by source
+	any     atomic.Bool      // somebody is listed
+}
+
+// list is one list in memory.
+type list struct {
+	source
+	rooms   bool  // it is about rooms alone
+	version int64 // of the database, as it was read
+	has     map[hash]struct{}
+}
+
+func newLists(env plugins.Env) *Lists {
+	l := &Lists{env: env, store: store{env}, lists: map[string]*list{}}
+	env.OnForget(topic, l.told)
+	return l
+}
+
+// told is what another node has to say.
+func (l *Lists) told(key string) {
+	ctx, cancel := context.WithTimeout(context.Background(), tellLimit)
+	defer cancel()
+	src, id, one := strings.Cut(key, " ")
+	err := error(nil)
+	if h, ok := parseHash(id); one && ok {
+		err = l.loadOne(ctx, src, h)
+	} else {
+		err = l.load(ctx, src)
+	}
+	if err != nil { // it is read again soon
+		l.env.Log.Warn("block list not read", "list", src, "err", err)
+	}
+}
+
+// configure sets which lists there are; what is known of those that stay stays.
+func (l *Lists) configure(all []*list) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := map[string]*list{}
+	for _, one := range all {
+		one.has = map[hash]struct{}{}
+		if old := l.lists[one.String()]; old != nil {
+			one.has, one.version = old.has, old.version
+		}
+		next[one.String()] = one
+	}
+	l.lists = next
+	l.count()
+}
+
+// count is called with mu held.
+func (l *Lists) count() {
+	n := 0
+	for _, one := range l.lists {
+		n += len(one.has)
+	}
+	l.any.Store(n > 0)
+}
+
+// load reads a list.
+func (l *Lists) load(ctx context.Context, src string) error {
+	l.loading.Lock()
+	defer l.loading.Unlock()
+	states, err := l.store.states(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := l.store.items(ctx, src)
+	if err != nil {
+		return err
+	}
+	has := make(map[hash]struct{}, len(rows))
+	for h, r := range rows {
+		if r.listed {
+			has[h] = struct{}{}
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if one := l.lists[src]; one != nil {
+		one.has, one.version = has, states[src].version
+		l.count()
+	}
+	return nil
+}
+
+// loadOne reads one item.
+func (l *Lists) loadOne(ctx context.Context, src string, h hash) error {
+	l.loading.Lock()
+	defer l.loading.Unlock()
+	_, listed, err := l.store.listed(ctx, src, h)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	one := l.lists[src]
+	switch {
+	case one == nil:
+		return nil
+	case listed:
+		one.has[h] = struct{}{}
+	default:
+		delete(one.has, h)
+	}
+	one.version++ // as often as it is told; when that does not fit, it is read anew
+	l.count()
+	return nil
+}
+
+// refresh reads the lists that have changed without this node having been told.
+func (l *Lists) refresh(ctx context.Context, states map[string]state) error {
+	var stale []string
+	l.mu.RLock()
+	for src, one := range l.lists {
+		if one.version != states[src].version {
+			stale = append(stale, src)
+		}
+	}
+	l.mu.RUnlock()
+	var errs []error
+	for _, src := range stale {
+		errs = append(errs, l.load(ctx, src))
+	}
+	return errors.Join(errs...)
+}
+
+// change puts somebody on a list or takes him off, here and everywhere.
+func (l *Lists) change(ctx context.Context, src string, e entry, listed bool, most int) error {
+	if err := l.store.change(ctx, src, e, listed, most); err != nil {
+		return err
+	}
+	defer l.env.Forget(ctx, topic, src+" "+e.hash.String())
+	return l.loadOne(ctx, src, e.hash)
+}
+
+// reload reads a list anew, here and everywhere.
+func (l *Lists) reload(ctx context.Context, src string) error {
+	defer l.env.Forget(ctx, topic, src)
+	return l.load(ctx, src)
+}
+
+// Match returns the list on which somebody is, of any form of JID, himself or with his
+// whole domain; "": on none. rooms: lists that are about rooms count as well. The domains
+// of this house are on no list.
+func (l *Lists) Match(who jid.JID, rooms bool) string {
+	if !l.any.Load() || who.IsZero() {
+		return ""
+	}
+	var keys []hash
+	if bare := who.Bare(); bare.Local() != "" {
+		keys = append(keys, hashOf(bare.String()))
+	}
+	if !l.ours(who.Domain()) {
+		keys = append(keys, hashOf(who.Domain()))
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for src, one := range l.lists {
+		if one.rooms && !rooms {
+			continue
+		}
+		for _, k := range keys {
+			if _, ok := one.has[k]; ok {
+				return src
+			}
+		}
+	}
+	return ""
+}
+
+// ours reports whether a domain is ours or below one of ours.
+func (l *Lists) ours(domain string) bool {
+	_, parent, _ := strings.Cut(domain, ".")
+	return l.env.Local(domain) || l.env.Local(parent)
+}
+
+// sizes is how many are on each list.
+func (l *Lists) sizes() map[string]int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	out := map[string]int{}
+	for src, one := range l.lists {
+		out[src] = len(one.has)
+	}
+	return out
+}
