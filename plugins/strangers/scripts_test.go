@@ -38,7 +38,7 @@ func TestScriptsOnNodes(t *testing.T) {
 // Strangers of other servers are strangers like any others, until they are answered.
 func TestFederated(t *testing.T) {
 	w := federation.New(t)
-	one := w.House("one.test", federation.Options{Config: "servers: {processor: {components: {strangers: {messages: {per_stranger: 1}}}}}"})
+	one := w.House("one.test", federation.Options{Config: "servers: {processor: {components: {strangers: {messages: {policy: limit, per_stranger: 1}}}}}"})
 	two := w.House("two.test", federation.Options{})
 	romeo, juliet := login(t, one, "romeo"), login(t, two, "juliet")
 	juliet.Say("<message type='chat' to='romeo@one.test'><body>one</body></message>")
