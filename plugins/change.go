@@ -87,6 +87,7 @@ func (c control) agree(ctx context.Context, by string, named []*slot, decide fun
 		}
 		err = c.h.overlay.commit(ctx, now, next, log)
 		if err == nil {
+			c.h.serve(next)
 			c.report(ctx)
 			return Applied{Version: next.tree.Version(), Keys: paths(log)}, nil
 		}

@@ -155,6 +155,7 @@ func (c control) catchUp(ctx context.Context) error {
 	}
 	c.settle(ctx, w, to)
 	h.want(to)
+	h.serve(to)
 	if to.tree.Version() != now.tree.Version() {
 		h.opt.Log.Info("followed the configuration", "version", to.tree.Version(), "from", now.tree.Version(), "components", len(w))
 	}

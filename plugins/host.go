@@ -45,6 +45,7 @@ type Host struct {
 	opt      Options
 	settings Settings
 	sessions *sessions.Registry
+	domains  *Domains
 	links    map[string]*link
 	servers  []*running // in the order of their start
 	repo     *Repository
@@ -121,6 +122,7 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	if err := h.tree.Decode("", &h.settings); err != nil {
 		return nil, err
 	}
+	h.domains = NewDomains(h.settings.prepared()...)
 	ring, unread := h.settings.Storage.Encryption.ring()
 	if h.keys, err = atrest.NewRotation(atrest.Options{DB: o.DB, Tables: sealed(sorted), Clock: o.Clock, Log: o.Log.With("component", "encryption"), Metrics: o.Metrics}); err != nil {
 		return nil, err
@@ -251,7 +253,7 @@ func (n nowhere) Send(context.Context, []*channel.Envelope) error {
 // env is what a Server or component sees of the house.
 func (h *Host) env(name string, contracts map[string]any) Env {
 	return Env{
-		Node: h.opt.Node, Slot: h.slot(), Notices: h.notices(), Owners: h.owners, Domains: h.settings.prepared(), DataDir: h.settings.Data, Version: h.opt.Version,
+		Node: h.opt.Node, Slot: h.slot(), Notices: h.notices(), Owners: h.owners, Domains: h.domains, DataDir: h.settings.Data, Version: h.opt.Version,
 		Log: h.opt.Log.With("component", name), Clock: h.opt.Clock, DB: h.opt.DB, AtRest: &h.keys.Vault, Files: h.files, Metrics: h.opt.Metrics,
 		Sessions: h.sessions, Halves: h.halves(), Halt: h.halt, contracts: contracts,
 	}

@@ -116,7 +116,7 @@ type Clock interface {
 type Env struct {
 	Node      string                // this process's name in Refs
 	Slot      int                   // and its number among storage.NodeSlots, for ids; negative: it is alone
-	Domains   []string              // the domains that are served here, prepared
+	Domains   *Domains              // those that are served here now
 	DataDir   string                // where files of this installation live
 	Version   string                // of the program, for people and peers
 	Log       *slog.Logger          // carries the component's name
@@ -242,31 +242,7 @@ func CachedAccounts[V any](env Env, topic string, ttl time.Duration) cache.Optio
 }
 
 // Local reports whether the domain is one of ours.
-func (e Env) Local(domain string) bool {
-	for _, d := range e.Domains {
-		if d == domain {
-			return true
-		}
-	}
-	return false
-}
-
-// ServiceHosts are the addresses of a service below each of our domains, and whose
-// domain each belongs to. The error is for who has configured the prefix.
-func (e Env) ServiceHosts(prefix string) (map[string]string, error) {
-	hosts := map[string]string{}
-	for _, domain := range e.Domains {
-		host, err := jid.New("", prefix+"."+domain, "")
-		if err != nil {
-			return nil, fmt.Errorf("host_prefix: %w", err)
-		}
-		if e.Local(host.Domain()) {
-			return nil, fmt.Errorf("host_prefix: %s is a domain of accounts", host)
-		}
-		hosts[host.Domain()] = domain
-	}
-	return hosts, nil
-}
+func (e Env) Local(domain string) bool { return e.Domains.Has(domain) }
 
 // Need returns the contract of a plugin, which the caller must list in
 // Requires (its own needs no listing). It is called inside New only.
@@ -321,6 +297,10 @@ type Control interface {
 	ConfigNodes(ctx context.Context) ([]ConfigNode, error)
 	// Reload reads this node's file again.
 	Reload(ctx context.Context) ([]ConfigChange, error)
+	// AddDomain lets a domain be served on every node, RemoveDomain not any more: its
+	// sessions end, its accounts stay in the database. ErrDomain: it cannot be.
+	AddDomain(ctx context.Context, by, domain string) (Applied, error)
+	RemoveDomain(ctx context.Context, by, domain string) (Applied, error)
 	// Keys tells which keys the database is encrypted with.
 	Keys(ctx context.Context) (atrest.Status, error)
 	// RetireKey returns nil when a key can be taken out of the keys file.

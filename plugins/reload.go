@@ -57,11 +57,19 @@ func (c control) Reload(ctx context.Context) ([]ConfigChange, error) {
 		return nil, err
 	}
 	to := old.under(tree)
+	own, err := domainsOf(tree)
+	if err == nil {
+		err = c.h.admits(own, without(own, c.h.domains.List()))
+	}
+	if err != nil {
+		return nil, err
+	}
 	changes := config.Diff(old.tree, tree)
 	failed := c.settle(ctx, live(changes), to)
 	c.applyLevel(tree)
 	keys, keysErr := c.applyKeys(ctx, tree)
 	c.h.want(to)
+	c.h.serve(to)
 	c.report(ctx)
 	waits := map[string]bool{} // for a restart; what went back to what is in force does not
 	for _, ch := range config.Diff(c.h.from, tree) {

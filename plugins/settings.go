@@ -16,7 +16,7 @@ import (
 
 // Settings are the top level of the configuration file.
 type Settings struct {
-	Domains []string        `yaml:"domains" min:"1" overlay:"no" doc:"The XMPP domains that are served here; the part behind the @."`
+	Domains []string        `yaml:"domains" min:"1" reload:"live" doc:"The XMPP domains that are served here; the part behind the @. parley domain adds and removes some at run time."`
 	Data    string          `yaml:"data" overlay:"no" doc:"Directory of this installation: database, certificates, files, administration socket."`
 	Node    string          `yaml:"node" overlay:"no" doc:"Name of this process among several; empty: the host's name."`
 	Memory  config.Size     `yaml:"memory" overlay:"no" doc:"What the server may use of the machine's memory, about: beyond it new connections are refused and those end who hold most of it. 0: three quarters of the container's limit, or else of the machine's memory; GOMEMLIMIT is heeded."`

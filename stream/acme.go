@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -18,14 +19,15 @@ import (
 // acme gets and renews certificates from an authority (RFC 8555).
 type acme struct {
 	log    *slog.Logger
-	names  []string
+	names  []string // at first; there is one
 	magic  *certmagic.Config
 	issuer *certmagic.ACMEIssuer
 	http   string
+	more   chan []string // names that are there now, to who runs
 }
 
 func newACME(cfg ACME, names []string, env plugins.Env) (*acme, error) {
-	a := &acme{log: env.Log, names: names, http: cfg.HTTP}
+	a := &acme{log: env.Log, names: names, http: cfg.HTTP, more: make(chan []string, 1)}
 	cache := certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return a.magic, nil },
 		Logger:           zap.NewNop(),
@@ -48,13 +50,11 @@ func newACME(cfg ACME, names []string, env plugins.Env) (*acme, error) {
 	return a, nil
 }
 
-func (a *acme) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if hello.ServerName == "" {
-		named := *hello
-		named.ServerName = a.names[0]
-		hello = &named
-	}
-	return a.magic.GetCertificate(hello)
+// get returns the certificate for a name; "": that of the first one.
+func (a *acme) get(hello *tls.ClientHelloInfo, name string) (*tls.Certificate, error) {
+	named := *hello
+	named.ServerName = ascii(cmp.Or(name, a.names[0]))
+	return a.magic.GetCertificate(&named)
 }
 
 // run answers challenges and keeps certificates fresh until ctx is done.
@@ -67,8 +67,23 @@ func (a *acme) run(ctx context.Context) {
 			a.log.Error("no door for ACME challenges; certificates cannot be renewed", "address", a.http, "err", err)
 		}
 	}()
-	if err := a.magic.ManageAsync(ctx, a.names); err != nil {
-		a.log.Error("no certificate from the ACME authority", "err", err)
+	for names := a.names; ; {
+		if err := a.magic.ManageAsync(ctx, names); err != nil {
+			a.log.Error("no certificate from the ACME authority", "err", err)
+		}
+		select {
+		case names = <-a.more:
+		case <-ctx.Done():
+			return
+		}
 	}
-	<-ctx.Done()
+}
+
+// manage gets certificates for further names. It is called by one at a time.
+func (a *acme) manage(names []string) {
+	select {
+	case <-a.more: // they are among these, or gone
+	default:
+	}
+	a.more <- names
 }

@@ -63,7 +63,7 @@ func startTLS(_ context.Context, c *Conn, _ *stanza.Element) error {
 		c.goodbye()
 		return errEnd
 	}
-	return c.proceed(c.srv.certs.client(false))
+	return c.proceed(c.srv.certs.client(false, c.domain))
 }
 
 // proceed answers <starttls/>.
@@ -87,9 +87,9 @@ func (c *Conn) encrypt(shake func() error) error {
 	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Login))
 	// RFC 6120 §5.4.3.3: nothing from before the handshake counts.
 	c.restart((*stanza.Reader).Reset)
+	c.binding = c.srv.certs.binding(c.tr.TLS(), c.domain)
 	c.addressed(jid.JID{}, "")
 	c.lang, c.auth, c.offered = "", nil, nil
-	c.binding = c.srv.certs.binding(c.tr.TLS())
 	c.phase = Secured
 	return nil
 }

@@ -1,22 +1,18 @@
 package stream
 
 import (
+	"cmp"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
-	"net"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,77 +20,136 @@ import (
 	"parley/stream/sasl"
 )
 
-// certificates hold what the doors present: from files, read again when they
-// change; from an ACME authority; or a self-signed one made on first run.
+// certificates hold what the doors present: for some domains from files of their
+// own; for all others from one pair of files, from an ACME authority, or a
+// self-signed one made on first run. Files are read again when they change.
 type certificates struct {
-	log       *slog.Logger
-	clock     plugins.Clock
-	cert, key string
-	acme      *acme // nil: not configured
-	current   atomic.Pointer[loaded]
+	log   *slog.Logger
+	clock plugins.Clock
+	env   plugins.Env
+	cfg   TLS
+	acme  *acme // nil: main is for those that have none of their own
+	main  *source
+	named atomic.Pointer[map[string]*source] // by domain as certificates have it, or *.DOMAIN; not to be changed
+
+	mu       sync.Mutex // held while files are looked at
+	complain string     // what was last wrong with the directory
+}
+
+// source is a pair of files.
+type source struct {
+	name, cert, key string // name is of the key in the configuration
+	current         atomic.Pointer[loaded]
+	warned          int // of warn
 }
 
 // loaded is a certificate with what it was read from. Its configurations carry
 // the keys of session tickets, so that a client that comes back saves the
-// handshake's signature (RFC 7590 §3.3). A new certificate brings new ones:
-// nobody resumes on a certificate that the binding tls-server-end-point does
-// not name (RFC 5929 §4).
+// handshake's signature (RFC 7590 §3.3). A new certificate brings new ones, and
+// each has its own: nobody resumes on a certificate that the binding
+// tls-server-end-point does not name (RFC 5929 §4).
 type loaded struct {
 	tls.Certificate
 	stamp            time.Time
 	starttls, direct *tls.Config
+	tickets          tickets
 }
-
-// selfSignedFor is how long a self-signed certificate is good.
-const selfSignedFor = 10 * 365 * 24 * time.Hour
 
 // certCheck is how often files are looked at.
 const certCheck = 10 * time.Second
 
 func newCertificates(cfg TLS, env plugins.Env) (*certificates, error) {
-	c := &certificates{log: env.Log, clock: env.Clock, cert: cfg.Certificate, key: cfg.Key}
-	names := slices.Concat(env.Domains, cfg.ExtraNames)
-	switch {
-	case cfg.ACME.Enabled:
+	c := &certificates{log: env.Log, clock: env.Clock, env: env, cfg: cfg}
+	named := map[string]*source{}
+	c.named.Store(&named)
+	for _, domain := range slices.Sorted(maps.Keys(cfg.Domains)) {
+		files := cfg.Domains[domain]
+		s, err := c.source(fmt.Sprintf("tls.domains.%q", domain), files.Certificate, files.Key)
+		if err != nil {
+			return nil, err
+		}
+		named[ascii(domain)] = s
+	}
+	if err := c.discover(); err != nil {
+		return nil, err
+	}
+	if names := c.unnamed(); cfg.ACME.Enabled && len(names) > 0 {
 		a, err := newACME(cfg.ACME, names, env)
 		if err != nil {
 			return nil, err
 		}
 		c.acme = a
 		return c, nil
-	case (c.cert == "") != (c.key == ""):
-		return nil, errors.New("tls.certificate and tls.key go together: one of them is missing")
-	case c.cert == "":
-		c.cert = filepath.Join(env.DataDir, "tls", "self-signed.crt")
-		c.key = filepath.Join(env.DataDir, "tls", "self-signed.key")
-		if err := ensureSelfSigned(c.cert, c.key, names, env.Clock.Now()); err != nil {
-			return nil, fmt.Errorf("self-signed certificate: %w", err)
+	}
+	return c, c.first()
+}
+
+// names are those that a certificate has that is made here.
+func (c *certificates) names() []string { return slices.Concat(c.env.Domains.List(), c.cfg.ExtraNames) }
+
+// unnamed are the names that have no certificate of their own.
+func (c *certificates) unnamed() []string {
+	return slices.DeleteFunc(c.names(), func(n string) bool { return c.find(n) != nil })
+}
+
+// first finds the certificate of all that have none of their own.
+func (c *certificates) first() (err error) {
+	cert, key := c.cfg.Certificate, c.cfg.Key
+	switch {
+	case (cert == "") != (key == ""):
+		return errors.New("tls.certificate and tls.key go together: one of them is missing")
+	case cert == "":
+		cert = filepath.Join(c.env.DataDir, "tls", "self-signed.crt")
+		key = filepath.Join(c.env.DataDir, "tls", "self-signed.key")
+		if err := ensureSelfSigned(cert, key, c.names(), c.clock.Now()); err != nil {
+			return fmt.Errorf("self-signed certificate: %w", err)
 		}
 	}
-	return c, c.load()
+	c.main, err = c.source("tls", cert, key)
+	return err
+}
+
+// source reads a pair of files for the first time.
+func (c *certificates) source(name, cert, key string) (*source, error) {
+	s := &source{name: name, cert: cert, key: key}
+	return s, c.load(s)
 }
 
 // load reads the files; on an error the certificate in force stays.
-func (c *certificates) load() error {
-	stamp, err := newest(c.cert, c.key)
+func (c *certificates) load(s *source) error {
+	stamp, err := newest(s.cert, s.key)
 	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
+		return fmt.Errorf("%s: certificate: %w", s.name, err)
 	}
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	pair, err := tls.LoadX509KeyPair(s.cert, s.key)
 	if err != nil {
-		return fmt.Errorf("certificate %s: %w", c.cert, err)
+		return fmt.Errorf("%s: certificate %s with key %s: %w", s.name, s.cert, s.key, err)
 	}
 	if pair.Leaf == nil {
 		if pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0]); err != nil {
-			return fmt.Errorf("certificate %s: %w", c.cert, err)
+			return fmt.Errorf("%s: certificate %s: %w", s.name, s.cert, err)
 		}
 	}
 	now := &loaded{Certificate: pair, stamp: stamp}
 	now.starttls = newTLS(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &now.Certificate, nil })
 	now.direct = now.starttls.Clone()
 	now.direct.NextProtos = xmppClient()
-	c.current.Store(now)
+	now.tickets.renew(c.clock.Now(), now.starttls, now.direct)
+	now.starttls.GetConfigForClient = c.elsewhere(s, func(l *loaded) *tls.Config { return l.starttls })
+	now.direct.GetConfigForClient = c.elsewhere(s, func(l *loaded) *tls.Config { return l.direct })
+	s.current.Store(now)
 	return nil
+}
+
+// elsewhere lets a client that names another domain (SNI) see the certificate of
+// that one.
+func (c *certificates) elsewhere(s *source, of func(*loaded) *tls.Config) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if o := c.find(hello.ServerName); o != nil && o != s {
+			return of(o.current.Load()), nil
+		}
+		return nil, nil
+	}
 }
 
 func newest(files ...string) (t time.Time, err error) {
@@ -110,27 +165,89 @@ func newest(files ...string) (t time.Time, err error) {
 	return t, nil
 }
 
+// discover takes the files in the directory of domains that have none yet. They stay
+// when they are taken away there.
+func (c *certificates) discover() error {
+	dir := c.cfg.Directory
+	if dir == "" {
+		return nil
+	}
+	named, errs := maps.Clone(*c.named.Load()), []error(nil)
+	for _, domain := range c.env.Domains.List() {
+		name := ascii(domain)
+		if named[name] != nil {
+			continue
+		}
+		for _, f := range []CertificateFiles{
+			{filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")},
+			{filepath.Join(dir, name, "fullchain.pem"), filepath.Join(dir, name, "privkey.pem")},
+		} {
+			if _, err := os.Stat(f.Certificate); err != nil {
+				continue
+			}
+			s, err := c.source("tls.directory", f.Certificate, f.Key)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			named[name] = s
+			break
+		}
+	}
+	c.named.Store(&named)
+	return errors.Join(errs...)
+}
+
+// rehosted finds certificates for domains that are new.
+func (c *certificates) rehosted(come []string) {
+	c.look()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.acme != nil {
+		c.acme.manage(c.unnamed())
+		return
+	}
+	if c.cfg.Certificate == "" {
+		err := ensureSelfSigned(c.main.cert, c.main.key, c.names(), c.clock.Now())
+		if err == nil {
+			err = c.load(c.main)
+		}
+		if err != nil {
+			c.log.Error("no self-signed certificate for the domains", "err", err)
+		}
+	}
+	for _, domain := range come {
+		cert, err := c.shown(&tls.ClientHelloInfo{}, domain)
+		if err == nil {
+			err = cert.Leaf.VerifyHostname(ascii(domain))
+		}
+		if err != nil {
+			c.log.Warn("there is no certificate for a domain that is new: clients and servers will not trust it (servers.streamer.tls.directory)", "domain", domain, "err", err)
+		}
+	}
+}
+
+// sources are all pairs of files.
+func (c *certificates) sources() []*source {
+	all := slices.Collect(maps.Values(*c.named.Load()))
+	if c.main != nil {
+		all = append(all, c.main)
+	}
+	return all
+}
+
 // watch reloads files that have changed and warns of what expires (reliability
 // row 36) until ctx is done.
 func (c *certificates) watch(ctx context.Context) {
 	if c.acme != nil {
-		c.acme.run(ctx)
-		return
+		stopped := make(chan struct{})
+		go func() { defer close(stopped); c.acme.run(ctx) }()
+		defer func() { <-stopped }()
 	}
 	t := time.NewTicker(certCheck)
 	defer t.Stop()
-	warned := 0
 	for {
-		cur := c.current.Load()
-		if stamp, err := newest(c.cert, c.key); err == nil && !stamp.Equal(cur.stamp) {
-			if err := c.load(); err != nil {
-				c.log.Error("certificate not reloaded; the old one stays", "err", err)
-			} else {
-				c.log.Info("certificate reloaded", "file", c.cert, "until", c.current.Load().Leaf.NotAfter)
-				warned = 0
-			}
-		}
-		warned = c.warn(warned)
+		c.look()
 		select {
 		case <-ctx.Done():
 			return
@@ -139,17 +256,65 @@ func (c *certificates) watch(ctx context.Context) {
 	}
 }
 
+// look is one turn of watch.
+func (c *certificates) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wrong := ""
+	if err := c.discover(); err != nil {
+		wrong = err.Error()
+	}
+	if wrong != "" && wrong != c.complain {
+		c.log.Error("a certificate is not taken", "err", wrong)
+	}
+	c.complain = wrong
+	for _, s := range c.sources() {
+		if stamp, err := newest(s.cert, s.key); err == nil && !stamp.Equal(s.current.Load().stamp) {
+			if err := c.load(s); err != nil {
+				c.log.Error("certificate not reloaded; the old one stays", "err", err)
+			} else {
+				c.log.Info("certificate reloaded", "file", s.cert, "until", s.current.Load().Leaf.NotAfter)
+				s.warned = 0
+			}
+		}
+		c.warn(s)
+		l := s.current.Load()
+		l.tickets.renew(c.clock.Now(), l.starttls, l.direct)
+	}
+}
+
 // warn logs once at 14, 7 and 1 days before the end.
-func (c *certificates) warn(level int) int {
-	leaf := c.current.Load().Leaf
+func (c *certificates) warn(s *source) {
+	leaf := s.current.Load().Leaf
 	left := leaf.NotAfter.Sub(c.clock.Now())
 	for i, days := range []int{14, 7, 1} {
-		if left < time.Duration(days)*24*time.Hour && level <= i {
-			c.log.Warn("certificate expires soon", "until", leaf.NotAfter, "file", c.cert)
-			return i + 1
+		if left < time.Duration(days)*24*time.Hour && s.warned <= i {
+			c.log.Warn("certificate expires soon", "until", leaf.NotAfter, "file", s.cert)
+			s.warned = i + 1
+			return
 		}
 	}
-	return level
+}
+
+// shown is the certificate of the first name that has one; else what all others
+// have. hello is for the ACME authority's.
+func (c *certificates) shown(hello *tls.ClientHelloInfo, names ...string) (*tls.Certificate, error) {
+	for _, n := range names {
+		if s := c.find(n); s != nil {
+			return &s.current.Load().Certificate, nil
+		}
+	}
+	if c.acme == nil {
+		return &c.main.current.Load().Certificate, nil
+	}
+	err := errNoCertificate
+	for _, n := range names {
+		var cert *tls.Certificate
+		if cert, err = c.acme.get(hello, n); err == nil {
+			return cert, nil
+		}
+	}
+	return nil, err
 }
 
 // newTLS is RFC 7590 §3: 1.2 and above.
@@ -161,93 +326,47 @@ func newTLS(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Confi
 func xmppClient() []string { return []string{"xmpp-client"} }
 
 // client is the configuration of one client's connection; it is shared, and
-// must not be changed.
-func (c *certificates) client(direct bool) *tls.Config {
-	if c.acme != nil { // it does not tell when certificates change
-		cfg := newTLS(c.acme.get)
-		cfg.SessionTicketsDisabled = true
-		if direct {
-			cfg.NextProtos = xmppClient()
-		}
-		return cfg
+// must not be changed. domain is what the stream is to; "": that is not known yet.
+func (c *certificates) client(direct bool, domain string) *tls.Config {
+	s := c.find(domain)
+	switch {
+	case s == nil && c.acme != nil:
+		return c.authority(direct, domain)
+	case s == nil:
+		s = c.main
 	}
 	if direct {
-		return c.current.Load().direct
+		return s.current.Load().direct
 	}
-	return c.current.Load().starttls
+	return s.current.Load().starttls
+}
+
+// authority is client for an ACME authority's certificates: it does not tell when
+// they change.
+func (c *certificates) authority(direct bool, domain string) *tls.Config {
+	cfg := newTLS(func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return c.shown(hello, cmp.Or(hello.ServerName, domain), domain)
+	})
+	cfg.SessionTicketsDisabled = true
+	if direct {
+		cfg.NextProtos = xmppClient()
+	}
+	return cfg
 }
 
 // web is the configuration of an HTTP door, for as long as it is open.
 func (c *certificates) web() *tls.Config {
-	get := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c.current.Load().Certificate, nil }
-	if c.acme != nil {
-		get = c.acme.get
-	}
-	cfg := newTLS(get)
+	cfg := newTLS(func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return c.shown(hello, hello.ServerName) })
 	cfg.NextProtos = []string{"http/1.1"} // WebSockets need it
 	return cfg
 }
 
-// binding collects the channel bindings of a connection.
-func (c *certificates) binding(st *tls.ConnectionState) sasl.Binding {
+// binding collects the channel bindings of a connection. domain is what client was
+// called with.
+func (c *certificates) binding(st *tls.ConnectionState, domain string) sasl.Binding {
 	var leaf *x509.Certificate
-	if c.acme != nil {
-		if cert, err := c.acme.get(&tls.ClientHelloInfo{ServerName: st.ServerName}); err == nil {
-			leaf = cert.Leaf
-		}
-	} else {
-		leaf = c.current.Load().Leaf
+	if cert, err := c.shown(&tls.ClientHelloInfo{ServerName: st.ServerName}, cmp.Or(st.ServerName, domain), domain); err == nil {
+		leaf = cert.Leaf
 	}
 	return sasl.NewBinding(st, leaf)
-}
-
-// ensureSelfSigned makes a certificate unless there is one that is good for
-// the names.
-func ensureSelfSigned(certFile, keyFile string, names []string, now time.Time) error {
-	if pair, err := tls.LoadX509KeyPair(certFile, keyFile); err == nil {
-		leaf, err := x509.ParseCertificate(pair.Certificate[0])
-		if err == nil && now.Before(leaf.NotAfter) && coversAll(leaf, names) {
-			return nil
-		}
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return err
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: names[0], Organization: []string{"Parley (self-signed)"}},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(selfSignedFor),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true, IsCA: true,
-	}
-	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			tmpl.IPAddresses = append(tmpl.IPAddresses, ip)
-			continue
-		}
-		tmpl.DNSNames = append(tmpl.DNSNames, n)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		return err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(certFile), 0o700); err != nil {
-		return err
-	}
-	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
-		return err
-	}
-	return os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
-}
-
-func coversAll(leaf *x509.Certificate, names []string) bool {
-	return !slices.ContainsFunc(names, func(n string) bool { return leaf.VerifyHostname(n) != nil })
 }

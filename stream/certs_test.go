@@ -17,7 +17,7 @@ import (
 // which tls-server-end-point would name though it has not been shown.
 func TestReliability36ResumptionEndsWithTheCertificate(t *testing.T) {
 	dir := t.TempDir()
-	c, err := newCertificates(TLS{}, plugins.Env{DataDir: dir, Domains: []string{"localhost"}, Clock: plugins.SystemClock{}, Log: slog.New(slog.DiscardHandler)})
+	c, err := newCertificates(TLS{}, plugins.Env{DataDir: dir, Domains: plugins.NewDomains("localhost"), Clock: plugins.SystemClock{}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,11 +26,11 @@ func TestReliability36ResumptionEndsWithTheCertificate(t *testing.T) {
 			client := &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", ClientSessionCache: tls.NewLRUClientSessionCache(0), MaxVersion: version, NextProtos: xmppClient()}
 			login := func(want bool) {
 				t.Helper()
-				server, conn := connect(t, c.client(direct), client)
+				server, conn := connect(t, c.client(direct, "localhost"), client)
 				if server.DidResume != want || conn.DidResume != want {
 					t.Errorf("direct %v, %s: resumed %v, want %v", direct, tls.VersionName(version), server.DidResume, want)
 				}
-				if b := c.binding(&server); b.Exporter == nil || b.EndPoint == nil {
+				if b := c.binding(&server, "localhost"); b.Exporter == nil || b.EndPoint == nil {
 					t.Errorf("direct %v, %s, resumed %v: bindings %v", direct, tls.VersionName(version), want, b.Types())
 				}
 			}
@@ -41,10 +41,10 @@ func TestReliability36ResumptionEndsWithTheCertificate(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := ensureSelfSigned(c.cert, c.key, []string{"localhost"}, time.Now()); err != nil {
+			if err := ensureSelfSigned(c.main.cert, c.main.key, []string{"localhost"}, time.Now()); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.load(); err != nil {
+			if err := c.load(c.main); err != nil {
 				t.Fatal(err)
 			}
 			login(false)

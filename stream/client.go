@@ -17,10 +17,14 @@ func (clientProfile) ContentNS() string { return stanza.NSClient }
 // Header implements Profile (RFC 6120 §4.7).
 func (clientProfile) Header(_ context.Context, c *Conn, h *stanza.Element) error {
 	to, err := jid.Parse(h.Get("to"))
-	if err != nil || !to.IsDomain() || !c.srv.env.Local(to.Domain()) { // §4.9.1.3
+	if err != nil || !to.IsDomain() {
 		return &stanza.StreamError{Condition: stanza.StreamHostUnknown}
 	}
 	c.addressed(c.claimed, to.Domain())
+	if !c.srv.env.Local(to.Domain()) { // §4.9.1.3; after addressed: who is noted is told when the domain goes
+		c.addressed(c.claimed, "")
+		return &stanza.StreamError{Condition: stanza.StreamHostUnknown}
+	}
 	c.offered = nil
 	if !supported(h.Get("version")) {
 		return &stanza.StreamError{Condition: stanza.StreamUnsupportedVersion}

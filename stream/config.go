@@ -2,10 +2,14 @@ package stream
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
+	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/plugins"
 	"parley/plugins/config"
@@ -17,6 +21,8 @@ type Config struct {
 	C2STLS string `yaml:"c2s_tls" reload:"restart" doc:"Address for clients over direct TLS (XEP-0368); empty: none."`
 	HTTP   string `yaml:"http" reload:"restart" doc:"Address for HTTP without TLS (WebSocket, discovery, health, metrics); empty: none."`
 	HTTPS  string `yaml:"https" reload:"restart" doc:"Address for HTTPS; empty: none."`
+
+	ALPN bool `yaml:"https_xmpp" reload:"restart" doc:"Clients may speak XMPP at the HTTPS door too: those that ask for xmpp-client by ALPN (XEP-0368), for networks that let port 443 alone pass."`
 
 	ProxyProtocol []netip.Prefix `yaml:"proxy_protocol" reload:"restart" doc:"Networks of proxies in front of the doors for clients (c2s, c2s_tls, http, https) that say by the PROXY protocol (version 1 or 2) who is behind them, like 10.0.0.5/32. From these a header must come; from others none is read. Empty: none."`
 
@@ -64,6 +70,27 @@ type TLS struct {
 	Loopback    bool     `yaml:"plain_on_loopback" reload:"restart" doc:"Connections from this machine may log in without TLS, with passwords in the clear. For test suites and load generators."`
 	ACME        ACME     `yaml:"acme" doc:"Certificates from an ACME authority, renewed by themselves."`
 	ExtraNames  []string `yaml:"extra_names" reload:"restart" doc:"Further host names for the self-signed or ACME certificate, besides the domains."`
+
+	Directory string `yaml:"directory" reload:"restart" doc:"Directory in which certificates of domains are looked for, also of those that are added at run time: DOMAIN.crt and DOMAIN.key, or DOMAIN/fullchain.pem and DOMAIN/privkey.pem. Empty: none."`
+
+	Domains map[string]CertificateFiles `yaml:"domains" reload:"restart" doc:"Certificates of some domains alone, by domain, for it and what is below it; *.example.org: for what is below that alone. The nearest one counts, and the above is for all others. Which domain a client means it says by SNI, or else in its stream header."`
+}
+
+// CertificateFiles are a certificate and its key.
+type CertificateFiles struct {
+	Certificate string `yaml:"certificate" reload:"restart" doc:"PEM file with the certificate chain; read again when it changes."`
+	Key         string `yaml:"key" reload:"restart" doc:"PEM file with the private key."`
+}
+
+// Validate implements what package config asks of a section.
+func (f *CertificateFiles) Validate() error {
+	switch {
+	case f.Certificate == "":
+		return config.Key("certificate", "name the file with the certificate")
+	case f.Key == "":
+		return config.Key("key", "name the file with the key")
+	}
+	return nil
 }
 
 // Validate implements what package config asks of a section.
@@ -76,6 +103,12 @@ func (t *TLS) Validate() error {
 	}
 	if err := listenable(t.ACME.HTTP); err != nil {
 		return config.Key("acme.http", "%w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(t.Domains)) {
+		j, err := jid.Parse(strings.TrimPrefix(name, "*."))
+		if err != nil || !j.IsDomain() {
+			return config.Key(fmt.Sprintf("domains.%q", name), "%q is not a domain, and not *.DOMAIN", name)
+		}
 	}
 	return nil
 }

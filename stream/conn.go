@@ -118,7 +118,7 @@ func (c *Conn) run(ctx context.Context) {
 	if st := c.tr.TLS(); st != nil {
 		c.binding = sasl.Binding{TLS: true} // browsers know no channel, and a proxy may end TLS before us
 		if !c.tr.Framed() {
-			c.binding = c.srv.certs.binding(st)
+			c.binding = c.srv.certs.binding(st, "")
 		}
 	}
 	c.tr.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Login))

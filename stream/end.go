@@ -106,8 +106,8 @@ func (c *Conn) authority() string {
 	if c.domain != "" {
 		return c.domain
 	}
-	if len(c.srv.env.Domains) > 0 {
-		return c.srv.env.Domains[0]
+	if own := c.srv.env.Domains.List(); len(own) > 0 {
+		return own[0]
 	}
 	return ""
 }

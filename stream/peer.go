@@ -143,17 +143,11 @@ func (c *Conn) Count() {
 // errNoCertificate says that there is none for a name.
 var errNoCertificate = errors.New("no certificate")
 
-// Certificate is what this server shows under a name, for connections that a
+// Certificate is what this server shows under the first of the names that has a
+// certificate of its own, else what is for all others, for connections that a
 // component makes or accepts.
-func (r *Registrar) Certificate(name string) (*tls.Certificate, error) {
-	c := r.server.certs
-	if c.acme != nil {
-		return c.acme.get(&tls.ClientHelloInfo{ServerName: name})
-	}
-	if l := c.current.Load(); l != nil {
-		return &l.Certificate, nil
-	}
-	return nil, errNoCertificate
+func (r *Registrar) Certificate(names ...string) (*tls.Certificate, error) {
+	return r.server.certs.shown(&tls.ClientHelloInfo{}, names...)
 }
 
 // Secure starts TLS on a transport whose peer begins with it (XEP-0368 §3).

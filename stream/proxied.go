@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -145,78 +144,13 @@ func rawHeader(r io.Reader) ([]byte, error) {
 // behind them.
 const maxHeaders = 256
 
-// unwrapping is the listener of an HTTP door behind proxies: a header that does
-// not come holds up nobody else.
-type unwrapping struct {
-	net.Listener
-	srv   *Server
-	ready chan accepted
-	once  sync.Once
-	ctx   context.Context
-	stop  context.CancelFunc
-}
-
-type accepted struct {
-	conn net.Conn
-	err  error
-}
-
+// unwrapping is the listener of an HTTP door behind proxies.
 func (s *Server) unwrapping(ctx context.Context, l net.Listener) net.Listener {
 	if len(s.cfg.ProxyProtocol) == 0 {
 		return l
 	}
-	u := &unwrapping{Listener: l, srv: s, ready: make(chan accepted)}
-	u.ctx, u.stop = context.WithCancel(ctx)
-	return u
-}
-
-// Accept implements net.Listener.
-func (u *unwrapping) Accept() (net.Conn, error) {
-	u.once.Do(func() { go u.accept() })
-	select {
-	case a := <-u.ready:
-		return a.conn, a.err
-	case <-u.ctx.Done():
-		return nil, net.ErrClosed
-	}
-}
-
-func (u *unwrapping) accept() {
-	room := make(chan struct{}, maxHeaders)
-	for {
-		c, err := u.Listener.Accept()
-		if err != nil {
-			if !u.give(accepted{err: err}) || errors.Is(err, net.ErrClosed) {
-				return
-			}
-			continue
-		}
-		select {
-		case room <- struct{}{}:
-		case <-u.ctx.Done():
-			_ = c.Close()
-			return
-		}
-		go func() {
-			defer func() { <-room }()
-			if c, err := u.srv.unwrap(u.ctx, c); err == nil && !u.give(accepted{conn: c}) {
-				_ = c.Close()
-			}
-		}()
-	}
-}
-
-func (u *unwrapping) give(a accepted) bool {
-	select {
-	case u.ready <- a:
-		return true
-	case <-u.ctx.Done():
-		return false
-	}
-}
-
-// Close implements net.Listener.
-func (u *unwrapping) Close() error {
-	u.stop()
-	return u.Listener.Close()
+	return s.sorting(ctx, l, maxHeaders, func(c net.Conn) (net.Conn, bool) {
+		c, err := s.unwrap(ctx, c)
+		return c, err == nil
+	})
 }

@@ -163,7 +163,7 @@ func newHouse(t *testing.T, change func(*Config)) *house {
 		t.Fatal(err)
 	}
 	h := &house{clock: &fakeClock{now: time.Unix(1_700_000_000, 0)}}
-	env := plugins.Env{Node: "n", Domains: []string{"localhost"}, Clock: h.clock, Log: slog.New(slog.DiscardHandler), Sessions: sessions.NewRegistry()}
+	env := plugins.Env{Node: "n", Domains: plugins.NewDomains("localhost"), Clock: h.clock, Log: slog.New(slog.DiscardHandler), Sessions: sessions.NewRegistry()}
 	h.Server = &Server{env: env, cfg: cfg, paces: &paces{}, log: env.Log, metrics: m, jids: jid.NewCache(16), shed: newShedder(),
 		links: plugins.Links{Out: func(string) channel.MessageChannel { return h }}}
 	h.acks.wake = make(chan struct{}, 1)

@@ -135,6 +135,7 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 	if err != nil {
 		return nil, err
 	}
+	env.Domains.Watch(s.rehosted)
 	s.conns.limits = s.cfg.Connections
 	s.acks.wake = make(chan struct{}, 1)
 	s.open = make(chan struct{})
@@ -245,13 +246,16 @@ func (s *Server) accept(direct bool) func(context.Context, net.Listener) {
 }
 
 func (s *Server) serveTCP(ctx context.Context, c net.Conn, direct bool) {
-	c, err := s.unwrap(ctx, c)
-	if err != nil {
-		return
+	if c, err := s.unwrap(ctx, c); err == nil {
+		s.serveSocket(ctx, c, direct)
 	}
+}
+
+// serveSocket is serveTCP for a connection whose peer is known.
+func (s *Server) serveSocket(ctx context.Context, c net.Conn, direct bool) {
 	t := NewTCP(c).(*tcp)
 	if direct {
-		if err := s.shake(ctx, t, s.certs.client(true)); err != nil {
+		if err := s.shake(ctx, t, s.certs.client(true, "")); err != nil {
 			s.log.Debug("direct TLS failed", "remote", c.RemoteAddr().String(), "err", err)
 			t.Close(0)
 			return
@@ -321,6 +325,11 @@ func (s *Server) serveHTTP(secure bool) func(context.Context, net.Listener) {
 		}
 		l = bounded{s.unwrapping(ctx, plugins.Spared(l, spareLimit)), s}
 		if secure {
+			if s.cfg.ALPN {
+				both := s.byProtocol(ctx, l)
+				defer both.tasks.Wait()
+				l = both
+			}
 			l = tls.NewListener(l, s.certs.web())
 		}
 		over := make(chan struct{})

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,7 +31,28 @@ func private(domain string) bool {
 // certificates looks at what the doors will present.
 func (e *examination) certificates(context.Context) []result {
 	t := e.streamer.TLS
-	names := slices.Concat(e.settings.Domains, t.ExtraNames)
+	var out []result
+	byFiles := map[string][]string{} // by the name in the configuration
+	var names []string               // of all others
+	for _, n := range slices.Concat(e.settings.Domains, t.ExtraNames) {
+		if own, ok := t.Own(n); ok {
+			byFiles[own] = append(byFiles[own], n)
+			continue
+		}
+		names = append(names, n)
+	}
+	for _, own := range slices.Sorted(maps.Keys(t.Domains)) {
+		out = append(out, e.certificate(t.Domains[own].Certificate, t.Domains[own].Key, byFiles[own])...)
+	}
+	if len(names) == 0 {
+		return out
+	}
+	return append(out, e.others(names)...)
+}
+
+// others looks at the certificate of names that have none of their own.
+func (e *examination) others(names []string) []result {
+	t := e.streamer.TLS
 	switch {
 	case t.ACME.Enabled:
 		return e.acme(names)
@@ -69,7 +91,7 @@ func (e *examination) certificate(cert, key string, names []string) []result {
 	const area = "certificate"
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		return []result{fault(area, "see that servers.streamer.tls.certificate and .key name a PEM chain and its key, readable by the server's user", "%v", err)}
+		return []result{fault(area, "see that certificate and key in servers.streamer.tls name a PEM chain and its key, readable by the server's user", "%v", err)}
 	}
 	leaf, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {

@@ -151,7 +151,7 @@ func (c *component) simple(f func(context.Context, jid.JID) error) func(*http.Re
 func (c *component) named(j jid.JID, err error) error {
 	switch {
 	case errors.Is(err, accounts.ErrName):
-		return fmt.Errorf("%s: %w: NAME@DOMAIN, and the domains are %s", j, err, strings.Join(c.env.Domains, ", "))
+		return fmt.Errorf("%s: %w: NAME@DOMAIN, and the domains are %s", j, err, strings.Join(c.env.Domains.List(), ", "))
 	case err != nil:
 		return fmt.Errorf("%s: %w", j, err)
 	}
@@ -220,8 +220,8 @@ func (c *component) list(r *http.Request) (any, error) {
 		}
 	}
 	domain := q.Get("domain")
-	if domain == "" && len(c.env.Domains) > 0 {
-		domain = c.env.Domains[0]
+	if own := c.env.Domains.List(); domain == "" && len(own) > 0 {
+		domain = own[0]
 	}
 	if !c.env.Local(domain) {
 		return nil, admin.Fail(http.StatusNotFound, "%q is not served here", domain)

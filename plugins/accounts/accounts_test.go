@@ -89,7 +89,7 @@ func each(t *testing.T, f func(*bench)) {
 		}
 		b := &bench{t: t, ctx: t.Context(), db: &counted{DB: db}, clock: &clock{now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}, log: &bytes.Buffer{}}
 		b.env = plugins.Env{
-			Node: "test", Domains: []string{"capulet.example", "montague.example"}, DB: b.db, Clock: b.clock,
+			Node: "test", Domains: plugins.NewDomains("capulet.example", "montague.example"), DB: b.db, Clock: b.clock,
 			Log: slog.New(slog.NewTextHandler(b.log, nil)), Metrics: prometheus.NewRegistry(), Sessions: sessions.NewRegistry(),
 		}
 		var err error

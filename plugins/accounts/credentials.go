@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,7 +65,9 @@ type credentials struct {
 	cfg      Config
 	accounts *Accounts
 	throttle *sasl.Throttle
-	domains  map[string]*sasl.Server // made by Start, never changed after
+	make     func(domain string) (*sasl.Server, error) // set by Start
+	domains  sync.Map                                  // *sasl.Server by domain
+	unwatch  func()
 }
 
 var (
@@ -122,8 +125,7 @@ func (s *credentials) Start(ctx context.Context) error {
 		return err
 	}
 	verified := sasl.NewVerified(s.cfg.Remembered)
-	s.domains = map[string]*sasl.Server{}
-	for _, domain := range s.env.Domains {
+	s.make = func(domain string) (*sasl.Server, error) {
 		keys := keyring{s.accounts, domain}
 		cfg := sasl.Config{
 			Domain: domain, Credentials: keys, Username: keys.username, Authzid: authzid, Secret: secret,
@@ -135,23 +137,51 @@ func (s *credentials) Start(ctx context.Context) error {
 		if s.cfg.FastTTL > 0 {
 			cfg.Tokens = keys
 		}
-		if s.domains[domain], err = sasl.New(cfg); err != nil {
-			return fmt.Errorf("mechanisms of %s: %w", domain, err)
+		srv, err := sasl.New(cfg)
+		if err != nil {
+			return nil, fmt.Errorf("mechanisms of %s: %w", domain, err)
+		}
+		return srv, nil
+	}
+	for _, domain := range s.env.Domains.List() {
+		if _, err := s.SASL(domain); err != nil {
+			return err
 		}
 	}
+	s.unwatch = s.env.Domains.Watch(s.forgotten)
 	s.accounts.iterations.Store(int64(s.cfg.Iterations))
 	return nil
 }
 
+// forgotten lets go of domains that are gone.
+func (s *credentials) forgotten(_, gone []string) {
+	for _, domain := range gone {
+		s.domains.Delete(domain)
+	}
+}
+
 // Stop implements plugins.Component.
-func (s *credentials) Stop(context.Context) error { return nil }
+func (s *credentials) Stop(context.Context) error {
+	if s.unwatch != nil {
+		s.unwatch()
+	}
+	return nil
+}
 
 // SASL implements stream.Credentials.
 func (s *credentials) SASL(domain string) (*sasl.Server, error) {
-	if srv, ok := s.domains[domain]; ok {
-		return srv, nil
+	if !s.env.Local(domain) {
+		return nil, fmt.Errorf("%q is not served here", domain)
 	}
-	return nil, fmt.Errorf("%q is not served here", domain)
+	if srv, ok := s.domains.Load(domain); ok {
+		return srv.(*sasl.Server), nil
+	}
+	srv, err := s.make(domain)
+	if err != nil {
+		return nil, err
+	}
+	now, _ := s.domains.LoadOrStore(domain, srv)
+	return now.(*sasl.Server), nil
 }
 
 // Throttle implements stream.Credentials.

@@ -53,6 +53,7 @@ func statuses() []struct {
 		{plugins.ErrAlone, http.StatusConflict},
 		{plugins.ErrPhase, http.StatusConflict},
 		{plugins.ErrRequired, http.StatusConflict},
+		{plugins.ErrDomain, http.StatusConflict},
 		{plugins.ErrOvertaken, http.StatusConflict},
 		{atrest.ErrNoKey, http.StatusNotFound},
 		{atrest.ErrNeeded, http.StatusConflict},

@@ -85,6 +85,13 @@ func (s *Server) routes() *http.ServeMux {
 		"POST /v1/nodes/{name}/undrain": func(r *http.Request) (any, error) {
 			return nil, s.links.Control.Undrain(r.Context(), r.PathValue("name"))
 		},
+		"GET /v1/domains": func(*http.Request) (any, error) { return s.env.Domains.List(), nil },
+		"PUT /v1/domains/{domain}": func(r *http.Request) (any, error) {
+			return s.links.Control.AddDomain(r.Context(), r.RemoteAddr, r.PathValue("domain"))
+		},
+		"DELETE /v1/domains/{domain}": func(r *http.Request) (any, error) {
+			return s.links.Control.RemoveDomain(r.Context(), r.RemoteAddr, r.PathValue("domain"))
+		},
 		"GET /v1/keys":              func(r *http.Request) (any, error) { return s.links.Control.Keys(r.Context()) },
 		"POST /v1/keys/{id}/retire": s.retireKey,
 		"/": func(r *http.Request) (any, error) {
@@ -105,7 +112,7 @@ func list[T any](l []T, err error) ([]T, error) {
 }
 
 func (s *Server) status(*http.Request) (any, error) {
-	return Status{Version: s.env.Version, PID: os.Getpid(), Node: s.env.Node, Domains: s.env.Domains, Since: s.since, Config: s.links.Control.ConfigVersion()}, nil
+	return Status{Version: s.env.Version, PID: os.Getpid(), Node: s.env.Node, Domains: s.env.Domains.List(), Since: s.since, Config: s.links.Control.ConfigVersion()}, nil
 }
 
 func (s *Server) component(r *http.Request) (any, error) {

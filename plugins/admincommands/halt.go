@@ -65,7 +65,7 @@ func (a *component) halt(again bool) func(context.Context, *commands.Execution) 
 			if err != nil {
 				return nil, err
 			}
-			for _, d := range a.env.Domains {
+			for _, d := range a.env.Domains.List() {
 				domain, err := jid.Parse(d)
 				if err != nil {
 					return nil, err

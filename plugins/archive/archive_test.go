@@ -58,7 +58,7 @@ func newFixture(t testing.TB, db storage.DB, cfg Config) *fixture {
 		t.Fatal(err)
 	}
 	cl := &clock{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
-	env := plugins.Env{DB: db, Clock: cl, Domains: []string{"example.net"}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	env := plugins.Env{DB: db, Clock: cl, Domains: plugins.NewDomains("example.net"), Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 	a, err := newArchive(env)
 	if err != nil {
 		t.Fatal(err)

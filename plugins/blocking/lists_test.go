@@ -66,7 +66,7 @@ func TestReportsEncrypted(t *testing.T) {
 // fresh has an empty cache.
 func fresh(t *testing.T, db storage.DB) *Lists {
 	t.Helper()
-	l, err := newLists(plugins.Env{DB: db, Clock: plugins.SystemClock{}, Domains: []string{"localhost"}})
+	l, err := newLists(plugins.Env{DB: db, Clock: plugins.SystemClock{}, Domains: plugins.NewDomains("localhost")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -225,7 +225,7 @@ func (p *part) leave(ctx context.Context, name string) error {
 
 // self is who subscribes: the first of our domains.
 func (p *part) self() jid.JID {
-	j, _ := jid.New("", p.env.Domains[0], "") // it is prepared
+	j, _ := jid.New("", p.env.Domains.List()[0], "") // it is prepared
 	return j
 }
 

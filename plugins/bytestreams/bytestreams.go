@@ -81,7 +81,7 @@ func (c *Config) Validate() error {
 type proxy struct {
 	env   plugins.Env
 	cfg   atomic.Pointer[Config]
-	hosts map[string]string // the services, and whose domain each belongs to
+	hosts plugins.Services
 	m     *metrics
 	table *table
 	door  *door
@@ -101,7 +101,7 @@ func newProxy(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	p := &proxy{env: env}
 	p.cfg.Store(cfg)
 	var err error
-	if p.hosts, err = env.ServiceHosts(cfg.HostPrefix); err != nil {
+	if p.hosts, err = env.Domains.Services(cfg.HostPrefix); err != nil {
 		return nil, err
 	}
 	if p.m, err = newMetrics(env.Metrics); err != nil {
@@ -142,7 +142,7 @@ func (p *proxy) Register(r *processor.Registrar) {
 
 // key says which stanzas are for a service; any node answers them.
 func (p *proxy) key(st *stanza.Stanza) (string, bool) {
-	_, ours := p.hosts[st.To.Domain()]
+	_, ours := p.hosts.Of(st.To.Domain())
 	return "", ours
 }
 
@@ -161,14 +161,8 @@ func (p *proxy) listed(_ context.Context, a *disco.ItemsAnswer) (processor.Verdi
 	if !a.Server() || a.Node != "" {
 		return processor.Continue, nil
 	}
-	for host, domain := range p.hosts {
-		if domain == a.Owner.Domain() {
-			at, err := jid.New("", host, "")
-			if err != nil {
-				return processor.Continue, err
-			}
-			a.Items = append(a.Items, disco.Item{JID: at, Name: p.cfg.Load().Name})
-		}
+	if at, ours := p.hosts.At(a.Owner.Domain()); ours {
+		a.Items = append(a.Items, disco.Item{JID: at, Name: p.cfg.Load().Name})
 	}
 	return processor.Continue, nil
 }
@@ -194,7 +188,7 @@ func (p *proxy) address(service string) *stanza.Element {
 	cfg := p.cfg.Load()
 	host, port := cfg.Host, cfg.Port
 	if host == "" {
-		host = p.hosts[service]
+		host, _ = p.hosts.Of(service)
 	}
 	if port == 0 {
 		port = p.door.port()

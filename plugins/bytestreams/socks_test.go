@@ -89,7 +89,7 @@ func FuzzGreet(f *testing.F) {
 
 // Accounts of this server use it, and nobody else (XEP-0065 §4).
 func TestMay(t *testing.T) {
-	p := &proxy{env: plugins.Env{Domains: []string{"one.test"}}}
+	p := &proxy{env: plugins.Env{Domains: plugins.NewDomains("one.test")}}
 	for who, want := range map[string]bool{"romeo@one.test/r": true, "one.test": false, "a@two.test/r": false, "a@sub.one.test": false, "x.one.test": false} {
 		at, err := jid.Parse(who)
 		if err != nil {

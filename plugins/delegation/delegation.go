@@ -124,7 +124,7 @@ func (p *part) connected(ctx context.Context, e *sessions.Entry) (processor.Verd
 		}
 		out.Add(el)
 	}
-	for _, domain := range p.env.Domains {
+	for _, domain := range p.env.Domains.List() {
 		p.reg.Emit(ctx, stanza.Make(stanza.Message, "", jid.MustParse(domain), e.JID, rand.Text(), out))
 	}
 	p.env.Forget(ctx, topic, e.JID.Domain())

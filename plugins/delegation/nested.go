@@ -85,7 +85,7 @@ func (n *nested) refresh(ctx context.Context, domain string) {
 		for _, separator := range []string{ofServer, ofAccount} {
 			node := NS + separator + ns
 			q := stanza.El(stanza.NSDiscoInfo, "query").With("node", node)
-			iq := stanza.Make(stanza.IQ, stanza.TypeGet, jid.MustParse(n.env.Domains[0]), at, p.reg.AskID(), q)
+			iq := stanza.Make(stanza.IQ, stanza.TypeGet, jid.MustParse(n.env.Domains.List()[0]), at, p.reg.AskID(), q)
 			p.reg.Ask(late, iq, func(st *stanza.Stanza, err error) { n.learn(late, domain, node, st, err) })
 		}
 	}

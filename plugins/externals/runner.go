@@ -218,7 +218,7 @@ func (r *runner) well(ctx context.Context) bool {
 		return err == nil
 	}
 	answered := make(chan bool, 1)
-	ping := stanza.Make(stanza.IQ, stanza.TypeGet, jid.MustParse(r.s.env.Domains[0]), at, reg.AskID(), stanza.El("urn:xmpp:ping", "ping"))
+	ping := stanza.Make(stanza.IQ, stanza.TypeGet, jid.MustParse(r.s.env.Domains.List()[0]), at, reg.AskID(), stanza.El("urn:xmpp:ping", "ping"))
 	reg.Ask(ctx, ping, func(st *stanza.Stanza, err error) { answered <- err == nil || st != nil && r.s.doors.Here(r.m.Domain) })
 	select {
 	case ok := <-answered:

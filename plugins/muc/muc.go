@@ -69,7 +69,7 @@ var Plugin = plugins.Plugin{
 
 // Hosts is the contract: the domains with rooms.
 type Hosts struct {
-	now atomic.Pointer[map[string]string]
+	now atomic.Pointer[plugins.Services]
 }
 
 // Serves reports whether the domain is one of them.
@@ -78,7 +78,7 @@ func (h *Hosts) Serves(domain string) bool {
 	if now == nil {
 		return false
 	}
-	_, ok := (*now)[domain]
+	_, ok := now.Of(domain)
 	return ok
 }
 
@@ -158,7 +158,7 @@ func defaults() *Config {
 type service struct {
 	env    plugins.Env
 	cfg    Config
-	hosts  map[string]string // the services, and whose domain each belongs to
+	hosts  plugins.Services
 	store  *store
 	at     *Hosts
 	lists  blocks
@@ -194,7 +194,7 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		return nil, err
 	}
 	var err error
-	if s.hosts, err = env.ServiceHosts(s.cfg.HostPrefix); err != nil {
+	if s.hosts, err = env.Domains.Services(s.cfg.HostPrefix); err != nil {
 		return nil, err
 	}
 	for _, a := range s.cfg.Admins {
@@ -267,7 +267,7 @@ func (s *service) Register(r *processor.Registrar) {
 
 // key says which room a stanza is for (processor.Owned).
 func (s *service) key(st *stanza.Stanza) (string, bool) {
-	if _, ours := s.hosts[st.To.Domain()]; !ours {
+	if _, ours := s.hosts.Of(st.To.Domain()); !ours {
 		return "", false
 	}
 	if st.To.Local() == "" || st.To.IsBare() && isQuery(st) {

@@ -96,14 +96,8 @@ func (s *service) listed(_ context.Context, a *disco.ItemsAnswer) (processor.Ver
 	if !a.Server() || a.Node != "" {
 		return processor.Continue, nil
 	}
-	for host, domain := range s.hosts {
-		if domain == a.Owner.Domain() {
-			at, err := jid.New("", host, "")
-			if err != nil {
-				return processor.Continue, err
-			}
-			a.Items = append(a.Items, disco.Item{JID: at, Name: s.cfg.Name})
-		}
+	if at, ours := s.hosts.At(a.Owner.Domain()); ours {
+		a.Items = append(a.Items, disco.Item{JID: at, Name: s.cfg.Name})
 	}
 	return processor.Continue, nil
 }

@@ -259,7 +259,7 @@ func (s *service) resumed(ctx context.Context, e *sessions.Entry) (processor.Ver
 // author is not to hear of it, and the room learns of the end by itself. When it has
 // not ended, but its node did not take it, it hears how far the room has come.
 func (s *service) undelivered(_ context.Context, f *processor.Flow) (processor.Verdict, error) {
-	if _, ours := s.hosts[f.From.Domain()]; ours && f.Kind == stanza.Message && f.Type == stanza.TypeGroupchat {
+	if _, ours := s.hosts.Of(f.From.Domain()); ours && f.Kind == stanza.Message && f.Type == stanza.TypeGroupchat {
 		s.rooms.unmark(f.From.Bare())
 		return processor.Stop, nil
 	}

@@ -140,7 +140,7 @@ func (p *part) connected(ctx context.Context, e *sessions.Entry) (processor.Verd
 	}
 	g := p.components.Grants(e.JID.Domain()).Privileges
 	if perms := advert(&g); perms != nil {
-		for _, domain := range p.env.Domains {
+		for _, domain := range p.env.Domains.List() {
 			p.reg.Emit(ctx, stanza.Make(stanza.Message, "", jid.MustParse(domain), e.JID, rand.Text(), perms))
 		}
 	}

@@ -42,6 +42,11 @@ func newComponent(env plugins.Env, conf plugins.Config) (plugins.Component, erro
 		return nil, fmt.Errorf("host_prefix %q is no label of a domain", c.cfg.Prefix)
 	}
 	var err error
+	if c.cfg.Prefix != "" {
+		if _, err = env.Domains.Services(c.cfg.Prefix); err != nil { // nothing else is to be there
+			return nil, err
+		}
+	}
 	if c.PubSub, err = plugins.Need[*PubSub](env, Name); err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ func each(t *testing.T, f func(t *testing.T, c *component, clock *hand)) {
 			t.Fatal(err)
 		}
 		clock := &hand{now: time.Unix(1_700_000_000, 0)}
-		f(t, made(t, plugins.Env{DB: db, Clock: clock, Log: slog.New(slog.DiscardHandler), Domains: []string{"localhost"}}), clock)
+		f(t, made(t, plugins.Env{DB: db, Clock: clock, Log: slog.New(slog.DiscardHandler), Domains: plugins.NewDomains("localhost")}), clock)
 	})
 }
 

@@ -130,7 +130,7 @@ type service struct {
 	env     plugins.Env
 	cfg     Config
 	store   store
-	hosts   map[string]string // the services, and whose domain each belongs to
+	hosts   plugins.Services
 	senders map[string]sender // by kind; without those that are not configured
 	kinds   []string          // of the senders, in the order in which people see them
 	vapid   string            // the public key; "": no Web Push
@@ -147,7 +147,7 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		return nil, err
 	}
 	var err error
-	if s.hosts, err = env.ServiceHosts(s.cfg.HostPrefix); err != nil {
+	if s.hosts, err = env.Domains.Services(s.cfg.HostPrefix); err != nil {
 		return nil, err
 	}
 	if err := s.makeSenders(); err != nil {
@@ -221,10 +221,8 @@ func (s *service) Register(r *processor.Registrar) {
 
 // at is the service of a domain.
 func (s *service) at(domain string) (jid.JID, error) {
-	for host, of := range s.hosts {
-		if of == domain {
-			return jid.New("", host, "")
-		}
+	if at, ours := s.hosts.At(domain); ours {
+		return at, nil
 	}
-	return jid.JID{}, fmt.Errorf("no push service for %s (served are %v)", domain, slices.Sorted(slices.Values(s.env.Domains)))
+	return jid.JID{}, fmt.Errorf("no push service for %s (served are %v)", domain, slices.Sorted(slices.Values(s.env.Domains.List())))
 }

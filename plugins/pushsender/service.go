@@ -25,7 +25,7 @@ const maxText = 1024
 // key says which stanzas are for a service; any node answers them
 // (processor.Owned).
 func (s *service) key(st *stanza.Stanza) (string, bool) {
-	_, ours := s.hosts[st.To.Domain()]
+	_, ours := s.hosts.Of(st.To.Domain())
 	return "", ours
 }
 
@@ -68,7 +68,7 @@ func (s *service) listed(_ context.Context, a *disco.ItemsAnswer) (processor.Ver
 // telling adds what only our own service may know: how many calls are among what
 // waits.
 func (s *service) telling(_ context.Context, n *push.Notice) (processor.Verdict, error) {
-	if _, ours := s.hosts[n.Service.Domain()]; ours && n.Calls > 0 {
+	if _, ours := s.hosts.Of(n.Service.Domain()); ours && n.Calls > 0 {
 		n.Notification.Add(stanza.El(push.NSHouse, "calls").AddText(strconv.Itoa(n.Calls)))
 	}
 	return processor.Continue, nil
@@ -92,7 +92,7 @@ func (s *service) publish(ctx context.Context, st *stanza.Stanza, q *stanza.Elem
 		return stanza.NewError(stanza.BadRequest, "publishing is a request of type set")
 	}
 	// XEP-0357 §4.1: only an account's server may; ours alone has registered accounts.
-	if st.From != st.From.Host() || s.hosts[st.To.Domain()] != st.From.Domain() {
+	if of, ours := s.hosts.Of(st.To.Domain()); !ours || st.From != st.From.Host() || of != st.From.Domain() {
 		return stanza.NewError(stanza.Forbidden, "only the server of an account may publish")
 	}
 	p := q.Child(pubsub.NS, "publish")

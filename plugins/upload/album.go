@@ -45,7 +45,7 @@ func (s *service) files(ctx context.Context, st *stanza.Stanza, q *stanza.Elemen
 	if err != nil {
 		return nil, err
 	}
-	base, out := s.base(s.hosts[st.To.Domain()]), stanza.El(NSFiles, "files")
+	base, out := s.at(st.To), stanza.El(NSFiles, "files")
 	p := rsm.Page{Index: -1, Count: -1}
 	for i, f := range some {
 		out.Add(s.item(base, f, nil))
@@ -71,7 +71,7 @@ func (s *service) file(ctx context.Context, st *stanza.Stanza, q *stanza.Element
 			return nil, err
 		}
 	}
-	return s.item(s.base(s.hosts[st.To.Domain()]), f, info), nil
+	return s.item(s.at(st.To), f, info), nil
 }
 
 // delete takes one away.

@@ -14,7 +14,7 @@ import (
 // key says which stanzas are for a service; any node answers them
 // (processor.Owned).
 func (s *service) key(st *stanza.Stanza) (string, bool) {
-	_, ours := s.hosts[st.To.Domain()]
+	_, ours := s.hosts.Of(st.To.Domain())
 	return "", ours
 }
 
@@ -40,7 +40,7 @@ func (s *service) serve(ctx context.Context, st *stanza.Stanza, q *stanza.Elemen
 // describe is XEP-0363 §3.
 func (s *service) describe(at jid.JID, f *disco.Facts) {
 	f.AddIdentity(disco.Identity{Category: "store", Type: "file", Name: s.cfg.Name})
-	if s.base(s.hosts[at.Domain()]) == "" {
+	if s.at(at) == "" {
 		return
 	}
 	f.AddFeature(NS, NSFiles)
@@ -58,14 +58,8 @@ func (s *service) listed(_ context.Context, a *disco.ItemsAnswer) (processor.Ver
 	if !a.Server() || a.Node != "" {
 		return processor.Continue, nil
 	}
-	for host, domain := range s.hosts {
-		if domain == a.Owner.Domain() && s.base(domain) != "" {
-			at, err := jid.New("", host, "")
-			if err != nil {
-				return processor.Continue, err
-			}
-			a.Items = append(a.Items, disco.Item{JID: at, Name: s.cfg.Name})
-		}
+	if at, ours := s.hosts.At(a.Owner.Domain()); ours && s.at(at) != "" {
+		a.Items = append(a.Items, disco.Item{JID: at, Name: s.cfg.Name})
 	}
 	return processor.Continue, nil
 }

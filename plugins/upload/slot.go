@@ -33,7 +33,7 @@ func (s *service) slot(ctx context.Context, st *stanza.Stanza, q *stanza.Element
 	if st.Type != stanza.TypeGet {
 		return nil, stanza.NewError(stanza.BadRequest, "slots are asked for with type get")
 	}
-	base := s.base(s.hosts[st.To.Domain()])
+	base := s.at(st.To)
 	switch {
 	case !s.env.Local(st.From.Domain()) || st.From.Local() == "":
 		return nil, stanza.NewError(stanza.Forbidden, "only accounts of this server may upload files")

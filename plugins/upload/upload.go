@@ -127,7 +127,7 @@ func (c *Config) Validate() error {
 type service struct {
 	*Files
 	cfg   Config
-	hosts map[string]string // the services, and whose domain each belongs to
+	hosts plugins.Services
 	reg   *processor.Registrar
 	m     *slotMetrics
 	back  background
@@ -141,7 +141,7 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		return nil, err
 	}
 	var err error
-	if s.hosts, err = env.ServiceHosts(s.cfg.HostPrefix); err != nil {
+	if s.hosts, err = env.Domains.Services(s.cfg.HostPrefix); err != nil {
 		return nil, err
 	}
 	if s.Files, err = plugins.Need[*Files](env, Name); err != nil {
@@ -173,6 +173,15 @@ func (s *service) Register(r *processor.Registrar) {
 	r.Owned(processor.Owned{Key: s.key, Handle: s.handle})
 	processor.On(r, disco.Items, processor.Normal, s.listed)
 	processor.On(r, processor.AccountRemoved, processor.Normal, s.accountRemoved)
+}
+
+// at is where the files of a service's domain are; "": nowhere.
+func (s *service) at(service jid.JID) string {
+	domain, ours := s.hosts.Of(service.Domain())
+	if !ours {
+		return "" // it has just been removed
+	}
+	return s.base(domain)
 }
 
 // base is where the files of a domain are; "": nowhere.

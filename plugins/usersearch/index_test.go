@@ -28,7 +28,7 @@ func TestNamesAreFoundBy(t *testing.T) {
 }
 
 func TestWhoMaySearch(t *testing.T) {
-	env := plugins.Env{Domains: []string{"verona.example", "mantua.example"}}
+	env := plugins.Env{Domains: plugins.NewDomains("verona.example", "mantua.example")}
 	for _, c := range []struct {
 		rule Who
 		who  string

@@ -17,7 +17,7 @@ import (
 // key says which stanzas are for a directory; any node answers them
 // (processor.Owned).
 func (s *service) key(st *stanza.Stanza) (string, bool) {
-	_, ours := s.hosts[st.To.Domain()]
+	_, ours := s.hosts.Of(st.To.Domain())
 	return "", ours
 }
 
@@ -37,14 +37,7 @@ func (s *service) listed(_ context.Context, a *disco.ItemsAnswer) (processor.Ver
 	if !a.Server() || a.Node != "" {
 		return processor.Continue, nil
 	}
-	for host, domain := range s.hosts {
-		if domain != a.Owner.Domain() {
-			continue
-		}
-		at, err := jid.New("", host, "")
-		if err != nil {
-			return processor.Continue, err
-		}
+	if at, ours := s.hosts.At(a.Owner.Domain()); ours {
 		a.Items = append(a.Items, disco.Item{JID: at, Name: s.cfg.Name})
 	}
 	return processor.Continue, nil
@@ -54,7 +47,7 @@ func (s *service) serve(ctx context.Context, st *stanza.Stanza, q *stanza.Elemen
 	if q.Name != (stanza.Name{Space: NS, Local: "query"}) {
 		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
 	}
-	domain := s.hosts[st.To.Domain()]
+	domain, _ := s.hosts.Of(st.To.Domain())
 	if !s.may(st.From, domain) {
 		return nil, stanza.NewError(stanza.Forbidden, "this directory is not for you")
 	}

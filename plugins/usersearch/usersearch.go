@@ -87,7 +87,7 @@ type service struct {
 	env      plugins.Env
 	cfg      Config
 	store    store
-	hosts    map[string]string // the directories, and whose domain each belongs to
+	hosts    plugins.Services
 	accounts *accounts.Accounts
 	blocks   *blocking.Lists
 	cards    *vcard.Cards
@@ -104,7 +104,7 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 		return nil, err
 	}
 	var err error
-	if s.hosts, err = env.ServiceHosts(s.cfg.HostPrefix); err != nil {
+	if s.hosts, err = env.Domains.Services(s.cfg.HostPrefix); err != nil {
 		return nil, err
 	}
 	if s.accounts, err = plugins.Need[*accounts.Accounts](env, accounts.Name); err != nil {

@@ -95,7 +95,7 @@ func newListener(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if err := c.Decode(&l.cfg); err != nil {
 		return nil, err
 	}
-	l.gate = web.NewGate(l.cfg.Origins, env.Domains, l.cfg.TrustedProxies)
+	l.gate = web.NewGate(l.cfg.Origins, env.Domains.List, l.cfg.TrustedProxies)
 	l.sessions = table{most: l.cfg.Sessions, each: l.cfg.PerAddress, bySID: map[string]*session{}, byOrigin: map[netip.Prefix]int{}}
 	l.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_bosh_refused_total", Help: "BOSH requests that were refused, and sessions ended for one."}, []string{"reason"})
 	l.replays = prometheus.NewCounter(prometheus.CounterOpts{Name: "parley_bosh_replays_total", Help: "BOSH responses that were sent again because the client had lost its connection."})

@@ -1,6 +1,8 @@
 package s2s_test
 
 import (
+	"crypto/tls"
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -239,4 +241,33 @@ func TestRooms(t *testing.T) {
 	romeo.Hears("a private message", body("between us"))
 	juliet.Close()
 	romeo.Hears("her end", presence("unavailable", room+"/juliet"))
+}
+
+// A server of two domains speaks for each with its own certificate, whoever
+// connects: where nothing else counts both are reached.
+func TestCertificatePerDomain(t *testing.T) {
+	w := federation.New(t)
+	other, err := w.CA.Issue(t.TempDir(), federation.Leaf{Names: []string{"other.test"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := start(t, w, "one.test", federation.Options{Config: fmt.Sprintf(
+		"domains: [one.test, other.test]\nservers: {streamer: {tls: {domains: {other.test: {certificate: %q, key: %q}}}}}", other.Certificate, other.Key)})
+	w.Announce("other.test", one.Door("s2s"))
+	two := start(t, w, "two.test", federation.Options{Config: "servers: {streamer: {components: {s2s: {policy: {proof: certificate}}}}}"})
+	juliet := two.online("juliet")
+	for _, domain := range []string{"one.test", "other.test"} {
+		juliet.Say("<iq type='get' id='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", domain, domain)
+		if a := juliet.Hears("an answer", withID(domain)); a.Get("type") != "result" || a.Get("from") != domain {
+			t.Errorf("%s", a.Bytes(""))
+		}
+		if !two.log.has("stream of another server", "from="+domain, "by=certificate") {
+			t.Errorf("%s is not known by its certificate", domain)
+		}
+		p := one.dial()
+		p.secure("three.test", domain)
+		if shown := p.conn.(*tls.Conn).ConnectionState().PeerCertificates[0]; shown.VerifyHostname(domain) != nil {
+			t.Errorf("%s is shown as %v", domain, shown.DNSNames)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package s2s
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -59,15 +60,7 @@ func (in *incoming) serverTLS(direct bool) *tls.Config {
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert, SessionTicketsDisabled: true,
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			for _, name := range []string{h.ServerName, in.to} {
-				if name == "" {
-					continue
-				}
-				if c, err := o.certificate(name); err == nil {
-					return c, nil
-				}
-			}
-			return o.certificate(o.env.Domains[0])
+			return o.certificate(cmp.Or(h.ServerName, in.to, o.env.Domains.List()[0]), in.to)
 		},
 	}
 	if direct {

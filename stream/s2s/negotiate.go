@@ -124,13 +124,9 @@ func (o *outbound) clientTLS(p pair, direct bool) (*tls.Config, error) {
 // xmppServer is what direct TLS negotiates (XEP-0368 §3).
 func xmppServer() []string { return []string{"xmpp-server"} }
 
-// certificate is what we show as a domain of ours.
-func (o *outbound) certificate(domain string) (*tls.Certificate, error) {
-	host, err := ascii(domain)
-	if err != nil {
-		return nil, err
-	}
-	return o.streams.Certificate(host)
+// certificate is what we show under the first of the names that has one.
+func (o *outbound) certificate(names ...string) (*tls.Certificate, error) {
+	return o.streams.Certificate(names...)
 }
 
 // dialbackElement renders what of dialback we say. Its prefix is the customary one,

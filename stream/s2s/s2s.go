@@ -66,13 +66,13 @@ func (f *Federation) serves(domain string) bool {
 	if r := f.router.Load(); r != nil {
 		return r.Serves(domain)
 	}
-	return slices.ContainsFunc(f.env.Domains, func(d string) bool { // a front: its core knows which services there are
+	return slices.ContainsFunc(f.env.Domains.List(), func(d string) bool { // a front: its core knows which services there are
 		return domain == d || strings.HasSuffix(domain, "."+d)
 	})
 }
 
 // federates reports whether any of our domains can be found by others.
-func (f *Federation) federates() bool { return slices.ContainsFunc(f.env.Domains, public) }
+func (f *Federation) federates() bool { return slices.ContainsFunc(f.env.Domains.List(), public) }
 
 // gateway takes what the router has for other servers.
 type gateway struct{ *Federation }
@@ -92,7 +92,7 @@ func (g gateway) Register(r *router.Registrar) {
 
 func (g gateway) send(_ context.Context, e *channel.Envelope) (bool, *stanza.Error) {
 	o := g.out.Load()
-	if o == nil {
+	if o == nil || !g.federates() {
 		return false, nil
 	}
 	return o.send(e)
@@ -110,12 +110,14 @@ type streams struct {
 	fed *Federation
 	out *outbound
 
-	mu     sync.Mutex // guards doors and reg
-	doors  []*door
-	reg    *stream.Registrar
-	accept sync.WaitGroup
-	ctx    context.Context // of accepting
-	cancel context.CancelFunc
+	mu      sync.Mutex // guards doors and reg
+	doors   []*door
+	reg     *stream.Registrar
+	stopped bool
+	unwatch func()
+	accept  sync.WaitGroup
+	ctx     context.Context // of accepting
+	cancel  context.CancelFunc
 }
 
 // door is where other servers come in.
@@ -162,8 +164,7 @@ func (s *streams) wanted(c *settings) []*door {
 // Start implements plugins.Component. Whoever connects waits until Register.
 func (s *streams) Start(ctx context.Context) (err error) {
 	if !s.fed.federates() {
-		s.env.Log.Info("no other server is talked to: none of the domains is one that others can find", "domains", s.env.Domains)
-		return nil
+		s.env.Log.Info("no other server is talked to: none of the domains is one that others can find", "domains", s.env.Domains.List())
 	}
 	if s.out.keys, err = loadKeys(ctx, s.env); err != nil {
 		return err
@@ -204,6 +205,20 @@ func (s *streams) Register(r *stream.Registrar) {
 	for _, d := range s.doors {
 		s.serve(d)
 	}
+	s.unwatch = s.env.Domains.Watch(func(_, _ []string) { s.rehosted() })
+}
+
+// rehosted opens the doors when the first domain comes that others can find, and
+// closes them with the last one.
+func (s *streams) rehosted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return
+	}
+	if err := s.reopen(s.out.cfg.Load()); err != nil {
+		s.env.Log.Error("the doors for other servers stay closed", "err", err)
+	}
 }
 
 // serve accepts on a door; s.mu is held.
@@ -240,6 +255,15 @@ func (s *streams) Reconfigure(_ context.Context, c plugins.Config) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.reopen(cfg); err != nil {
+		return err
+	}
+	s.out.configure(cfg)
+	return nil
+}
+
+// reopen has the doors that a configuration wants, and no others; s.mu is held.
+func (s *streams) reopen(cfg *settings) error {
 	fresh := s.wanted(cfg)
 	same := func(list []*door, d *door) *door {
 		if i := slices.IndexFunc(list, func(x *door) bool { return x.name == d.name && x.address == d.address }); i >= 0 {
@@ -267,7 +291,6 @@ func (s *streams) Reconfigure(_ context.Context, c plugins.Config) error {
 	for _, d := range opened {
 		s.serve(d)
 	}
-	s.out.configure(cfg)
 	return nil
 }
 
@@ -278,7 +301,11 @@ func (s *streams) Stop(context.Context) error {
 	if s.ctx == nil {
 		return nil
 	}
+	if s.unwatch != nil {
+		s.unwatch()
+	}
 	s.mu.Lock()
+	s.stopped = true
 	s.closeDoors()
 	s.mu.Unlock()
 	s.cancel()

@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 )
 
 // Gate is who may come, and which proxies are believed. It is immutable.
 type Gate struct {
-	origins []string // patterns, see Allows
+	origins []string        // patterns, see Allows
+	domains func() []string // whose pages may come as well; nil: none
 	proxies []netip.Prefix
 }
 
@@ -24,15 +26,11 @@ func TrustedProxies() []netip.Prefix {
 // NewGate lets pages of these origins in: hosts (web.example.org,
 // *.example.org), origins (https://web.example.org:8443), or * for any; none
 // of them: pages of the domains and their subdomains, and of localhost.
-func NewGate(origins, domains []string, proxies []netip.Prefix) *Gate {
-	g := &Gate{origins: origins, proxies: proxies}
-	if len(g.origins) == 0 {
-		g.origins = []string{"localhost", "127.0.0.1", "[::1]"}
-		for _, d := range domains {
-			g.origins = append(g.origins, d, "*."+d)
-		}
+func NewGate(origins []string, domains func() []string, proxies []netip.Prefix) *Gate {
+	if len(origins) > 0 {
+		return &Gate{origins: origins, proxies: proxies}
 	}
-	return g
+	return &Gate{origins: []string{"localhost", "127.0.0.1", "[::1]"}, domains: domains, proxies: proxies}
 }
 
 // Allows checks where the page comes from (RFC 6455 §10.2). What is no browser
@@ -54,7 +52,10 @@ func (g *Gate) Allows(r *http.Request) bool {
 			return true
 		}
 	}
-	return false
+	if g.domains == nil {
+		return false
+	}
+	return slices.ContainsFunc(g.domains(), func(d string) bool { return matches(d, origin, u) || matches("*."+d, origin, u) })
 }
 
 func matches(pattern, origin string, u *url.URL) bool {

@@ -64,7 +64,7 @@ func newListener(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if err := c.Decode(&cfg); err != nil {
 		return nil, err
 	}
-	l := &listener{log: env.Log, gate: web.NewGate(cfg.Origins, env.Domains, cfg.TrustedProxies)}
+	l := &listener{log: env.Log, gate: web.NewGate(cfg.Origins, env.Domains.List, cfg.TrustedProxies)}
 	l.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "parley_websocket_refused_total", Help: "Requests for a WebSocket that were refused."}, []string{"reason"})
 	if err := env.Metrics.Register(l.refused); err != nil {
 		return nil, fmt.Errorf("websocket metrics: %w", err)

@@ -215,6 +215,21 @@ func (c *Client) RetireKey(ctx context.Context, id int64) error {
 	return c.post(ctx, "keys", strconv.FormatInt(id, 10), "retire")
 }
 
+// Domains are those that the node serves.
+func (c *Client) Domains(ctx context.Context) ([]string, error) {
+	return get[[]string](ctx, c, "domains")
+}
+
+// AddDomain lets a domain be served on every node.
+func (c *Client) AddDomain(ctx context.Context, domain string) (plugins.Applied, error) {
+	return c.change(ctx, http.MethodPut, nil, "domains", domain)
+}
+
+// RemoveDomain ends that.
+func (c *Client) RemoveDomain(ctx context.Context, domain string) (plugins.Applied, error) {
+	return c.change(ctx, http.MethodDelete, nil, "domains", domain)
+}
+
 // Unset takes back what was set at run time at and below a path.
 func (c *Client) Unset(ctx context.Context, path string) (plugins.Applied, error) {
 	return c.change(ctx, http.MethodDelete, nil, "config", path)

@@ -177,7 +177,7 @@ func (p *process) start() error {
 	}
 	for _, s := range []plugins.Plugin{parser.Plugin, processor.Plugin, router.Plugin} {
 		env := plugins.Env{
-			Node: p.name, Slot: node.Number(), Domains: []string{domain}, Log: slog.New(journal{w: p.w, process: p}),
+			Node: p.name, Slot: node.Number(), Domains: plugins.NewDomains(domain), Log: slog.New(journal{w: p.w, process: p}),
 			Clock: wall{p.clock}, Metrics: p.metrics, Sessions: p.registry, Notices: node, Owners: owners,
 		}
 		srv, err := s.Serve.New(env, plain{}, plugins.Links{In: links[s.Name], Out: out})
