@@ -116,6 +116,21 @@ func (d *Domains) check(domains []string) error {
 	return nil
 }
 
+// Serve reports whether an address is that of a service of one of them, in this process.
+func (d *Domains) Serve(host string) bool {
+	if d == nil {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for prefix := range d.services {
+		if domain, ok := strings.CutPrefix(host, prefix+"."); ok && d.Has(domain) {
+			return true
+		}
+	}
+	return false
+}
+
 // Services are the addresses of a service, one below each of the domains.
 type Services struct {
 	domains *Domains

@@ -18,6 +18,9 @@ func TestDomains(t *testing.T) {
 		if got, ok := rooms.Of(host); ok != wanted || ok && got != want {
 			t.Errorf("%s is a service of %q, %v", host, got, ok)
 		}
+		if d.Serve(host) != wanted {
+			t.Errorf("%s is a service of ours: %v", host, !wanted)
+		}
 		if at, ok := rooms.At(want); ok != wanted || ok && at.String() != host {
 			t.Errorf("the service of %s is %s, %v", want, at, ok)
 		}

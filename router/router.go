@@ -96,7 +96,7 @@ func (r *Registrar) Remote(g Gateway) { r.gateways = append(r.gateways, g) }
 // Serves reports whether stanzas for the domain stay here: it is one of ours, has a
 // component of its own, or the processor serves it.
 func (r *Registrar) Serves(domain string) bool {
-	if r.server.env.Local(domain) {
+	if r.server.env.Local(domain) || r.server.env.Domains.Serve(domain) {
 		return true
 	}
 	for _, p := range *r.server.parts.Load() {

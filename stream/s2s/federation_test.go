@@ -243,6 +243,28 @@ func TestRooms(t *testing.T) {
 	romeo.Hears("her end", presence("unavailable", room+"/juliet"))
 }
 
+// Every service of a server is reached from others, and serves whom it is for.
+func TestServices(t *testing.T) {
+	w := federation.New(t)
+	start(t, w, "one.test", federation.Options{})
+	juliet := start(t, w, "two.test", federation.Options{}).online("juliet")
+	for _, service := range []string{"conference", "pubsub", "upload", "search"} {
+		juliet.Say("<iq type='get' id='%[1]s' to='%[1]s.one.test'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>", service)
+		if el := juliet.Hears("what "+service+" is", withID(service)); el.Get("type") != "result" {
+			t.Errorf("%s: %s", service, el.Bytes(""))
+		}
+	}
+	for id, request := range map[string]string{
+		"upload": "<request xmlns='urn:xmpp:http:upload:0' filename='a' size='1'/>",
+		"search": "<query xmlns='jabber:iq:search'><email>romeo@example.org</email></query>",
+	} {
+		juliet.Say("<iq type='%s' id='r' to='%s.one.test'>%s</iq>", map[string]string{"upload": "get", "search": "set"}[id], id, request)
+		if el := juliet.Hears("an answer of "+id, withID("r")); el.Get("type") != "error" {
+			t.Errorf("%s serves a stranger: %s", id, el.Bytes(""))
+		}
+	}
+}
+
 // A server of two domains speaks for each with its own certificate, whoever
 // connects: where nothing else counts both are reached.
 func TestCertificatePerDomain(t *testing.T) {

@@ -40,7 +40,7 @@ func New(t testing.TB) *World {
 
 // Below are the domains of a domain's services.
 func Below(domain string) []string {
-	return []string{"conference." + domain, "pubsub." + domain, "upload." + domain, "proxy." + domain}
+	return []string{"conference." + domain, "pubsub." + domain, "upload." + domain, "proxy." + domain, "search." + domain}
 }
 
 // House is a Parley server of a domain.
