@@ -374,10 +374,11 @@ func notCommitted(err error) error { return fmt.Errorf("%w: %w", errNotCommitted
 // lost reports whether the connection broke.
 func lost(err error) bool { return errors.Is(err, errLost) }
 
-// conflicting reports whether concurrent transactions got in each other's way.
+// conflicting reports whether concurrent transactions got in each other's way, or the
+// database has given one up because this process had no time for it.
 func conflicting(err error) bool {
 	var pe *pgconn.PgError
-	return errors.As(err, &pe) && (pe.Code == "40001" || pe.Code == "40P01")
+	return errors.As(err, &pe) && (pe.Code == "40001" || pe.Code == "40P01" || pe.Code == "25P03")
 }
 
 // broken reports whether the server gave no answer.

@@ -285,6 +285,39 @@ func TestPostgresLockTimeoutIsTheGuiltyOnes(t *testing.T) {
 	}
 }
 
+// A transaction that the database has ended because this process had no time for it is
+// run once more: nothing of it was committed.
+func TestPostgresIdleTransactionRunsAgain(t *testing.T) {
+	c := storagetest.Postgres(t)
+	db, other := storagetest.Open(t, c), storagetest.Open(t, c)
+	migrated(t, db)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	runs := 0
+	err := db.Tx(ctx, func(tx storage.Tx) error {
+		runs++
+		var pid int
+		if err := tx.QueryRow(ctx, `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
+			return err
+		}
+		if runs == 1 {
+			if _, err := tx.Exec(ctx, `SET LOCAL idle_in_transaction_session_timeout = 1`); err != nil {
+				return err
+			}
+			for there := 1; there > 0; {
+				if err := other.QueryRow(ctx, `SELECT COUNT(*) FROM pg_stat_activity WHERE pid = $1`, pid).Scan(&there); err != nil {
+					return err
+				}
+			}
+		}
+		_, err := tx.Exec(ctx, insert.SQL, 0, "once")
+		return err
+	})
+	if err != nil || runs != 2 {
+		t.Errorf("after %d runs: %v", runs, err)
+	}
+}
+
 // What is promised is written through: the settings, asked of the database.
 func TestSQLiteIsDurable(t *testing.T) {
 	c := storagetest.SQLite(t)

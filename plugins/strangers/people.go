@@ -50,7 +50,13 @@ type wishes struct{ messages, subscriptions, invitations Policy }
 
 // policy is what the account wants, or the server.
 func (w *wishes) policy(of what, server Policy) Policy {
-	own := map[what]Policy{messages: w.messages, subscriptions: w.subscriptions, invitations: w.invitations}[of]
+	own := w.messages
+	switch of {
+	case subscriptions:
+		own = w.subscriptions
+	case invitations:
+		own = w.invitations
+	}
 	if own == Default {
 		return server
 	}

@@ -92,7 +92,13 @@ const (
 )
 
 func (c *Config) rule(w what) *Rule {
-	return map[what]*Rule{messages: &c.Messages, subscriptions: &c.Subscriptions, invitations: &c.Invitations}[w]
+	switch w {
+	case subscriptions:
+		return &c.Subscriptions
+	case invitations:
+		return &c.Invitations
+	}
+	return &c.Messages
 }
 
 // contacts is what is asked of the roster.
