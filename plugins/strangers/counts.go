@@ -20,6 +20,7 @@ type counts struct {
 
 	mu   sync.Mutex // leaf
 	hour int64      // that held is of
+	old  bool       // what is over was not removed yet
 	held map[key]share
 }
 
@@ -53,15 +54,14 @@ const (
 	sqlSweep = `DELETE FROM stranger_use WHERE hour < $1`
 )
 
-// now is the hour; the first call in it forgets the one before.
-func (c *counts) now() (hour int64, fresh bool) {
+// now is the hour; the first call in it forgets the one before. c.mu is held.
+func (c *counts) now() (hour int64) {
 	hour = c.env.Clock.Now().Unix() / int64(time.Hour/time.Second)
-	if hour == c.hour {
-		return hour, false
+	if hour != c.hour {
+		c.hour, c.old = hour, true
+		clear(c.held)
 	}
-	c.hour = hour
-	clear(c.held)
-	return hour, true
+	return hour
 }
 
 // spent reports whether nothing is known to be left.
@@ -75,7 +75,8 @@ func (c *counts) spent(k key) bool {
 // take uses one; false: most have been used.
 func (c *counts) take(ctx context.Context, k key, most int) (bool, error) {
 	c.mu.Lock()
-	hour, fresh := c.now()
+	hour, fresh := c.now(), c.old
+	c.old = c.old && c.held[k].left > 0
 	s := c.held[k]
 	if s.left > 0 {
 		c.held[k] = share{left: s.left - 1}
@@ -92,7 +93,7 @@ func (c *counts) take(ctx context.Context, k key, most int) (bool, error) {
 	got := part - max(0, used-most)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now, _ := c.now(); now != hour { // what was claimed is over
+	if now := c.now(); now != hour { // what was claimed is over
 		return got > 0, nil
 	}
 	if len(c.held) >= maxHeld {

@@ -9,7 +9,7 @@ import (
 
 const (
 	nsBidiFeature = "urn:xmpp:features:bidi"
-	oneWay        = "servers: {streamer: {components: {s2s: {bidi: false}}}}"
+	bothWays      = "servers: {streamer: {components: {s2s: {bidi: true}}}}"
 )
 
 // noStream fails if the house has called the other.
@@ -64,7 +64,7 @@ func (p *peer) settled() {
 // it to a server that could not be found (XEP-0288 §2.2, SASL EXTERNAL).
 func TestBidiByCertificate(t *testing.T) {
 	w := federation.New(t)
-	one, two := start(t, w, "one.test", federation.Options{}), start(t, w, "two.test", federation.Options{Hidden: true})
+	one, two := start(t, w, "one.test", federation.Options{Config: bothWays}), start(t, w, "two.test", federation.Options{Config: bothWays, Hidden: true})
 	romeo, juliet := one.online("romeo"), two.online("juliet")
 	for range 3 {
 		juliet.Say("<message type='chat' to='romeo@one.test'><body>from two</body></message>")
@@ -85,7 +85,7 @@ func TestBidiByCertificate(t *testing.T) {
 // The same with dialback (XEP-0288 §2.2): the pair that it has proven, the other way.
 func TestBidiByDialback(t *testing.T) {
 	w := federation.New(t)
-	one, two := start(t, w, "one.test", federation.Options{}), start(t, w, "two.test", federation.Options{Foreign: true})
+	one, two := start(t, w, "one.test", federation.Options{Config: bothWays}), start(t, w, "two.test", federation.Options{Config: bothWays, Foreign: true})
 	romeo, juliet := one.online("romeo"), two.online("juliet")
 	juliet.Say("<message type='chat' to='romeo@one.test'><body>from two</body></message>")
 	romeo.Hears("a message", body("from two"))
@@ -99,7 +99,7 @@ func TestBidiByDialback(t *testing.T) {
 
 // Switched off on either side there is a stream for each direction.
 func TestBidiOff(t *testing.T) {
-	for name, c := range map[string]struct{ one, two string }{"offered": {oneWay, ""}, "asked for": {"", oneWay}} {
+	for name, c := range map[string]struct{ one, two string }{"offered": {"", bothWays}, "asked for": {bothWays, ""}} {
 		t.Run(name, func(t *testing.T) {
 			w := federation.New(t)
 			one, two := start(t, w, "one.test", federation.Options{Config: c.one}), start(t, w, "two.test", federation.Options{Config: c.two})
@@ -119,7 +119,7 @@ func TestBidiOff(t *testing.T) {
 // nothing before the proof, for another domain, or where it was asked for too late.
 func TestReliability22BidiUnproven(t *testing.T) {
 	w := federation.New(t)
-	one := start(t, w, "one.test", federation.Options{})
+	one := start(t, w, "one.test", federation.Options{Config: bothWays})
 	romeo := one.online("romeo")
 	refused := func(what string) {
 		t.Helper()
@@ -165,7 +165,7 @@ func TestReliability22BidiUnproven(t *testing.T) {
 // pair that its stream has proven.
 func TestBidiWaiting(t *testing.T) {
 	w := federation.New(t)
-	one := start(t, w, "one.test", federation.Options{})
+	one := start(t, w, "one.test", federation.Options{Config: bothWays})
 	w.Announce("two.test", "127.0.0.1:1") // and nobody is there
 	romeo := one.online("romeo")
 	romeo.Say("<message to='a@two.test' id='first'/><message to='a@conference.two.test' id='second'/>")
@@ -189,7 +189,7 @@ func TestBidiWaiting(t *testing.T) {
 // goes out again on the next one, in order, and what was does not.
 func TestBidiManagement(t *testing.T) {
 	w := federation.New(t)
-	one := start(t, w, "one.test", federation.Options{})
+	one := start(t, w, "one.test", federation.Options{Config: bothWays})
 	romeo := one.online("romeo")
 	p := one.bothWays(w, "two.test")
 	p.say("<enable xmlns='urn:xmpp:sm:3'/>")

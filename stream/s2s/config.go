@@ -75,7 +75,7 @@ func defaults() *Config {
 		Address: ":5269", Direct: ":5270",
 		Policy:  Policy{TLS: Required, Proof: Dialback},
 		Queue:   Queue{Stanzas: 1000, Bytes: 4 << 20, Patience: time.Minute, Servers: 10_000},
-		Bidi:    true,
+		Bidi:    false,
 		Idle:    10 * time.Minute,
 		Connect: 20 * time.Second,
 		Pairs:   50,

@@ -15,7 +15,7 @@ import (
 // SASL EXTERNAL both ways, and what goes out is acknowledged (XEP-0178 §3, XEP-0198).
 func TestChatByCertificate(t *testing.T) {
 	w := federation.New(t)
-	one, two := start(t, w, "one.test", federation.Options{Config: oneWay}), start(t, w, "two.test", federation.Options{})
+	one, two := start(t, w, "one.test", federation.Options{}), start(t, w, "two.test", federation.Options{})
 	romeo, juliet := one.online("romeo"), two.online("juliet")
 	romeo.Say("<message type='chat' id='m1' to='juliet@two.test'><body>from one &amp; <![CDATA[<all>]]></body></message>")
 	m := juliet.Hears("a message", body("from one & <all>"))
@@ -40,7 +40,7 @@ func TestChatByCertificate(t *testing.T) {
 // (XEP-0220).
 func TestChatByDialback(t *testing.T) {
 	w := federation.New(t)
-	one, two := start(t, w, "one.test", federation.Options{Config: oneWay}), start(t, w, "two.test", federation.Options{Foreign: true})
+	one, two := start(t, w, "one.test", federation.Options{}), start(t, w, "two.test", federation.Options{Foreign: true})
 	romeo, juliet := one.online("romeo"), two.online("juliet")
 	juliet.Say("<message type='chat' to='romeo@one.test'><body>trust me</body></message>")
 	romeo.Hears("a message", body("trust me"))

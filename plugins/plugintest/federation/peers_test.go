@@ -180,7 +180,7 @@ func (m *meeting) enters(room string, host, guest *federation.Person) {
 // cannot call, for DNS leads it nowhere.
 func TestPeerBothWays(t *testing.T) {
 	t.Run("theirs", func(t *testing.T) {
-		m := meet(t, "prosody", "")
+		m := meet(t, "prosody", "servers: {streamer: {components: {s2s: {bidi: true}}}}")
 		m.Announce(m.other.Domain, nowhere)
 		m.juliet.Say("<message type='chat' to='%s'><body>first</body></message>", m.romeo.JID)
 		m.romeo.Hears("a message", federation.Body("first"))
@@ -188,7 +188,7 @@ func TestPeerBothWays(t *testing.T) {
 		m.enters("garden@conference.one.example", m.romeo, m.juliet)
 	})
 	t.Run("ours", func(t *testing.T) {
-		m := meet(t, "prosody", "")
+		m := meet(t, "prosody", "servers: {streamer: {components: {s2s: {bidi: true}}}}")
 		m.Announce("one.example", nowhere)
 		m.romeo.Say("<message type='chat' to='%s'><body>first</body></message>", m.juliet.JID)
 		m.juliet.Hears("a message", federation.Body("first"))
