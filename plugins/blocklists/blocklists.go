@@ -15,6 +15,7 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,6 +81,11 @@ type part struct {
 	items   *prometheus.GaugeVec
 	age     *prometheus.GaugeVec
 
+	fetches sync.WaitGroup // one for each list at most
+	mu      sync.Mutex
+	busy    map[string]bool      // lists that are being fetched
+	began   map[string]time.Time // when each was last, by this node
+
 	cancel context.CancelFunc
 	ready  chan struct{} // closed when reg is there
 	hurry  chan struct{} // something is due
@@ -89,7 +95,7 @@ type part struct {
 var _ processor.Component = (*part)(nil)
 
 func newPart(env plugins.Env, c plugins.Config) (plugins.Component, error) {
-	p := &part{env: env, cfg: *defaults(), ready: make(chan struct{}), hurry: make(chan struct{}, 1), done: make(chan struct{})}
+	p := &part{env: env, cfg: *defaults(), busy: map[string]bool{}, began: map[string]time.Time{}, ready: make(chan struct{}), hurry: make(chan struct{}, 1), done: make(chan struct{})}
 	err := c.Decode(&p.cfg)
 	if err != nil {
 		return nil, err

@@ -31,11 +31,13 @@ func (p *part) notified(ctx context.Context, f *processor.Flow) (processor.Verdi
 			p.again(ctx, src)
 			continue
 		}
+		var all []change
 		for item := range what.Elements() {
 			if e, ok := parseEntry(item); ok {
-				p.changed(ctx, src, e, item.Name.Local == "item")
+				all = append(all, change{e, item.Name.Local == "item"})
 			}
 		}
+		p.changed(ctx, src, all)
 	}
 	if mine {
 		return processor.Stop, nil
@@ -43,9 +45,9 @@ func (p *part) notified(ctx context.Context, f *processor.Flow) (processor.Verdi
 	return processor.Continue, nil
 }
 
-// changed takes one change. What cannot be taken now comes with the whole list.
-func (p *part) changed(ctx context.Context, src string, e entry, listed bool) {
-	err := p.lists.change(ctx, src, e, listed, p.cfg.MaxItems)
+// changed takes changes. What cannot be taken now comes with the whole list.
+func (p *part) changed(ctx context.Context, src string, all []change) {
+	err := p.lists.change(ctx, src, all, p.cfg.MaxItems)
 	switch {
 	case errors.Is(err, errFull):
 		p.env.Log.Warn("block list is full", "list", src, "max_items", p.cfg.MaxItems)
@@ -78,22 +80,26 @@ func (p *part) ofNode(at pubsub.Address) string {
 
 func (p *part) published(ctx context.Context, x *pubsub.Publication) (processor.Verdict, error) {
 	if src := p.ofNode(x.Node.Address); src != "" {
+		var all []change
 		for _, item := range x.Items {
 			if h, ok := parseHash(item.ID); ok {
-				p.changed(ctx, src, entry{h, reasonOf(item.Payload)}, true)
+				all = append(all, change{entry{h, reasonOf(item.Payload)}, true})
 			}
 		}
+		p.changed(ctx, src, all)
 	}
 	return processor.Continue, nil
 }
 
 func (p *part) retracted(ctx context.Context, x *pubsub.Retraction) (processor.Verdict, error) {
 	if src := p.ofNode(x.Node.Address); src != "" {
+		var all []change
 		for _, id := range x.IDs {
 			if h, ok := parseHash(id); ok {
-				p.changed(ctx, src, entry{hash: h}, false)
+				all = append(all, change{entry{hash: h}, false})
 			}
 		}
+		p.changed(ctx, src, all)
 		if x.All || len(x.IDs) == 0 {
 			p.again(ctx, src)
 		}

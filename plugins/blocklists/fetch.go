@@ -1,6 +1,7 @@
 package blocklists
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,11 +26,14 @@ const (
 	maxBackoff = time.Hour
 	// tellLimit bounds what is done because another node, or a stanza, says so.
 	tellLimit = 30 * time.Second
+	// fetchLimit bounds one fetch, whatever a service does to make it long.
+	fetchLimit = 10 * time.Minute
 )
 
 // tend fetches lists that are due, and reads those that have changed, until ctx is done.
 func (p *part) tend(ctx context.Context) {
 	defer close(p.done)
+	defer p.fetches.Wait()
 	select {
 	case <-ctx.Done():
 		return
@@ -64,11 +68,8 @@ func (p *part) turn(ctx context.Context) error {
 	now := p.env.Clock.Now()
 	for _, l := range p.wanted {
 		src := l.String()
-		if st := states[src]; now.Before(st.next) || !p.env.Owns(topic+" "+src) {
-			continue
-		}
-		if err := p.fetch(ctx, l.source, states[src]); err != nil {
-			errs = append(errs, err)
+		if st := states[src]; !now.Before(st.next) && p.env.Owns(topic+" "+src) && p.begins(src, now) {
+			p.fetches.Go(func() { p.fetchOne(ctx, l.source, st) })
 		}
 	}
 	for src, st := range states {
@@ -84,6 +85,28 @@ func (p *part) turn(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// begins reports whether a list may be fetched now: nobody does, and nobody has just done,
+// whatever its service says.
+func (p *part) begins(src string, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if last, tried := p.began[src]; p.busy[src] || tried && now.Before(last.Add(p.cfg.Retry)) {
+		return false
+	}
+	p.busy[src], p.began[src] = true, now
+	return true
+}
+
+func (p *part) fetchOne(ctx context.Context, src source, st state) {
+	err := p.fetch(ctx, src, st)
+	p.mu.Lock()
+	delete(p.busy, src.String())
+	p.mu.Unlock()
+	if err != nil && ctx.Err() == nil {
+		p.env.Log.Error("block list not fetched; trying again", "list", src.String(), "err", err)
+	}
+}
+
 // fetch subscribes to a list (XEP-0060 §6.1) and reads all of it (§6.5). What fails is
 // tried again, later each time; what is known counts until then.
 func (p *part) fetch(ctx context.Context, src source, st state) error {
@@ -93,7 +116,9 @@ func (p *part) fetch(ctx context.Context, src source, st state) error {
 	if err != nil {
 		return err
 	}
-	found, why := p.read(ctx, src)
+	limited, cancel := context.WithTimeout(ctx, fetchLimit)
+	found, why := p.read(limited, src)
+	cancel()
 	if found == nil {
 		wait := p.cfg.Retry
 		for range min(st.failures, 20) {
@@ -109,7 +134,7 @@ func (p *part) fetch(ctx context.Context, src source, st state) error {
 	if err := p.lists.store.replace(ctx, name, since, found); err != nil {
 		return err
 	}
-	if err := p.lists.store.done(ctx, name, now, p.env.Clock.Now().Add(p.cfg.Refresh), note); err != nil {
+	if err := p.lists.store.done(ctx, name, st.next, now, p.env.Clock.Now().Add(p.cfg.Refresh), note); err != nil {
 		return err
 	}
 	p.env.Log.Info("block list fetched", "list", name, "items", len(found))
@@ -137,7 +162,8 @@ func (p *part) read(ctx context.Context, src source) (map[hash]string, error) {
 		maps.Copy(found, page)
 		switch {
 		case len(found) > p.cfg.MaxItems:
-			for _, h := range slices.Collect(maps.Keys(found))[p.cfg.MaxItems:] {
+			all := slices.SortedFunc(maps.Keys(found), func(a, b hash) int { return bytes.Compare(a[:], b[:]) }) // the same each time
+			for _, h := range all[p.cfg.MaxItems:] {
 				delete(found, h)
 			}
 			return found, errFull
@@ -156,7 +182,7 @@ func (p *part) own(ctx context.Context, src source) (map[hash]string, error) {
 		return nil, err
 	}
 	if n == nil {
-		return nil, errors.New("there is no such node in this house")
+		return nil, errors.New("this server has no such node")
 	}
 	found := map[hash]string{}
 	for after := ""; ; {

@@ -12,7 +12,7 @@ import (
 )
 
 // topic is what nodes tell each other under: "SOURCE", the whole list has changed;
-// "SOURCE HASH", one item has.
+// "SOURCE HASH,HASH…", some items have.
 const topic = "blocklists"
 
 // Lists are the block lists as this node knows them: all of what is kept, so that
@@ -33,6 +33,13 @@ type list struct {
 	rooms   bool  // it is about rooms alone
 	version int64 // of the database, as it was read
 	has     map[hash]struct{}
+	off     int // were taken off since it was read
+}
+
+// change is that an item is on a list now, or is not any more.
+type change struct {
+	entry
+	listed bool
 }
 
 func newLists(env plugins.Env) *Lists {
@@ -45,10 +52,16 @@ func newLists(env plugins.Env) *Lists {
 func (l *Lists) told(key string) {
 	ctx, cancel := context.WithTimeout(context.Background(), tellLimit)
 	defer cancel()
-	src, id, one := strings.Cut(key, " ")
+	src, ids, some := strings.Cut(key, " ")
+	var all []hash
+	for id := range strings.SplitSeq(ids, ",") {
+		if h, ok := parseHash(id); ok {
+			all = append(all, h)
+		}
+	}
 	err := error(nil)
-	if h, ok := parseHash(id); one && ok {
-		err = l.loadOne(ctx, src, h)
+	if some {
+		err = l.loadSome(ctx, src, all)
 	} else {
 		err = l.load(ctx, src)
 	}
@@ -65,7 +78,7 @@ func (l *Lists) configure(all []*list) {
 	for _, one := range all {
 		one.has = map[hash]struct{}{}
 		if old := l.lists[one.String()]; old != nil {
-			one.has, one.version = old.has, old.version
+			one.has, one.version, one.off = old.has, old.version, old.off
 		}
 		next[one.String()] = one
 	}
@@ -103,30 +116,36 @@ func (l *Lists) load(ctx context.Context, src string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if one := l.lists[src]; one != nil {
-		one.has, one.version = has, states[src].version
+		one.has, one.version, one.off = has, states[src].version, 0
 		l.count()
 	}
 	return nil
 }
 
-// loadOne reads one item.
-func (l *Lists) loadOne(ctx context.Context, src string, h hash) error {
+// loadSome reads items that have changed together.
+func (l *Lists) loadSome(ctx context.Context, src string, all []hash) error {
 	l.loading.Lock()
 	defer l.loading.Unlock()
-	_, listed, err := l.store.listed(ctx, src, h)
-	if err != nil {
-		return err
+	on := make([]bool, len(all))
+	for i, h := range all {
+		var err error
+		if _, on[i], err = l.store.listed(ctx, src, h); err != nil {
+			return err
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	one := l.lists[src]
-	switch {
-	case one == nil:
+	if one == nil {
 		return nil
-	case listed:
-		one.has[h] = struct{}{}
-	default:
-		delete(one.has, h)
+	}
+	for i, h := range all {
+		if on[i] {
+			one.has[h] = struct{}{}
+		} else {
+			delete(one.has, h)
+			one.off++
+		}
 	}
 	one.version++ // as often as it is told; when that does not fit, it is read anew
 	l.count()
@@ -150,13 +169,56 @@ func (l *Lists) refresh(ctx context.Context, states map[string]state) error {
 	return errors.Join(errs...)
 }
 
-// change puts somebody on a list or takes him off, here and everywhere.
-func (l *Lists) change(ctx context.Context, src string, e entry, listed bool, most int) error {
-	if err := l.store.change(ctx, src, e, listed, most); err != nil {
-		return err
+// change puts people on a list or takes them off, here and everywhere. errFull: some are
+// left out, because there is no room for more than most, or because so many were taken off
+// that it is to be fetched anew.
+func (l *Lists) change(ctx context.Context, src string, all []change, most int) error {
+	fit := l.fitting(src, all, most)
+	if len(fit) > 0 {
+		ids := make([]string, len(fit))
+		hashes := make([]hash, len(fit))
+		for i, c := range fit {
+			ids[i], hashes[i] = c.hash.String(), c.hash
+		}
+		if err := l.store.change(ctx, src, fit); err != nil {
+			return err
+		}
+		defer l.env.Forget(ctx, topic, src+" "+strings.Join(ids, ","))
+		if err := l.loadSome(ctx, src, hashes); err != nil {
+			return err
+		}
 	}
-	defer l.env.Forget(ctx, topic, src+" "+e.hash.String())
-	return l.loadOne(ctx, src, e.hash)
+	if len(fit) < len(all) {
+		return errFull
+	}
+	return nil
+}
+
+// fitting are the changes that there is room for.
+func (l *Lists) fitting(src string, all []change, most int) (out []change) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	one := l.lists[src]
+	if one == nil {
+		return nil
+	}
+	on, off := len(one.has), one.off
+	for _, c := range all {
+		_, there := one.has[c.hash]
+		switch {
+		case there && !c.listed:
+			on--
+		case !there && c.listed && on >= most, !there && !c.listed && off >= most:
+			continue
+		case !there && c.listed:
+			on++
+		}
+		if !c.listed {
+			off++
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 // reload reads a list anew, here and everywhere.

@@ -44,3 +44,24 @@ func FuzzEntry(f *testing.F) {
 		}
 	})
 }
+
+// A list that is full still takes people off, and takes others in their place; what its
+// service says without end is not kept without end.
+func TestFullListTakesPeopleOff(t *testing.T) {
+	l := &Lists{lists: map[string]*list{"s": {has: map[hash]struct{}{hashOf("a"): {}, hashOf("b"): {}}}}}
+	of := func(who string, listed bool) change { return change{entry{hash: hashOf(who)}, listed} }
+	fits := func(most int, want int, all ...change) {
+		t.Helper()
+		if got := l.fitting("s", all, most); len(got) != want {
+			t.Errorf("%d of %d fit, %d expected", len(got), len(all), want)
+		}
+	}
+	fits(2, 0, of("c", true))
+	fits(2, 1, of("a", true))
+	fits(2, 1, of("a", false))
+	fits(2, 2, of("a", false), of("c", true))
+	fits(2, 2, of("x", false), of("y", false), of("z", false))
+	l.lists["s"].off = 2
+	fits(2, 0, of("x", false))
+	fits(2, 1, of("a", false))
+}

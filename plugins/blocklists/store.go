@@ -25,16 +25,16 @@ const (
 	sqlEnsure  = `INSERT INTO blocklist (source) VALUES ($1) ON CONFLICT (source) DO NOTHING`
 	sqlStates  = `SELECT source, version, fetched_at, next_at, failures, error FROM blocklist`
 	sqlVersion = `UPDATE blocklist SET version = version + 1 WHERE source = $1 RETURNING version`
-	sqlCount   = `SELECT COUNT(*) FROM blocklist_item WHERE source = $1`
 	sqlItems   = `SELECT hash, reason, listed, version FROM blocklist_item WHERE source = $1`
 	sqlItem    = `SELECT reason, listed FROM blocklist_item WHERE source = $1 AND hash = $2`
 	sqlPut     = `INSERT INTO blocklist_item (source, hash, reason, listed, version) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (source, hash) DO UPDATE SET reason = excluded.reason, listed = excluded.listed, version = excluded.version`
 	sqlFetched = sqlPut + ` WHERE blocklist_item.version <= $6`
 	sqlGone    = `DELETE FROM blocklist_item WHERE source = $1 AND hash = $2 AND version <= $3`
-	sqlDone    = `UPDATE blocklist SET fetched_at = $2, next_at = $3, failures = 0, error = $4 WHERE source = $1`
-	sqlFailed  = `UPDATE blocklist SET next_at = $2, failures = failures + 1, error = $3 WHERE source = $1`
-	sqlDue     = `UPDATE blocklist SET next_at = 0 WHERE source = $1`
+	// What has become due during the fetch stays due.
+	sqlDone   = `UPDATE blocklist SET fetched_at = $2, next_at = CASE WHEN next_at = $5 THEN $3 ELSE next_at END, failures = 0, error = $4 WHERE source = $1`
+	sqlFailed = `UPDATE blocklist SET next_at = $2, failures = failures + 1, error = $3 WHERE source = $1`
+	sqlDue    = `UPDATE blocklist SET next_at = $2 WHERE source = $1`
 )
 
 // errFull is why an item is not taken.
@@ -112,23 +112,20 @@ func (s *store) listed(ctx context.Context, src string, h hash) (reason string, 
 	return reason, listed, err
 }
 
-// change puts an item on the list, or takes it off and remembers that: what is being
+// change puts items on the list, or takes them off and remembers that: what is being
 // fetched meanwhile may not know.
-func (s *store) change(ctx context.Context, src string, e entry, listed bool, most int) error {
+func (s *store) change(ctx context.Context, src string, all []change) error {
 	return s.env.DB.Tx(ctx, func(tx storage.Tx) error {
 		var version int64
 		if err := tx.QueryRow(ctx, sqlVersion, src).Scan(&version); err != nil {
 			return err
 		}
-		var count int
-		if err := tx.QueryRow(ctx, sqlCount, src).Scan(&count); err != nil {
-			return err
+		for _, c := range all {
+			if _, err := tx.Exec(ctx, sqlPut, src, c.hash.String(), c.reason, c.listed, version); err != nil {
+				return err
+			}
 		}
-		if count >= most {
-			return errFull
-		}
-		_, err := tx.Exec(ctx, sqlPut, src, e.hash.String(), e.reason, listed, version)
-		return err
+		return nil
 	})
 }
 
@@ -190,9 +187,14 @@ func (w writes) run(ctx context.Context, db storage.DB) error {
 	return nil
 }
 
-// done notes that a list was fetched; why is what is wrong with it all the same.
-func (s *store) done(ctx context.Context, src string, now, next time.Time, why string) error {
-	_, err := s.env.DB.Exec(ctx, sqlDone, src, now.UnixMicro(), next.UnixMicro(), why)
+// done notes that a list was fetched that was due at a time; why is what is wrong with
+// it all the same.
+func (s *store) done(ctx context.Context, src string, due, now, next time.Time, why string) error {
+	was := int64(0)
+	if !due.IsZero() {
+		was = due.UnixMicro()
+	}
+	_, err := s.env.DB.Exec(ctx, sqlDone, src, now.UnixMicro(), next.UnixMicro(), why, was)
 	return err
 }
 
@@ -203,7 +205,7 @@ func (s *store) failed(ctx context.Context, src string, next time.Time, why stri
 
 // due lets a list be fetched soon.
 func (s *store) due(ctx context.Context, src string) error {
-	_, err := s.env.DB.Exec(ctx, sqlDue, src)
+	_, err := s.env.DB.Exec(ctx, sqlDue, src, s.env.Clock.Now().UnixMicro())
 	return err
 }
 
