@@ -77,9 +77,10 @@ const (
 	sqlWishes = `SELECT messages, subscriptions, invitations FROM stranger_wish WHERE owner = $1`
 	sqlWish   = `INSERT INTO stranger_wish (owner, messages, subscriptions, invitations) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (owner) DO UPDATE SET messages = excluded.messages, subscriptions = excluded.subscriptions, invitations = excluded.invitations`
-	sqlKnown  = `SELECT contact FROM stranger_known WHERE owner = $1`
-	sqlMeet   = `INSERT INTO stranger_known (owner, contact, at) VALUES ($1, $2, $3) ON CONFLICT (owner, contact) DO UPDATE SET at = excluded.at`
-	sqlOldest = `DELETE FROM stranger_known WHERE owner = $1 AND contact IN
+	sqlKnown   = `SELECT contact FROM stranger_known WHERE owner = $1`
+	sqlKnowing = `SELECT owner FROM stranger_known WHERE contact = $1`
+	sqlMeet    = `INSERT INTO stranger_known (owner, contact, at) VALUES ($1, $2, $3) ON CONFLICT (owner, contact) DO UPDATE SET at = excluded.at`
+	sqlOldest  = `DELETE FROM stranger_known WHERE owner = $1 AND contact IN
 		(SELECT contact FROM stranger_known WHERE owner = $1 ORDER BY at DESC, contact LIMIT 1000000 OFFSET $2)`
 	sqlPart = `DELETE FROM stranger_known WHERE owner = $1 AND contact = $2`
 )
@@ -106,13 +107,7 @@ func (p *people) load(ctx context.Context, owner jid.JID) (*person, error) {
 	if err != nil && !errors.Is(err, storage.ErrNoRows) {
 		return nil, fmt.Errorf("strangers of %s: %w", owner, err)
 	}
-	list, err := storage.All(ctx, p.env.DB, func(r storage.Row) (j jid.JID, err error) {
-		var s string
-		if err := r.Scan(&s); err != nil {
-			return j, err
-		}
-		return jid.Parse(s)
-	}, sqlKnown, owner.String())
+	list, err := storage.All(ctx, p.env.DB, scanJID, sqlKnown, owner.String())
 	if err != nil {
 		return nil, fmt.Errorf("strangers of %s: %w", owner, err)
 	}
@@ -121,6 +116,14 @@ func (p *people) load(ctx context.Context, owner jid.JID) (*person, error) {
 		one.known[j] = struct{}{}
 	}
 	return one, nil
+}
+
+func scanJID(r storage.Row) (j jid.JID, err error) {
+	var s string
+	if err := r.Scan(&s); err != nil {
+		return j, err
+	}
+	return jid.Parse(s)
 }
 
 // meet notes that the account has turned to somebody, before that one can answer; beyond
@@ -186,8 +189,17 @@ func (p *people) forgetOne(ctx context.Context, owner, contact jid.JID) error {
 // forget removes what is kept of an account. Who has turned to it does not know whoever
 // has the address next.
 func (p *people) forget(ctx context.Context, account jid.JID) error {
+	owners, err := storage.All(ctx, p.env.DB, scanJID, sqlKnowing, account.String())
+	if err != nil {
+		return fmt.Errorf("strangers of %s: %w", account, err)
+	}
+	for _, owner := range owners {
+		if err := p.forgetOne(ctx, owner, account); err != nil {
+			return err
+		}
+	}
 	return p.change(ctx, account, func(*person) *person { return nil }, func(tx storage.Tx) error {
-		for _, sql := range []string{`DELETE FROM stranger_wish WHERE owner = $1`, `DELETE FROM stranger_known WHERE owner = $1 OR contact = $1`} {
+		for _, sql := range []string{`DELETE FROM stranger_wish WHERE owner = $1`, `DELETE FROM stranger_known WHERE owner = $1`} {
 			if _, err := tx.Exec(ctx, sql, account.String()); err != nil {
 				return err
 			}

@@ -18,7 +18,6 @@ import (
 	"context"
 	"embed"
 	"fmt"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -224,8 +223,8 @@ func (g *guard) wanted(f *processor.Flow) (w what, by jid.JID, ok bool) {
 	return messages, by, true
 }
 
-// inviter is who invites, bare: whom a room names (XEP-0045 §7.8.2) when its server is
-// the inviter's own or this one, which know; else the room itself.
+// inviter is who invites, bare: whom a room names (XEP-0045 §7.8.2) when it is one of this
+// server's, which knows; else the room itself.
 func (g *guard) inviter(st *stanza.Stanza) jid.JID {
 	room := st.From.Bare()
 	x := st.Child(kinds.NSMUCUser, "x")
@@ -240,8 +239,7 @@ func (g *guard) inviter(st *stanza.Stanza) jid.JID {
 	if err != nil || by.Local() == "" {
 		return room
 	}
-	_, parent, _ := strings.Cut(room.Domain(), ".")
-	if parent != "" && (parent == by.Domain() || g.env.Local(parent)) {
+	if g.env.Domains.Serve(room.Domain()) {
 		return by.Bare()
 	}
 	return room
