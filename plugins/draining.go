@@ -214,15 +214,7 @@ func (h *Host) keepAway(ctx context.Context, pace float64) {
 
 // await returns when something has come true, or ctx is done.
 func (h *Host) await(ctx context.Context, come func() bool) {
-	for !come() {
-		tick := make(chan struct{})
-		stop := h.opt.Clock.AfterFunc(heirsEvery, func() { close(tick) })
-		select {
-		case <-tick:
-		case <-ctx.Done():
-			stop()
-			return
-		}
+	for !come() && Pause(ctx, h.opt.Clock, heirsEvery) {
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins"
 	"parley/router/sessions"
 )
 
@@ -32,17 +33,9 @@ func (s *Server) watchSessions(ctx context.Context) {
 			every = min(every, max(d/watchFraction, watchLeast))
 		}
 	}
-	for {
-		tick := make(chan struct{})
-		stop := s.env.Clock.AfterFunc(every, func() { close(tick) })
-		select {
-		case <-tick:
-			now := s.env.Clock.Now()
-			s.sessions.each(func(sess *Session) { sess.check(ctx, now) })
-		case <-ctx.Done():
-			stop()
-			return
-		}
+	for plugins.Pause(ctx, s.env.Clock, every) {
+		now := s.env.Clock.Now()
+		s.sessions.each(func(sess *Session) { sess.check(ctx, now) })
 	}
 }
 

@@ -163,15 +163,7 @@ func (g *guard) unbound(ctx context.Context, e *sessions.Entry) (processor.Verdi
 // tend writes logins and buries removed accounts, now and then.
 func (g *guard) tend(ctx context.Context) {
 	defer close(g.done)
-	for {
-		tick := make(chan struct{})
-		stop := g.env.Clock.AfterFunc(tendEvery, func() { close(tick) })
-		select {
-		case <-ctx.Done():
-			stop()
-			return
-		case <-tick:
-		}
+	for plugins.Pause(ctx, g.env.Clock, tendEvery) {
 		g.logFailure("logins not written", g.writeLogins(ctx))
 		g.logFailure("removed accounts not looked at", g.sweep(ctx))
 	}

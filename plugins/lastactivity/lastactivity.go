@@ -104,15 +104,7 @@ func (c *component) Stop(ctx context.Context) error {
 // tend writes who has left, now and then.
 func (c *component) tend(ctx context.Context) {
 	defer close(c.done)
-	for {
-		tick := make(chan struct{})
-		stop := c.env.Clock.AfterFunc(writeEvery, func() { close(tick) })
-		select {
-		case <-ctx.Done():
-			stop()
-			return
-		case <-tick:
-		}
+	for plugins.Pause(ctx, c.env.Clock, writeEvery) {
 		if err := c.log.write(ctx); err != nil {
 			c.env.Log.Error("last activity not written; trying again", "err", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"parley/parser/jid"
+	"parley/plugins"
 	"parley/processor"
 	"parley/router/sessions"
 	"parley/storage"
@@ -31,15 +32,7 @@ const (
 
 // sweep removes what has expired, now and then.
 func (c *component) sweep(ctx context.Context) {
-	for {
-		tick := make(chan struct{})
-		stop := c.env.Clock.AfterFunc(c.cfg.Expiry, func() { close(tick) })
-		select {
-		case <-ctx.Done():
-			stop()
-			return
-		case <-tick:
-		}
+	for plugins.Pause(ctx, c.env.Clock, c.cfg.Expiry) {
 		if !c.env.Owns(sweepKey) {
 			continue
 		}

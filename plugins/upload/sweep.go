@@ -4,32 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
+	"parley/plugins"
 	"parley/storage"
 	"parley/storage/blob"
 )
-
-// background is work that goes on beside requests, a round at a time.
-type background struct {
-	tasks  sync.WaitGroup
-	cancel context.CancelFunc
-}
-
-func (b *background) start(ctx context.Context, all ...func(context.Context)) {
-	ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	for _, f := range all {
-		b.tasks.Go(func() { f(ctx) })
-	}
-}
-
-func (b *background) stop() {
-	if b.cancel != nil {
-		b.cancel()
-	}
-	b.tasks.Wait()
-}
 
 // sweepKey says which node sweeps. For a moment two may, which does no harm.
 const sweepKey = "upload sweep"
@@ -37,15 +17,7 @@ const sweepKey = "upload sweep"
 // every does one round after the other until ctx is done, on the node whose turn
 // it is.
 func (s *service) every(ctx context.Context, pause time.Duration, what string, round func(context.Context) error) {
-	for {
-		tick := make(chan struct{})
-		stop := s.env.Clock.AfterFunc(pause, func() { close(tick) })
-		select {
-		case <-ctx.Done():
-			stop()
-			return
-		case <-tick:
-		}
+	for plugins.Pause(ctx, s.env.Clock, pause) {
 		if !s.env.Owns(sweepKey) {
 			continue
 		}

@@ -130,7 +130,7 @@ type service struct {
 	hosts plugins.Services
 	reg   *processor.Registrar
 	m     *slotMetrics
-	back  background
+	back  plugins.Background
 }
 
 var _ processor.Component = (*service)(nil)
@@ -157,13 +157,13 @@ func (s *service) Start(ctx context.Context) error {
 		s.env.Log.Warn("nobody can send files: several nodes need a place for them that all of them see; set storage.files.path or storage.files.kind")
 		return nil
 	}
-	s.back.start(ctx, s.sweep, s.audit)
+	s.back.Start(ctx, s.sweep, s.audit)
 	return nil
 }
 
 // Stop implements plugins.Component.
 func (s *service) Stop(context.Context) error {
-	s.back.stop()
+	s.back.Stop()
 	return nil
 }
 

@@ -2,29 +2,11 @@ package usersearch
 
 import (
 	"context"
-	"sync"
 	"time"
+
+	"parley/plugins"
+	"parley/plugins/vcard"
 )
-
-// background is work that goes on beside requests.
-type background struct {
-	tasks  sync.WaitGroup
-	cancel context.CancelFunc
-}
-
-func (b *background) start(ctx context.Context, all ...func(context.Context)) {
-	ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	for _, f := range all {
-		b.tasks.Go(func() { f(ctx) })
-	}
-}
-
-func (b *background) stop() {
-	if b.cancel != nil {
-		b.cancel()
-	}
-	b.tasks.Wait()
-}
 
 const (
 	atOnce      = 200              // vCards that one step looks at
@@ -43,7 +25,7 @@ func (s *service) catchUp(ctx context.Context) {
 			return
 		case err != nil:
 			s.env.Log.Warn("the user directory is not up to date yet", "err", err)
-			if !s.pause(ctx, retryPause) {
+			if !plugins.Pause(ctx, s.env.Clock, retryPause) {
 				return
 			}
 		default:
@@ -74,34 +56,34 @@ func (s *service) catchUpFrom(ctx context.Context, after string) (next string, e
 		if card.Card == nil {
 			continue
 		}
-		if err := s.store.missed(ctx, card, at); err != nil {
+		if err := s.add(ctx, card, at); err != nil {
 			return "", err
 		}
 	}
 	return cards[len(cards)-1].Owner.String(), nil
 }
 
+// add notes a card that was missed, unless its account was removed meanwhile: whoever has
+// the address next has nothing of it.
+func (s *service) add(ctx context.Context, card vcard.Stored, had int64) error {
+	if err := s.store.missed(ctx, card, had); err != nil {
+		return err
+	}
+	there, err := s.accounts.Exists(ctx, card.Owner)
+	if err != nil || there {
+		return err
+	}
+	return s.store.forget(ctx, card.Owner)
+}
+
 // expire keeps the table of what searchers have used up small.
 func (s *service) expire(ctx context.Context) {
-	for s.pause(ctx, expirePause) {
+	for plugins.Pause(ctx, s.env.Clock, expirePause) {
 		if !s.env.Owns(expireKey) {
 			continue
 		}
 		if err := s.store.expire(ctx, s.env.Clock.Now()); err != nil && ctx.Err() == nil {
 			s.env.Log.Warn("searchers are forgotten the next time", "err", err)
 		}
-	}
-}
-
-// pause reports false when the component ends meanwhile.
-func (s *service) pause(ctx context.Context, d time.Duration) bool {
-	tick := make(chan struct{})
-	stop := s.env.Clock.AfterFunc(d, func() { close(tick) })
-	defer stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-tick:
-		return true
 	}
 }

@@ -1,6 +1,7 @@
 package usersearch
 
 import (
+	"context"
 	"slices"
 	"testing"
 
@@ -53,6 +54,14 @@ func card(nick string) *stanza.Element {
 	return stanza.El(vcard.NS, "vCard").Add(stanza.El(vcard.NS, "NICKNAME").AddText(nick))
 }
 
+// only are the accounts that there are.
+type only map[jid.JID]struct{}
+
+func (o only) Exists(_ context.Context, account jid.JID) (bool, error) {
+	_, there := o[account]
+	return there, nil
+}
+
 // What was stored while the feature was not there is found later, and nothing newer is
 // lost by that.
 func TestCatchUp(t *testing.T) {
@@ -67,10 +76,12 @@ func TestCatchUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &service{env: env, store: store{db}, cards: contract.(*vcard.Cards)}
+		all := only{}
+		s := &service{env: env, store: store{db}, cards: contract.(*vcard.Cards), accounts: all}
 		set := func(account, nick string) vcard.Stored {
 			t.Helper()
 			owner := jid.MustParse(account)
+			all[owner] = struct{}{}
 			if err := s.cards.Set(ctx, owner, card(nick)); err != nil {
 				t.Fatal(err)
 			}
@@ -122,6 +133,16 @@ func TestCatchUp(t *testing.T) {
 		s.catchUp(ctx)
 		if got := found("lily"); !slices.Equal(got, []string{"juliet"}) {
 			t.Errorf("found after it was away: %q", got)
+		}
+		delete(all, old.Owner) // after it was looked for, and before it is noted
+		if err := s.store.forget(ctx, old.Owner); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.add(ctx, vcard.Stored{Owner: old.Owner, Card: card("Lily"), At: old.At}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if got := found("lily"); got != nil {
+			t.Errorf("an account that was removed meanwhile is found: %q", got)
 		}
 		if err := s.store.forget(ctx, old.Owner); err != nil {
 			t.Fatal(err)

@@ -8,14 +8,19 @@ import (
 	"parley/parser/stanza/rsm"
 )
 
-// maxLooked is how many accounts that fit are looked at for one answer: who is
-// blocked by a thousand others may miss those behind them.
-const maxLooked = 1000
+const (
+	// maxLooked is how many accounts that fit are looked at for one answer: who is
+	// blocked by a thousand others may miss those behind them.
+	maxLooked = 1000
+	// lookAtLeast is how many are read at a time, however small the page: one search is
+	// counted, and must not be a thousand.
+	lookAtLeast = 50
+)
 
 // page returns who fits and may be shown to somebody, in the order of addresses.
 func (s *service) page(ctx context.Context, by jid.JID, domain string, terms []term, page *rsm.Request) ([]entry, error) {
 	limit := page.Limit(s.cfg.Results)
-	sp := span{limit: limit}
+	sp := span{limit: max(limit, lookAtLeast)}
 	if page != nil {
 		sp.after, sp.before, sp.backward = page.After, page.Before, page.Backward
 	}

@@ -83,17 +83,22 @@ func (c *Config) allowance() allowance {
 	return allowance{time.Hour / time.Duration(c.PerHour), c.Burst}
 }
 
+// register is what is asked of the accounts.
+type register interface {
+	Exists(ctx context.Context, account jid.JID) (bool, error)
+}
+
 type service struct {
 	env      plugins.Env
 	cfg      Config
 	store    store
 	hosts    plugins.Services
-	accounts *accounts.Accounts
+	accounts register
 	blocks   *blocking.Lists
 	cards    *vcard.Cards
 	m        *metrics
 	leave    func() // ends taking part in what is stored
-	back     background
+	back     plugins.Background
 }
 
 var _ processor.Component = (*service)(nil)
@@ -107,7 +112,7 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if s.hosts, err = env.Domains.Services(s.cfg.HostPrefix); err != nil {
 		return nil, err
 	}
-	if s.accounts, err = plugins.Need[*accounts.Accounts](env, accounts.Name); err != nil {
+	if s.accounts, err = plugins.Need[register](env, accounts.Name); err != nil {
 		return nil, err
 	}
 	if s.blocks, err = plugins.Need[*blocking.Lists](env, blocking.Name); err != nil {
@@ -123,13 +128,13 @@ func newService(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 // Start implements plugins.Component.
 func (s *service) Start(ctx context.Context) error {
 	s.leave = s.cards.Beside(beside) // before it looks for what is missing
-	s.back.start(ctx, s.catchUp, s.expire)
+	s.back.Start(ctx, s.catchUp, s.expire)
 	return nil
 }
 
 // Stop implements plugins.Component.
 func (s *service) Stop(context.Context) error {
-	s.back.stop()
+	s.back.Stop()
 	if s.leave != nil {
 		s.leave()
 	}

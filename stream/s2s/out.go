@@ -66,16 +66,8 @@ func (o *outbound) configure(c *settings) { o.cfg.Store(c) }
 func (o *outbound) begin(r *stream.Registrar) {
 	o.streams = r
 	o.tasks.Go(func() {
-		for {
-			tick := make(chan struct{})
-			stop := o.env.Clock.AfterFunc(tendEvery, func() { close(tick) })
-			select {
-			case <-tick:
-				o.tend(o.env.Clock.Now())
-			case <-o.ctx.Done():
-				stop()
-				return
-			}
+		for plugins.Pause(o.ctx, o.env.Clock, tendEvery) {
+			o.tend(o.env.Clock.Now())
 		}
 	})
 }
