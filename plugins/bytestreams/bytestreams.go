@@ -15,6 +15,7 @@ import (
 	"context"
 	"crypto/sha1" //nolint:gosec // XEP-0065 asks for it
 	"encoding/hex"
+	"errors"
 	"net"
 	"strconv"
 	"strings"
@@ -86,6 +87,7 @@ type proxy struct {
 	table *table
 	door  *door
 	nodes *nodes
+	reg   *processor.Registrar
 }
 
 var (
@@ -136,6 +138,7 @@ func (p *proxy) Reconfigure(_ context.Context, c plugins.Config) error {
 
 // Register implements processor.Component.
 func (p *proxy) Register(r *processor.Registrar) {
+	p.reg = r
 	r.Owned(processor.Owned{Key: p.key, Handle: p.handle})
 	processor.On(r, disco.Items, processor.Normal, p.listed)
 }
@@ -176,7 +179,7 @@ func (p *proxy) serve(ctx context.Context, st *stanza.Stanza, q *stanza.Element)
 	case st.Type == stanza.TypeGet:
 		return p.address(st.To.Domain()), nil
 	}
-	return nil, p.activate(ctx, st.From, q)
+	return nil, p.activate(ctx, st, q)
 }
 
 // may reports whether somebody may use the relay: an account of this server. Whoever
@@ -201,7 +204,8 @@ const maxSID = 1024
 
 // activate is XEP-0065 §6.3.5: the requester's word lets the two connections of its
 // bytestream begin.
-func (p *proxy) activate(ctx context.Context, who jid.JID, q *stanza.Element) error {
+func (p *proxy) activate(ctx context.Context, st *stanza.Stanza, q *stanza.Element) error {
+	who := st.From
 	sid, el := q.Get("sid"), q.Child(NS, "activate")
 	if sid == "" || len(sid) > maxSID || el == nil {
 		return stanza.NewError(stanza.BadRequest, "name the bytestream by its sid, and its target")
@@ -210,12 +214,24 @@ func (p *proxy) activate(ctx context.Context, who jid.JID, q *stanza.Element) er
 	if err != nil {
 		return stanza.NewError(stanza.JIDMalformed, "")
 	}
-	dst := destination(sid, who, target)
-	err = p.table.activate(dst, who.Bare().String())
-	if err == errUnknown || err == errAlone {
-		err = p.nodes.activate(ctx, dst, who.Bare().String(), err)
+	dst, account := destination(sid, who, target), who.Bare().String()
+	err = p.table.activate(dst, account)
+	if p.env.Notices == nil || !errors.Is(err, errUnknown) && !errors.Is(err, errAlone) {
+		return refusal(err)
 	}
-	return answer(err)
+	late, here := context.WithoutCancel(ctx), err
+	asks := p.nodes.ask(account, func() {
+		answer := st.Reply(nil)
+		var why *stanza.Error
+		if errors.As(refusal(p.nodes.activate(dst, account, here)), &why) {
+			answer = st.ErrorReply(why)
+		}
+		p.reg.Submit(late, answer)
+	})
+	if !asks {
+		return refusal(errAsked)
+	}
+	return processor.ErrUnanswered
 }
 
 // destination is what both parties say to want to be connected to (XEP-0065 §6.3.2).

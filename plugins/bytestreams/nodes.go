@@ -3,6 +3,7 @@ package bytestreams
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -33,12 +34,25 @@ type nodes struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu   sync.Mutex
-	open map[string]map[string]struct{} // what was said of each question, by its id
+	tasks sync.WaitGroup
+
+	mu     sync.Mutex
+	ended  bool
+	asking map[string]struct{}  // accounts for which the others are asked
+	open   map[string]*question // by its id
 }
 
+// question is what the other nodes are asked.
+type question struct {
+	said map[string]struct{}
+	done context.CancelFunc // it has its answer
+}
+
+// maxAsking bounds how many accounts' questions are open.
+const maxAsking = 32
+
 func newNodes(env plugins.Env, t *table) *nodes {
-	n := &nodes{env: env, table: t, open: map[string]map[string]struct{}{}}
+	n := &nodes{env: env, table: t, asking: map[string]struct{}{}, open: map[string]*question{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	env.OnForget(topicActivate, n.asked)
 	env.OnForget(topicActivated, n.told)
@@ -46,23 +60,43 @@ func newNodes(env plugins.Env, t *table) *nodes {
 }
 
 // stop ends what is asked and answered.
-func (n *nodes) stop() { n.cancel() }
+func (n *nodes) stop() {
+	n.mu.Lock()
+	n.ended = true
+	n.mu.Unlock()
+	n.cancel()
+	n.tasks.Wait()
+}
+
+// ask runs f beside what else the account does; false: as much is asked as may be.
+func (n *nodes) ask(account string, f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, busy := n.asking[account]; busy || n.ended || len(n.asking) >= maxAsking {
+		return false
+	}
+	n.asking[account] = struct{}{}
+	n.tasks.Go(func() {
+		f()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.asking, account)
+	})
+	return true
+}
 
 // activate lets another node do it. Without one the error is here's, or errAlone when
 // each node has one of the connections at most.
-func (n *nodes) activate(ctx context.Context, destination, account string, here error) error {
-	if n.env.Notices == nil {
-		return here
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+func (n *nodes) activate(destination, account string, here error) error {
+	ctx, cancel := context.WithTimeout(n.ctx, answerWithin)
 	defer cancel()
-	id := rand.Text()
+	id, q := rand.Text(), &question{map[string]struct{}{}, cancel}
 	n.mu.Lock()
-	n.open[id] = map[string]struct{}{}
+	n.open[id] = q
 	n.mu.Unlock()
 	err := n.env.Notices.Ask(ctx, "", topicActivate, strings.Join([]string{n.env.Node, id, destination, account}, " "))
 	n.mu.Lock()
-	said := n.open[id]
+	said := q.said // nobody adds to it from here on
 	delete(n.open, id)
 	n.mu.Unlock()
 	for _, o := range outcomes {
@@ -84,7 +118,7 @@ func (n *nodes) asked(key string) {
 	}
 	err := n.table.activate(parts[2], parts[3])
 	for _, o := range outcomes {
-		if o.err != err {
+		if !errors.Is(err, o.err) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(n.ctx, answerWithin)
@@ -101,7 +135,12 @@ func (n *nodes) told(key string) {
 	id, word, _ := strings.Cut(key, " ")
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if said := n.open[id]; said != nil {
-		said[word] = struct{}{}
+	q := n.open[id]
+	if q == nil {
+		return
+	}
+	q.said[word] = struct{}{}
+	if word == outcomes[0].word {
+		q.done()
 	}
 }

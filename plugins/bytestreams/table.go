@@ -20,22 +20,28 @@ var (
 	errFull    = errors.New("there are enough bytestreams")
 	errRoom    = errors.New("enough connections wait")
 	errThird   = errors.New("two wait for that bytestream already")
+	errAsked   = errors.New("enough is asked of the other nodes")
 	errEnded   = errors.New("the relay ends")
 )
 
-// refusals are what a requester hears (XEP-0065 §6.3.5).
-var refusals = map[error]*stanza.Error{
-	errUnknown: stanza.NewError(stanza.ItemNotFound, "neither of you is connected: are the sid and both addresses those of the bytestream?"),
-	errAlone:   stanza.NewError(stanza.NotAllowed, "only one of you is connected here: both connect to the address that the relay has named"),
-	errMany:    {Type: stanza.Wait, Condition: stanza.ResourceConstraint, Text: "you have enough bytestreams; end one"},
-	errFull:    {Type: stanza.Wait, Condition: stanza.ResourceConstraint, Text: "the relay has no room for another bytestream at the moment"},
-	errEnded:   {Type: stanza.Wait, Condition: stanza.ResourceConstraint, Text: "the relay ends"},
-}
-
-// answer is the error for the requester; nil: there is none.
-func answer(err error) error {
-	if why, known := refusals[err]; known {
-		return why
+// refusal is what a requester hears (XEP-0065 §6.3.5); what is none of the above stays.
+func refusal(err error) error {
+	busy := func(text string) error {
+		return &stanza.Error{Type: stanza.Wait, Condition: stanza.ResourceConstraint, Text: text}
+	}
+	switch {
+	case errors.Is(err, errUnknown):
+		return stanza.NewError(stanza.ItemNotFound, "neither of you is connected: are the sid and both addresses those of the bytestream?")
+	case errors.Is(err, errAlone):
+		return stanza.NewError(stanza.NotAllowed, "only one of you is connected here: both connect to the address that the relay has named")
+	case errors.Is(err, errMany):
+		return busy("you have enough bytestreams; end one")
+	case errors.Is(err, errFull):
+		return busy("the relay has no room for another bytestream at the moment")
+	case errors.Is(err, errAsked):
+		return busy("the other nodes are still asked for others; try again in a moment")
+	case errors.Is(err, errEnded):
+		return busy("the relay ends")
 	}
 	return err
 }

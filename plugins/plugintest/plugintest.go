@@ -373,19 +373,28 @@ func (n *node) dial(ctx context.Context, kind script.DialKind) (net.Conn, error)
 	return d.DialContext(ctx, "tcp", n.doors["c2s"])
 }
 
-// services are those that scripts name: where they are, below the domain, and the
-// plugins that have them.
-var services = map[string]struct{ at, plugin string }{
-	"muc": {"conference", "muc"}, "pubsub": {"pubsub", "pubsub"}, "upload": {"upload", "upload"}, "search": {"search", "usersearch"}, "proxy": {"proxy", "bytestreams"},
+// service is where one that scripts name is, below the domain, and the plugin that has it.
+func service(name string) (at, plugin string) {
+	switch name {
+	case "muc":
+		return "conference", "muc"
+	case "pubsub", "upload":
+		return name, name
+	case "search":
+		return "search", "usersearch"
+	case "proxy":
+		return "proxy", "bytestreams"
+	}
+	return "", ""
 }
 
 // Service implements script.Target.
 func (h *House) Service(name string) string {
-	s, known := services[name]
-	if !known || !slices.ContainsFunc(h.opt.Plugins, func(p plugins.Plugin) bool { return p.Name == s.plugin }) {
+	at, plugin := service(name)
+	if at == "" || !slices.ContainsFunc(h.opt.Plugins, func(p plugins.Plugin) bool { return p.Name == plugin }) {
 		return ""
 	}
-	return s.at + "." + h.Domain()
+	return at + "." + h.Domain()
 }
 
 // Restart implements script.Target.
