@@ -77,12 +77,18 @@ func comes(t *testing.T, h *plugintest.House, at int, who string, listed bool) {
 	if !ok {
 		t.Fatal("no contract")
 	}
-	deadline := time.Now().Add(federation.Patience)
-	for (c.(*blocklists.Lists).Match(jid.MustParse(who), true) != "") != listed {
-		if time.Now().After(deadline) {
+	lists, late := c.(*blocklists.Lists), time.NewTimer(federation.Patience)
+	defer late.Stop()
+	for {
+		changed := lists.Changed()
+		if (lists.Match(jid.MustParse(who), true) != "") == listed {
+			return
+		}
+		select {
+		case <-changed:
+		case <-late.C:
 			t.Fatalf("node %d: %s on a list: %v expected", at, who, listed)
 		}
-		time.Sleep(10 * time.Millisecond) // nothing tells when
 	}
 }
 

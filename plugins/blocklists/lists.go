@@ -24,6 +24,7 @@ type Lists struct {
 	loading sync.Mutex // held while the database is read and what it says taken over
 	mu      sync.RWMutex
 	lists   map[string]*list // by source
+	news    chan struct{}    // closed with the next change
 	any     atomic.Bool      // somebody is listed
 }
 
@@ -43,7 +44,7 @@ type change struct {
 }
 
 func newLists(env plugins.Env) *Lists {
-	l := &Lists{env: env, store: store{env}, lists: map[string]*list{}}
+	l := &Lists{env: env, store: store{env}, lists: map[string]*list{}, news: make(chan struct{})}
 	env.OnForget(topic, l.told)
 	return l
 }
@@ -86,8 +87,17 @@ func (l *Lists) configure(all []*list) {
 	l.count()
 }
 
-// count is called with mu held.
+// Changed is closed when the lists are not what they are now any more.
+func (l *Lists) Changed() <-chan struct{} {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.news
+}
+
+// count follows each change; mu is held.
 func (l *Lists) count() {
+	close(l.news)
+	l.news = make(chan struct{})
 	n := 0
 	for _, one := range l.lists {
 		n += len(one.has)

@@ -149,10 +149,9 @@ func TestConverseBOSH(t *testing.T) {
 	bob := s.newPeer(t, "bob@localhost")
 	alice := newDevice(t, newBrowser(t), address, "alice")
 	defer alice.picture("converse-bosh.png")
-	alice.enter("hall", "Alice")
-	alice.say("first")
-
 	bob.enter(t, room, "Bob")
+	bob.open(t, room)
+	alice.enter("hall", "Alice")
 	alice.has("converse-muc .occupant-nick", "Bob")
 	alice.say("through requests & <b>responses</b>")
 	bob.hears(t, "through requests & <b>responses</b>")

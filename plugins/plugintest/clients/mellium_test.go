@@ -141,27 +141,30 @@ func (p *peer) write(t *testing.T, to string, kind stanza.MessageType, body stri
 	}
 }
 
-// enter enters a room (XEP-0045 §7.2) and waits to see itself in it. One whose maker
-// has not finished it is closed for a moment (§10.1.2).
+// enter enters a room (XEP-0045 §7.2) and waits to see itself in it.
 func (p *peer) enter(t *testing.T, room, nick string) {
 	t.Helper()
 	at := jid.MustParse(room + "/" + nick)
-	x := func() xml.TokenReader {
-		return stanza.Presence{To: at}.Wrap(xmlstream.Wrap(nil, xml.StartElement{Name: xml.Name{Space: "http://jabber.org/protocol/muc", Local: "x"}}))
+	x := xmlstream.Wrap(nil, xml.StartElement{Name: xml.Name{Space: "http://jabber.org/protocol/muc", Local: "x"}})
+	if err := p.Send(t.Context(), stanza.Presence{To: at}.Wrap(x)); err != nil {
+		t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		if err := p.Send(t.Context(), x()); err != nil {
-			t.Fatal(err)
-		}
-		got := await(t, "presence of "+at.String(), p.presence, func(s stanza.Presence) bool {
-			return s.From.Equal(at) && (s.Type == stanza.AvailablePresence || s.Type == stanza.ErrorPresence)
-		})
-		if got.Type == stanza.AvailablePresence {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%s is closed: %+v", room, got)
-		}
+	p.sees(t, stanza.AvailablePresence, at.String())
+}
+
+// open lets others into a room that was made by entering it (XEP-0045 §10.1.2).
+func (p *peer) open(t *testing.T, room string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	form := xml.StartElement{Name: xml.Name{Space: "jabber:x:data", Local: "x"}, Attr: []xml.Attr{{Name: xml.Name{Local: "type"}, Value: "submit"}}}
+	query := xml.StartElement{Name: xml.Name{Space: "http://jabber.org/protocol/muc#owner", Local: "query"}}
+	answer, err := p.SendIQElement(ctx, xmlstream.Wrap(xmlstream.Wrap(nil, form), query), stanza.IQ{Type: stanza.SetIQ, To: jid.MustParse(room)})
+	if err == nil {
+		err = answer.Close()
+	}
+	if err != nil {
+		t.Fatalf("%s is not opened: %v", room, err)
 	}
 }
 
