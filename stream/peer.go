@@ -140,6 +140,20 @@ func (c *Conn) Count() {
 	}
 }
 
+// Answered takes note that the peer has answered what the session has asked, where what it
+// acknowledges is not the session's.
+func (c *Conn) Answered() {
+	s := c.session
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sm != nil {
+		s.sm.asked = time.Time{}
+	}
+}
+
 // errNoCertificate says that there is none for a name.
 var errNoCertificate = errors.New("no certificate")
 

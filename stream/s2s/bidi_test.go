@@ -1,6 +1,7 @@
 package s2s_test
 
 import (
+	"strconv"
 	"testing"
 
 	"parley/parser/stanza"
@@ -225,5 +226,36 @@ func TestBidiManagement(t *testing.T) {
 	q.say("<enable xmlns='urn:xmpp:sm:3'/><a xmlns='urn:xmpp:sm:3' h='7'/>")
 	if got := q.ends(); got != "undefined-condition" {
 		t.Error(got)
+	}
+}
+
+// What goes between several domains of two servers, both ways and more than is
+// acknowledged at a time, arrives in order, each on a stream on which its pair was proven
+// (RFC 6120 §10.1).
+func TestBidiSeveralPairs(t *testing.T) {
+	w := federation.New(t)
+	one := start(t, w, "one.test", federation.Options{Config: "domains: [one.test, other.test]\n" + bothWays})
+	w.Announce("other.test", one.Door("s2s"))
+	two := start(t, w, "two.test", federation.Options{Config: bothWays})
+	romeo, juliet := one.online("romeo"), two.online("juliet")
+	const rounds = 40
+	for i := range rounds {
+		text := strconv.Itoa(i)
+		romeo.Say("<message type='chat' to='juliet@two.test'><body>%s</body></message>", text)
+		juliet.Hears("what he says", body(text))
+		juliet.Say("<message type='chat' to='romeo@one.test'><body>%s</body></message>", text)
+		romeo.Hears("what she says", body(text))
+		for _, at := range []string{"other.test", "conference.one.test", "pubsub.one.test"} {
+			id := at + text
+			juliet.Say("<iq type='get' id='%s' to='%s'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>", id, at)
+			if el := juliet.Hears("an answer of "+at, withID(id)); el.Get("type") != "result" || el.Get("from") != at {
+				t.Fatalf("%s", el.Bytes(""))
+			}
+		}
+	}
+	for _, h := range []*house{one, two} {
+		if h.log.has("another server speaks for a domain that it has not proven") || h.log.has("another server ends") {
+			t.Errorf("%s has ended streams", h.Domain())
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package s2s
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -36,7 +37,7 @@ func (in *incoming) result(ctx context.Context, c *stream.Conn, el *stanza.Eleme
 	}
 	var valid bool
 	var err error
-	c.Wait(func() { valid, err = in.out.verify(ctx, pair{to, from}, c.ID(), el.Text()) })
+	c.Wait(func() { valid, err = in.out.verify(ctx, pair{to, from}, cmp.Or(in.id, c.ID()), el.Text()) })
 	switch {
 	case err != nil:
 		in.log(p, err)

@@ -3,6 +3,7 @@ package s2s
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
 	"maps"
@@ -29,6 +30,7 @@ type incoming struct {
 	auths    int
 	authed   bool     // by SASL
 	back     *carrier // nil: nothing of ours goes out on it (XEP-0288)
+	id       string   // of the stream, where we have begun it
 
 	mu    sync.Mutex
 	pairs map[pair]struct{} // that it has proven: from their domain to ours
@@ -213,6 +215,7 @@ func (in *incoming) managed(ctx context.Context, c *stream.Conn, t stanza.Token)
 		if err != nil {
 			return true, err
 		}
+		c.Answered()
 		return true, in.back.acknowledged(el, in.out.env.Clock.Now())
 	case t.Name == elEnable:
 		in.back.manage(func() bool { // nothing is written between the answer and the first that counts
@@ -317,13 +320,14 @@ func (in *incoming) offer(all ...pair) {
 		return
 	}
 	for _, p := range all {
-		in.out.offer(pair{p.to, p.from}, in.back)
+		in.out.offer(pair{p.to, p.from}, back{in.back, in.shows(in.back.conn, p.from) == nil})
 	}
 }
 
 // bind makes the stream a session of the domain's server.
 func (in *incoming) bind(ctx context.Context, c *stream.Conn, domain string) error {
-	at, err := jid.New("", domain, c.ID())
+	// Never the domain alone: that is a component's. One that we have begun has no id of ours.
+	at, err := jid.New("", domain, cmp.Or(c.ID(), rand.Text()))
 	if err != nil {
 		return err
 	}

@@ -113,6 +113,7 @@ var linkElements = map[stanza.Name]func(*link, *stream.Conn, *stanza.Element) er
 	},
 	elResult: func(l *link, c *stream.Conn, el *stanza.Element) error {
 		if l.bidi && l.proven && !el.Has("type") { // it speaks for a further domain (XEP-0288 §2.2)
+			l.in.id = l.id
 			return l.in.result(l.out.ctx, c, el)
 		}
 		return l.result(c, el)
@@ -120,7 +121,8 @@ var linkElements = map[stanza.Name]func(*link, *stream.Conn, *stanza.Element) er
 	elVerify:  func(*link, *stream.Conn, *stanza.Element) error { return nil },
 	elEnabled: func(l *link, c *stream.Conn, _ *stanza.Element) error { c.Count(); l.open(true); return nil },
 	elFailed:  func(l *link, _ *stream.Conn, _ *stanza.Element) error { l.open(false); return nil },
-	elAck: func(l *link, _ *stream.Conn, el *stanza.Element) error {
+	elAck: func(l *link, c *stream.Conn, el *stanza.Element) error {
+		c.Answered()
 		return l.acknowledged(el, l.out.env.Clock.Now())
 	},
 	elRequest: func(_ *link, c *stream.Conn, _ *stanza.Element) error { // it sends no stanzas here

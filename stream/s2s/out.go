@@ -43,7 +43,7 @@ type outbound struct {
 	mu     sync.Mutex // before route.mu
 	routes map[pair]*route
 	guests map[*incoming]*stream.Conn // streams of others that have proven something
-	backs  map[pair]*carrier          // streams of others that go both ways, by the route that may use them
+	backs  map[pair]back              // streams of others that go both ways, by the route that may use them
 	ended  bool
 }
 
@@ -52,7 +52,7 @@ type pair struct{ from, to string }
 
 func newOutbound(f *Federation, cfg *settings) *outbound {
 	o := &outbound{
-		fed: f, env: f.env, metrics: newMetrics(), routes: map[pair]*route{}, guests: map[*incoming]*stream.Conn{}, backs: map[pair]*carrier{},
+		fed: f, env: f.env, metrics: newMetrics(), routes: map[pair]*route{}, guests: map[*incoming]*stream.Conn{}, backs: map[pair]back{},
 		connects: semaphore.NewWeighted(maxConnects), verifies: semaphore.NewWeighted(maxVerifies),
 	}
 	o.ctx, o.cancel = context.WithCancel(context.Background())
@@ -107,11 +107,22 @@ func (o *outbound) goodbye(in *incoming) {
 	}
 }
 
+// back is a stream that goes both ways; sure: by a certificate of the pair's other side.
+type back struct {
+	*carrier
+	sure bool
+}
+
 // offer lets the routes of a pair use a stream of the other side that goes both
-// ways and on which the pair was proven (XEP-0288 §2.2): the latest of them.
-func (o *outbound) offer(p pair, c *carrier) {
+// ways and on which the pair was proven (XEP-0288 §2.2): the latest of them, but none
+// that dialback has proven in the place of one that a certificate has (§6).
+func (o *outbound) offer(p pair, b back) {
 	o.mu.Lock()
-	o.backs[p] = c
+	if was, there := o.backs[p]; there && was.sure && !b.sure {
+		o.mu.Unlock()
+		return
+	}
+	o.backs[p] = b
 	r := o.routes[p]
 	o.mu.Unlock()
 	if r != nil {
@@ -123,15 +134,15 @@ func (o *outbound) offer(p pair, c *carrier) {
 func (o *outbound) withdraw(c *carrier) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	maps.DeleteFunc(o.backs, func(_ pair, x *carrier) bool { return x == c })
+	maps.DeleteFunc(o.backs, func(_ pair, x back) bool { return x.carrier == c })
 }
 
 // board lets a route on a stream that was offered; false: there is none.
 func (o *outbound) board(r *route) bool {
 	o.mu.Lock()
-	c := o.backs[r.pair]
+	b, there := o.backs[r.pair]
 	o.mu.Unlock()
-	return c != nil && r.board(c)
+	return there && r.board(b.carrier)
 }
 
 // list are the routes; o.mu is held.
