@@ -25,7 +25,7 @@ const (
 	// meanwhile: more than a client has open, and than it says elsewhere while one that
 	// has waited on the way from another node is still to come.
 	resentEach = 1000
-	// resentMost is how many of all authors; beyond it, some author's are forgotten.
+	// resentMost is how many of all authors; beyond it, those of who says most are forgotten.
 	resentMost = 10_000
 	// resentRead is how many of the last messages are read with the room.
 	resentRead = 1000
@@ -98,12 +98,30 @@ func (s *resent) note(out *stanza.Stanza) {
 	if len(s.of[author]) > resentEach {
 		s.drop(author, 1)
 	}
-	for other := range s.of {
-		if s.n <= resentMost {
+	if s.n > resentMost {
+		s.thin(author)
+	}
+}
+
+// thin makes room for many: what those have said who say more than others do goes first,
+// the oldest of it, so that who says little stays known. The author's own stays.
+func (s *resent) thin(author string) {
+	const goal = resentMost / 8 * 7
+	for before := 0; s.n > goal && s.n != before; {
+		before = s.n
+		fair := max(1, s.n/len(s.of))
+		for other, all := range s.of {
+			if other != author && len(all) > fair {
+				s.drop(other, len(all)-max(fair, len(all)/2))
+			}
+		}
+	}
+	for other, all := range s.of { // everybody says as little
+		if s.n <= goal {
 			break
 		}
 		if other != author {
-			s.drop(other, len(s.of[other]))
+			s.drop(other, len(all))
 		}
 	}
 }
