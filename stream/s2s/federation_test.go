@@ -1,6 +1,7 @@
 package s2s_test
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -291,5 +292,34 @@ func TestCertificatePerDomain(t *testing.T) {
 		if shown := p.conn.(*tls.Conn).ConnectionState().PeerCertificates[0]; shown.VerifyHostname(domain) != nil {
 			t.Errorf("%s is shown as %v", domain, shown.DNSNames)
 		}
+	}
+}
+
+// A domain that is gone is not served to other servers either, on no stream that they
+// have (RFC 6120 §4.9.3.5, §4.9.3.6).
+func TestDomainGone(t *testing.T) {
+	w := federation.New(t)
+	one := start(t, w, "one.test", federation.Options{Config: "domains: [one.test, other.test]"})
+	w.Announce("other.test", one.Door("s2s"))
+	juliet := start(t, w, "two.test", federation.Options{Config: "servers: {streamer: {components: {s2s: {queue: {patience: 1s}}}}}"}).online("juliet")
+	ping := func(id, to string) *stanza.Element {
+		juliet.Say("<iq type='get' id='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", id, to)
+		return juliet.Hears("an answer of "+to, withID(id))
+	}
+	for _, at := range []string{"one.test", "other.test"} {
+		if a := ping(at, at); a.Get("type") != "result" {
+			t.Fatalf("%s", a.Bytes(""))
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := one.Host().Control().RemoveDomain(ctx, "a test", "other.test"); err != nil {
+		t.Fatal(err)
+	}
+	if a := ping("gone", "other.test"); a.Get("type") != "error" {
+		t.Errorf("%s", a.Bytes(""))
+	}
+	if a := ping("there", "one.test"); a.Get("type") != "result" {
+		t.Errorf("%s", a.Bytes(""))
 	}
 }

@@ -93,6 +93,9 @@ func (in *incoming) Header(_ context.Context, c *stream.Conn, h *stanza.Element)
 		return &stanza.StreamError{Condition: stanza.StreamHostUnknown}
 	}
 	c.For(to)
+	if !in.out.fed.serves(to) { // from here on the stream ends with the domain
+		return &stanza.StreamError{Condition: stanza.StreamHostUnknown}
+	}
 	in.to, in.from = to, ""
 	if text := h.Get("from"); text != "" {
 		from, ok := domainOf(text)
@@ -350,7 +353,7 @@ func (in *incoming) Admit(_ *stream.Conn, raw []byte) error {
 		return &stanza.StreamError{Condition: stanza.StreamImproperAddressing}
 	}
 	p := pair{domainPart(from), domainPart(to)}
-	if in.has(p) {
+	if in.has(p) && in.out.fed.serves(p.to) {
 		return nil
 	}
 	var ok bool
@@ -361,10 +364,10 @@ func (in *incoming) Admit(_ *stream.Conn, raw []byte) error {
 		return &stanza.StreamError{Condition: stanza.StreamImproperAddressing}
 	}
 	switch {
+	case !in.out.fed.serves(p.to): // or not any more
+		return &stanza.StreamError{Condition: stanza.StreamHostUnknown}
 	case in.has(p):
 		return nil
-	case !in.out.fed.serves(p.to):
-		return &stanza.StreamError{Condition: stanza.StreamHostUnknown}
 	}
 	in.out.env.Log.Warn("another server speaks for a domain that it has not proven", "from", p.from, "to", p.to, "stream", in.from)
 	return &stanza.StreamError{Condition: stanza.StreamInvalidFrom}
