@@ -84,8 +84,15 @@ func newCertificates(cfg TLS, env plugins.Env) (*certificates, error) {
 	return c, c.first()
 }
 
-// names are those that a certificate has that is made here.
-func (c *certificates) names() []string { return slices.Concat(c.env.Domains.List(), c.cfg.ExtraNames) }
+// names are those that a certificate has that is made here, as certificates have them
+// (RFC 5280 §7.2).
+func (c *certificates) names() []string {
+	all := slices.Concat(c.env.Domains.List(), c.cfg.ExtraNames)
+	for i, n := range all {
+		all[i] = ascii(n)
+	}
+	return all
+}
 
 // unnamed are the names that have no certificate of their own.
 func (c *certificates) unnamed() []string {

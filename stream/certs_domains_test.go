@@ -136,3 +136,21 @@ func TestCertificateMissing(t *testing.T) {
 		t.Errorf("a certificate was made that nobody needs: %v", err)
 	}
 }
+
+// Domains that are not ASCII have a certificate under the names that TLS has for them
+// (RFC 5280 §7.2, RFC 6120 §13.7.1.1).
+func TestSelfSignedInternationalDomains(t *testing.T) {
+	env := plugins.Env{DataDir: t.TempDir(), Domains: plugins.NewDomains("bücher.example", "例え.example"), Clock: plugins.SystemClock{}, Log: slog.New(slog.DiscardHandler)}
+	for range 2 { // and after a restart
+		c, err := newCertificates(TLS{ExtraNames: []string{"192.0.2.1", "2001:db8::1"}}, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"xn--bcher-kva.example", "xn--r8jz45g.example"} {
+			_, client := connect(t, c.client(true, env.Domains.List()[0]), &tls.Config{InsecureSkipVerify: true, ServerName: name, NextProtos: xmppClient()})
+			if err := client.PeerCertificates[0].VerifyHostname(name); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
