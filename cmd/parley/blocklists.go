@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -38,6 +39,10 @@ func blocklistList() *cobra.Command {
 				if asJSON {
 					return printJSON(cmd.OutOrStdout(), all)
 				}
+				if len(all) == 0 {
+					_, err = fmt.Fprintln(cmd.OutOrStdout(), "no block lists are configured: servers.processor.components.blocklists.lists, room_lists")
+					return err
+				}
 				rows := [][]string{{"LIST", "FOR", "ITEMS", "FETCHED", "ERROR"}}
 				for _, l := range all {
 					purpose, fetched := "everything", "never"
@@ -71,6 +76,10 @@ func blocklistFind() *cobra.Command {
 				}
 				if asJSON {
 					return printJSON(cmd.OutOrStdout(), all)
+				}
+				if len(all) == 0 {
+					_, err = fmt.Fprintln(cmd.OutOrStdout(), args[0], "is on no list that was fetched (parley blocklist list)")
+					return err
 				}
 				rows := [][]string{{"LIST", "LISTED", "REASON"}}
 				for _, f := range all {

@@ -219,3 +219,13 @@ servers:
 		t.Errorf("the log after two more: %v\n%s", err, text)
 	}
 }
+
+// Where components cannot connect none is installed, and it is said what to set.
+func TestNoDoor(t *testing.T) {
+	h := plugintest.Start(t, plugintest.Options{Plugins: all.Plugins()})
+	c := open(t, h)
+	_, err := c.Install(limit(t), folder(t, "1.0", "/bin/sh", "-c", "exit 0"))
+	if status(err) != http.StatusUnprocessableEntity || !strings.Contains(err.Error(), "servers.streamer.components.component.address") {
+		t.Errorf("installed: %v", err)
+	}
+}

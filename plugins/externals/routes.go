@@ -54,6 +54,7 @@ func refused(err error) error {
 		{errFiles, http.StatusUnprocessableEntity},
 		{errNodes, http.StatusUnprocessableEntity},
 		{errRoom, http.StatusUnprocessableEntity},
+		{errNoDoor, http.StatusUnprocessableEntity},
 	} {
 		if errors.Is(err, row.err) {
 			return admin.Fail(row.status, "%s", err.Error())

@@ -26,6 +26,7 @@ var (
 	errRolledBack = errors.New("the version before is back: the new one did not become healthy")
 	errNodes      = errors.New("several nodes: run the component yourself, and give it an entry in the configuration")
 	errRoom       = errors.New("too many components are installed")
+	errNoDoor     = errors.New("there is no address where it could connect to this process: set servers.streamer.components.component.address")
 )
 
 // kept is what is written down of an installed component.
@@ -226,6 +227,8 @@ func (s *supervisor) install(ctx context.Context, from string) (Status, error) {
 	switch {
 	case s.env.Notices != nil: // the others could not read its secret
 		return Status{}, errNodes
+	case s.doors.Door() == "":
+		return Status{}, errNoDoor
 	case err == nil:
 		return Status{}, fmt.Errorf("%s %w", m.Name, errExists)
 	case s.doors.Known(m.Domain) || s.env.Local(m.Domain):
