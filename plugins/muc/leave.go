@@ -28,8 +28,7 @@ func (r *room) leave(ctx context.Context, st *stanza.Stanza, bound time.Time) er
 }
 
 // follows reports whether the seat has been taken by a later session of the same
-// address than the one that was bound then. Of a seat that another owner has left,
-// and of people elsewhere, that is not known.
+// address than the one that was bound then. Of people elsewhere that is not known.
 func (x *session) follows(bound time.Time) bool {
 	return !bound.IsZero() && x.bound.After(bound)
 }

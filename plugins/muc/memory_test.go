@@ -43,7 +43,7 @@ func TestRule67AnEndIsOfItsSession(t *testing.T) {
 		{"its own seat", then, then, false},
 		{"it has moved to another node since", then, then.Add(1), false},
 		{"the next one's", then.Add(1), then, true},
-		{"a seat that another owner has left", time.Time{}, then, false},
+		{"a seat of which nobody knows whose", time.Time{}, then, false},
 		{"somebody elsewhere", time.Time{}, time.Time{}, false},
 	} {
 		x := session{bound: c.seat}

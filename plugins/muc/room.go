@@ -237,7 +237,7 @@ func (r *room) fill(ctx context.Context) error {
 		r.topic = subjectOf(r.subject.stanza)
 	}
 	for _, x := range in.occupants {
-		r.seat(x.nick, x.jid, x.role, x.presence, x.since).versions = x.versions
+		r.reseat(x)
 	}
 	r.counted()
 	r.s.absences(r, r.s.env.Clock.Now())
@@ -252,6 +252,12 @@ func (r *room) fill(ctx context.Context) error {
 		r.s.tidy.ring()
 	}
 	return nil
+}
+
+// reseat puts a session into the room that was there before it was read.
+func (r *room) reseat(o storedOccupant) {
+	x := r.seat(o.nick, o.jid, o.role, o.presence, o.since)
+	x.versions, x.bound = o.versions, o.bound
 }
 
 // seat puts a session into the room; the nickname is free or its own person's.

@@ -38,8 +38,8 @@ ON CONFLICT (room, jid) DO UPDATE SET affiliation = excluded.affiliation, nick =
 
 	putOccupant = storage.Stmt{
 		Name: "muc.occupant",
-		SQL: `INSERT INTO muc_occupant (room, jid, nick, role, presence, since, versions) VALUES ($1, $2, $3, $4, $5, $6, $7)
-ON CONFLICT (room, jid) DO UPDATE SET nick = excluded.nick, role = excluded.role, presence = excluded.presence, since = excluded.since, versions = excluded.versions`,
+		SQL: `INSERT INTO muc_occupant (room, jid, nick, role, presence, since, versions, bound) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (room, jid) DO UPDATE SET nick = excluded.nick, role = excluded.role, presence = excluded.presence, since = excluded.since, versions = excluded.versions, bound = excluded.bound`,
 		Idempotent: true,
 	}
 	dropOccupant = storage.Stmt{Name: "muc.occupant.drop", SQL: `DELETE FROM muc_occupant WHERE room = $1 AND jid = $2`, Idempotent: true}
@@ -52,7 +52,7 @@ ON CONFLICT (room, jid) DO UPDATE SET nick = excluded.nick, role = excluded.role
 const (
 	sqlRoom         = `SELECT creator, created_at, locked, config, version, subject, subject_at FROM muc_room WHERE room = $1`
 	sqlAffiliations = `SELECT jid, affiliation, nick, reason, version FROM muc_affiliation WHERE room = $1`
-	sqlOccupants    = `SELECT jid, nick, role, presence, since, versions FROM muc_occupant WHERE room = $1 AND role <> 'none' ORDER BY since, jid`
+	sqlOccupants    = `SELECT jid, nick, role, presence, since, versions, bound FROM muc_occupant WHERE room = $1 AND role <> 'none' ORDER BY since, jid`
 	sqlMade         = `SELECT count(*) FROM muc_room WHERE creator = $1`
 	sqlListed       = `SELECT room, name FROM muc_room WHERE service = $1 AND listed AND room > $2 ORDER BY room LIMIT $3`
 	sqlListedBefore = `SELECT room, name FROM muc_room WHERE service = $1 AND listed AND room < $2 ORDER BY room DESC LIMIT $3`
@@ -85,6 +85,7 @@ type storedOccupant struct {
 	presence *stanza.Stanza
 	since    int64
 	versions bool
+	bound    time.Time
 }
 
 // load reads a room; nil: there is none.
@@ -151,8 +152,12 @@ func (s *store) affiliations(ctx context.Context, room jid.JID, into map[jid.JID
 func scanOccupant(row storage.Row) (o storedOccupant, err error) {
 	var at, role string
 	var presence []byte
-	if err = row.Scan(&at, &o.nick, &role, &presence, &o.since, &o.versions); err != nil {
+	var bound int64
+	if err = row.Scan(&at, &o.nick, &role, &presence, &o.since, &o.versions, &bound); err != nil {
 		return o, err
+	}
+	if bound != 0 {
+		o.bound = time.UnixMicro(bound)
 	}
 	if o.jid, err = jid.Parse(at); err != nil {
 		return o, err
@@ -235,7 +240,11 @@ func (r *room) saveRoom(o *op) {
 }
 
 func (r *room) saveSession(o *op, x *session) {
-	o.rows.Add(&putOccupant, r.jid.String(), x.jid.String(), x.nick, x.role.String(), x.presence.Raw, x.since, x.versions)
+	var bound int64
+	if !x.bound.IsZero() {
+		bound = x.bound.UnixMicro()
+	}
+	o.rows.Add(&putOccupant, r.jid.String(), x.jid.String(), x.nick, x.role.String(), x.presence.Raw, x.since, x.versions, bound)
 }
 
 func (r *room) saveAffiliation(o *op, who jid.JID, a affiliate) {
