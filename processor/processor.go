@@ -81,9 +81,10 @@ type Server struct {
 	mu    sync.Mutex // guards parts and the replacing of table
 	parts []*Registrar
 
-	retired plugins.Retired // tables that may still be run in
-	poison  poison
-	metrics metrics
+	retired   plugins.Retired // tables that may still be run in
+	takeovers takeovers
+	poison    poison
+	metrics   metrics
 }
 
 type metrics struct {
@@ -119,7 +120,10 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 }
 
 // Serve implements plugins.Server.
-func (s *Server) Serve(ctx context.Context) error { return s.links.In.Receive(ctx, s.process) }
+func (s *Server) Serve(ctx context.Context) error {
+	defer s.takeovers.finish()
+	return s.links.In.Receive(ctx, s.process)
+}
 
 // Attach implements plugins.Server.
 func (s *Server) Attach(name string, c plugins.Component) (func(context.Context) error, error) {
@@ -192,6 +196,7 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 	case channel.Bind:
 		s.bind(ctx, run, e)
 	case channel.Unbind:
+		s.takeovers.giveUp(e.Session)
 		s.unbind(ctx, run, e)
 		run.handled(e.Session, e.Seq)
 	case channel.Change:
@@ -216,10 +221,25 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 // bind gives the stream its address (RFC 6120 §7.7.2.2) and answers with
 // Handled, whose Reason tells why not.
 func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
+	old := s.ousts(e)
+	switch n := s.env.Notices; {
+	case old == nil:
+		s.bindNow(ctx, run, e, time.Time{})
+	case n != nil && old.Node != e.Session.Node && !n.Alive(old.Node): // nobody ends it there; it is told of here
+		s.bindNow(ctx, run, e, old.BoundAt.Add(time.Microsecond))
+	default:
+		s.takeovers.begin(ctx, e.Session, func(ctx context.Context) {
+			_ = s.protect(func() error { s.takeOver(ctx, e, old); return nil }) // it is logged
+		})
+	}
+}
+
+// bindNow is bind when nobody has to be waited for; after is what the session has to be
+// later than.
+func (s *Server) bindNow(ctx context.Context, run *run, e *channel.Envelope, after time.Time) {
 	answer := *e
 	answer.Kind = channel.Handled
 	var old *sessions.Entry
-	after := s.fetch(ctx, run, e)
 	if !e.State.Paused || e.State.BoundAt.IsZero() { // one of before the start is as old as it was
 		e.State.BoundAt = s.env.Clock.Now()
 	}
@@ -245,40 +265,6 @@ func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 	run.pass(&answer)
 }
 
-// takeoverWait is how long a session waits for the end of the one whose address
-// it takes on another node.
-const takeoverWait = 10 * time.Second
-
-// fetch ends a session of another node that has the address: that one's node
-// settles what it has sent and tells whom it concerns, then it is this one's
-// turn. When the other node does not answer the newer session counts
-// (sessions.Registry.Adopt).
-// The result is what the new one has to be later than.
-func (s *Server) fetch(ctx context.Context, run *run, e *channel.Envelope) (after time.Time) {
-	old, ok := s.env.Sessions.Find(e.Session.JID)
-	if !ok || old.Node == e.Session.Node || s.cfg.ResourceConflict != Replace || e.State.Kind != sessions.Client {
-		return after
-	}
-	if e.State.Paused { // of before the start, and its client has gone elsewhere
-		return after
-	}
-	if n := s.env.Notices; n != nil && !n.Alive(old.Node) { // nobody ends it there; it is told of here
-		return old.BoundAt.Add(time.Microsecond)
-	}
-	gone := s.env.Sessions.Gone(old.Ref)
-	run.pass(&channel.Envelope{Kind: channel.Close, To: []sessions.Ref{old.Ref}, Reason: string(stanza.StreamConflict), AtOnce: true})
-	run.flush(ctx)
-	limit := time.NewTimer(takeoverWait)
-	defer limit.Stop()
-	select {
-	case <-gone:
-	case <-limit.C:
-		s.log.Warn("a session is taken over from a node that does not answer", "jid", e.Session.JID.String(), "node", old.Node)
-	case <-ctx.Done():
-	}
-	return old.BoundAt.Add(time.Microsecond)
-}
-
 func (s *Server) bindReason(e *channel.Envelope, all []*sessions.Entry) string {
 	if e.State.Kind != sessions.Client { // its listener has a policy of its own
 		return ""
@@ -302,6 +288,7 @@ func (s *Server) bindReason(e *channel.Envelope, all []*sessions.Entry) string {
 }
 
 func (s *Server) unbind(ctx context.Context, run *run, e *channel.Envelope) {
+	defer s.takeovers.ends(e.Session)()
 	entry, ok := s.env.Sessions.Unbind(e.Session)
 	now, taken := s.env.Sessions.Find(e.Session.JID)
 	if !ok {

@@ -92,7 +92,7 @@ func (c *Conn) endEarlier(ctx context.Context) {
 			continue
 		}
 		if s, ok := c.srv.session(e.Ref); ok {
-			s.evict(ctx, conflict)
+			s.retire(ctx, conflict)
 			continue
 		}
 		far := &channel.Envelope{Kind: channel.Close, To: []sessions.Ref{e.Ref}, Reason: string(conflict.Condition)}

@@ -105,7 +105,11 @@ servers:
 // newServer prepares a server with its data in dir. storage is YAML.
 func newServer(t *testing.T, program, dir, storage string) *server {
 	t.Helper()
-	return configured(t, program, fmt.Sprintf(configuration, dir, storage))
+	s := configured(t, program, fmt.Sprintf(configuration, dir, storage))
+	if dumps() != "" {
+		t.Cleanup(func() { dump(t, "log", s.log.tail(1<<20)) })
+	}
+	return s
 }
 
 func configured(t *testing.T, program, yaml string) *server {

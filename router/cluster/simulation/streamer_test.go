@@ -21,9 +21,10 @@ type streamer struct {
 	parser  channel.MessageChannel
 	readers sync.WaitGroup
 
-	mu   sync.Mutex
-	last uint64
-	all  map[uint64]*session
+	mu     sync.Mutex
+	last   uint64
+	all    map[uint64]*session
+	parted []*session // their clients may not have heard of it yet
 }
 
 // session is one stream of a client.
@@ -259,6 +260,7 @@ func (x *session) end() {
 	s := x.streamer
 	s.mu.Lock()
 	delete(s.all, x.ref.Conn)
+	s.parted = append(s.parted, x)
 	s.mu.Unlock()
 	for _, h := range owed {
 		batch = append(batch, &channel.Envelope{Kind: channel.Undelivered, Session: x.ref, Raw: h.raw, Pending: h.row})
@@ -282,6 +284,12 @@ func (s *streamer) hangUp() {
 		x.closing = true
 		x.change.Broadcast()
 		x.mu.Unlock()
+		x.device.lost(x, "connection lost")
+	}
+	s.mu.Lock()
+	parted := s.parted
+	s.mu.Unlock()
+	for _, x := range parted { // their farewells do not come through any more
 		x.device.lost(x, "connection lost")
 	}
 }

@@ -1,0 +1,155 @@
+package processor
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"parley/parser/stanza"
+	"parley/router/channel"
+	"parley/router/sessions"
+)
+
+// takeoverWait is how long a session waits for the end of the one whose address
+// it takes.
+const takeoverWait = 10 * time.Second
+
+// takeovers are sessions that wait for the ends of those whose addresses they take
+// (RFC 6120 §7.7.2.2): what the old one's client has sent is done, and its end told,
+// before the new one is there. Else its last words came behind its end, and their
+// answers to its successor. Nobody else waits meanwhile: streams share the roads here.
+type takeovers struct {
+	tasks sync.WaitGroup
+
+	mu      sync.Mutex
+	waiting map[sessions.Ref]*takeover     // by who comes
+	ending  map[sessions.Ref]chan struct{} // by who goes: closed when its end has been told
+}
+
+// takeover is one of them.
+type takeover struct {
+	stop context.CancelFunc
+	over chan struct{} // closed when the session is bound, or is not to be any more
+}
+
+// begin runs f for a session that has to wait.
+func (t *takeovers) begin(ctx context.Context, who sessions.Ref, f func(context.Context)) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	one := &takeover{stop, make(chan struct{})}
+	t.mu.Lock()
+	if t.waiting == nil {
+		t.waiting = map[sessions.Ref]*takeover{}
+	}
+	t.waiting[who] = one
+	t.mu.Unlock()
+	t.tasks.Go(func() {
+		defer func() {
+			stop()
+			t.mu.Lock()
+			delete(t.waiting, who)
+			t.mu.Unlock()
+			close(one.over)
+		}()
+		f(ctx)
+	})
+}
+
+// giveUp ends the wait of a session whose client has gone. When it returns the session
+// is bound, or will not be.
+func (t *takeovers) giveUp(who sessions.Ref) {
+	t.mu.Lock()
+	one := t.waiting[who]
+	t.mu.Unlock()
+	if one != nil {
+		one.stop()
+		<-one.over
+	}
+}
+
+// finish gives all up: the stage ends.
+func (t *takeovers) finish() {
+	t.mu.Lock()
+	for _, one := range t.waiting {
+		one.stop()
+	}
+	t.mu.Unlock()
+	t.tasks.Wait()
+}
+
+// ends notes that the end of a session is being told here, until done.
+func (t *takeovers) ends(who sessions.Ref) (done func()) {
+	told := make(chan struct{})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending == nil {
+		t.ending = map[sessions.Ref]chan struct{}{}
+	}
+	t.ending[who] = told
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.ending, who)
+		close(told)
+	}
+}
+
+// told is closed when a session's end is not being told here any more; nil: it is not.
+func (t *takeovers) told(who sessions.Ref) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ending[who]
+}
+
+// ousts is the session that has to end before the one that comes can be bound; nil:
+// none.
+func (s *Server) ousts(e *channel.Envelope) *sessions.Entry {
+	if s.cfg.ResourceConflict != Replace || e.State.Kind != sessions.Client || e.State.Paused { // of before the start, and its client has gone elsewhere
+		return nil
+	}
+	old, ok := s.env.Sessions.Find(e.Session.JID)
+	if !ok || old.Ref == e.Session {
+		return nil
+	}
+	return old
+}
+
+// takeOver binds the session when the one before it has ended: that one's node settles
+// what it has sent and tells whom it concerns. When it does not answer the newer session
+// counts (sessions.Registry.Adopt).
+func (s *Server) takeOver(ctx context.Context, e *channel.Envelope, old *sessions.Entry) {
+	limited, cancel := context.WithTimeout(ctx, takeoverWait)
+	defer cancel()
+	var after time.Time
+	for ; old != nil && limited.Err() == nil; old = s.ousts(e) {
+		after = old.BoundAt.Add(time.Microsecond)
+		s.end(limited, old.Ref)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if old != nil {
+		s.log.Warn("a session is taken over from a node that does not answer", "jid", e.Session.JID.String(), "node", old.Node)
+	}
+	t := s.acquire()
+	defer t.Leave()
+	run := newRun(s, t, 1)
+	s.bindNow(ctx, run, e, after)
+	run.flush(ctx)
+}
+
+// end ends a session and waits until that has been told.
+func (s *Server) end(ctx context.Context, old sessions.Ref) {
+	gone := s.env.Sessions.Gone(old)
+	s.send(ctx, []*channel.Envelope{{Kind: channel.Close, To: []sessions.Ref{old}, Reason: string(stanza.StreamConflict), AtOnce: true}})
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		return
+	}
+	if told := s.takeovers.told(old); told != nil {
+		select {
+		case <-told:
+		case <-ctx.Done():
+		}
+	}
+}
