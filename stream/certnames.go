@@ -1,6 +1,9 @@
 package stream
 
 import (
+	"iter"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -62,4 +65,22 @@ func (t *TLS) Own(name string) (key string, ok bool) {
 	}
 	key, at := forName(byASCII, name)
 	return key, at != ""
+}
+
+// Found yields what Directory has for a domain, the first that can be read counts.
+func (t *TLS) Found(domain string) iter.Seq[CertificateFiles] {
+	return func(yield func(CertificateFiles) bool) {
+		if t.Directory == "" {
+			return
+		}
+		at := filepath.Join(t.Directory, ascii(domain))
+		for _, f := range []CertificateFiles{
+			{at + ".crt", at + ".key"},
+			{filepath.Join(at, "fullchain.pem"), filepath.Join(at, "privkey.pem")},
+		} {
+			if _, err := os.Stat(f.Certificate); err == nil && !yield(f) {
+				return
+			}
+		}
+	}
 }

@@ -175,8 +175,7 @@ func newest(files ...string) (t time.Time, err error) {
 // discover takes the files in the directory of domains that have none yet. They stay
 // when they are taken away there.
 func (c *certificates) discover() error {
-	dir := c.cfg.Directory
-	if dir == "" {
+	if c.cfg.Directory == "" {
 		return nil
 	}
 	named, errs := maps.Clone(*c.named.Load()), []error(nil)
@@ -185,13 +184,7 @@ func (c *certificates) discover() error {
 		if named[name] != nil {
 			continue
 		}
-		for _, f := range []CertificateFiles{
-			{filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")},
-			{filepath.Join(dir, name, "fullchain.pem"), filepath.Join(dir, name, "privkey.pem")},
-		} {
-			if _, err := os.Stat(f.Certificate); err != nil {
-				continue
-			}
+		for f := range c.cfg.Found(domain) {
 			s, err := c.source("tls.directory", f.Certificate, f.Key)
 			if err != nil {
 				errs = append(errs, err)

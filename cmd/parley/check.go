@@ -48,7 +48,8 @@ func fault(area, fix, format string, args ...any) result {
 type examination struct {
 	*setup
 	streamer stream.Config
-	running  bool // a server answers on the data directory
+	running  bool     // a server answers on the data directory
+	domains  []string // that it serves; the file's, when it does not run
 	now      time.Time
 	built    time.Time // zero: unknown
 	dns      resolver
@@ -120,9 +121,13 @@ func (s *setup) examine(ctx context.Context) []result {
 	if err != nil {
 		return []result{fault("configuration", "", "%v", err)}
 	}
-	e := &examination{setup: s, streamer: c, now: time.Now(), built: thisBuild().Time, dns: net.DefaultResolver}
-	_, err = client.Open(ctx, s.settings.Data)
-	e.running = err == nil
+	e := &examination{setup: s, streamer: c, domains: s.settings.Domains, now: time.Now(), built: thisBuild().Time, dns: net.DefaultResolver}
+	server, err := client.Open(ctx, s.settings.Data)
+	if e.running = err == nil; e.running {
+		if all, err := server.Domains(ctx); err == nil {
+			e.domains = all
+		}
+	}
 	var out []result
 	if err != nil && !errors.Is(err, client.ErrNotRunning) {
 		out = append(out, warn("server", "run this as the server's user or as root", "%v", err))

@@ -34,12 +34,20 @@ func (e *examination) certificates(context.Context) []result {
 	var out []result
 	byFiles := map[string][]string{} // by the name in the configuration
 	var names []string               // of all others
-	for _, n := range slices.Concat(e.settings.Domains, t.ExtraNames) {
+	for _, n := range slices.Concat(e.domains, t.ExtraNames) {
 		if own, ok := t.Own(n); ok {
 			byFiles[own] = append(byFiles[own], n)
 			continue
 		}
-		names = append(names, n)
+		found := false
+		for f := range t.Found(n) {
+			found = true
+			out = append(out, e.certificate(f.Certificate, f.Key, []string{n})...)
+			break
+		}
+		if !found {
+			names = append(names, n)
+		}
 	}
 	for _, own := range slices.Sorted(maps.Keys(t.Domains)) {
 		out = append(out, e.certificate(t.Domains[own].Certificate, t.Domains[own].Key, byFiles[own])...)
@@ -173,7 +181,7 @@ type service struct {
 // records looks at what the DNS says of each domain.
 func (e *examination) records(ctx context.Context) []result {
 	var out []result
-	for _, d := range e.settings.Domains {
+	for _, d := range e.domains {
 		if private(d) {
 			out = append(out, ok("dns", "%s needs no records: clients here reach it by address", d))
 			continue
@@ -183,7 +191,7 @@ func (e *examination) records(ctx context.Context) []result {
 			out = append(out, e.srv(ctx, d, s))
 		}
 	}
-	return out
+	return append(out, e.servers(ctx)...)
 }
 
 func services(c2s, direct string) []service {
@@ -205,8 +213,11 @@ func addressRecords(domain string) string {
 }
 
 // srvRecord is the line for a zone file.
-func srvRecord(domain string, s service) string {
-	return fmt.Sprintf("_%s._tcp.%s. 3600 IN SRV 0 5 %s %s.", s.name, domain, port(s.address), domain)
+func srvRecord(domain string, s service) string { return srvRecordTo(domain, domain, s) }
+
+// srvRecordTo is one for a name that is at another one's address.
+func srvRecordTo(name, target string, s service) string {
+	return fmt.Sprintf("_%s._tcp.%s. 3600 IN SRV 0 5 %s %s.", s.name, name, port(s.address), target)
 }
 
 func (e *examination) host(ctx context.Context, domain string) result {

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"parley/stream"
 )
 
 // certificateFor makes a self-signed certificate that begins a day ago.
@@ -66,6 +68,15 @@ func TestCheckCertificates(t *testing.T) {
 		})
 	}
 	cert, key := certificateFor(t, now.Add(90*24*time.Hour), "example.org")
+	dir := t.TempDir()
+	for from, to := range map[string]string{cert: "example.org.crt", key: "example.org.key"} {
+		if err := os.Link(from, filepath.Join(dir, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	several := &examination{now: now, domains: []string{"example.org", "example.net"}, streamer: stream.Config{TLS: stream.TLS{Directory: dir}}}
+	expect(t, several.certificates(t.Context()), good, filepath.Join(dir, "example.org.crt")+" is good until")
+	expect(t, several.certificates(t.Context()), warning, "is self-signed")
 	if err := os.Chmod(key, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +133,6 @@ func TestCheckRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.settings.Domains = []string{"example.org"}
 	c, err := streamConfig(s.tree)
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +154,7 @@ func TestCheckRecords(t *testing.T) {
 		{"refused", zone{srv: map[string][]*net.SRV{name: {{Target: "."}}}, hosts: host}, warning, "no such service", "5222"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			e := &examination{setup: s, streamer: c, dns: tc.zone}
+			e := &examination{setup: s, streamer: c, domains: []string{"example.org"}, dns: tc.zone}
 			all := e.records(t.Context())
 			expect(t, all, tc.state, tc.says)
 			if !anyFix(all, tc.fix) {
@@ -152,8 +162,57 @@ func TestCheckRecords(t *testing.T) {
 			}
 		})
 	}
-	s.settings.Domains = []string{"localhost"}
-	expect(t, (&examination{setup: s, streamer: c, dns: zone{}}).records(t.Context()), good, "needs no records")
+	expect(t, (&examination{setup: s, streamer: c, domains: []string{"localhost"}, dns: zone{}}).records(t.Context()), good, "needs no records")
+}
+
+// What other servers look for: with no records the domain's address and the usual port
+// are enough; a service of rooms has a name of its own.
+func TestCheckRecordsForServers(t *testing.T) {
+	const domain, rooms, client = "example.org", "conference.example.org", "_xmpp-client._tcp.example.org"
+	srv := func(name string, port uint16) map[string][]*net.SRV {
+		return map[string][]*net.SRV{client: {{Target: domain, Port: 5222}}, name: {{Target: domain, Port: port}}}
+	}
+	both := map[string][]string{domain: {"192.0.2.1"}, rooms: {"192.0.2.1"}, "pubsub.example.org": {"192.0.2.1"}}
+	for _, tc := range []struct {
+		name, config string
+		zone         zone
+		state        severity
+		says, fix    string
+	}{
+		{"by address", "", zone{hosts: both}, good, "other servers look for example.org at its address, port 5269", ""},
+		{"rooms by address", "", zone{hosts: both}, good, "other servers look for conference.example.org", ""},
+		{"rooms nowhere", "", zone{hosts: map[string][]string{domain: {"192.0.2.1"}}}, warning, "other servers do not find conference.example.org", "_xmpp-server._tcp.conference.example.org. 3600 IN SRV 0 5 5269 example.org."},
+		{"rooms by record", "", zone{srv: srv("_xmpp-server._tcp."+rooms, 5269), hosts: both}, good, "_xmpp-server._tcp.conference.example.org leads to example.org port 5269", ""},
+		{"another port", "{address: ':5299'}", zone{hosts: both}, warning, "look for example.org at port 5269, this one listens for them on 5299", "SRV 0 5 5299 example.org."},
+		{"a record to another port", "", zone{srv: srv("_xmpp-server._tcp."+domain, 5299), hosts: both}, warning, "_xmpp-server._tcp.example.org leads to port 5299", "SRV 0 5 5269 example.org."},
+		{"offline", "", zone{offline: true}, warning, "other servers do not find example.org", "_xmpp-server._tcp.example.org"},
+		{"direct TLS alone", "{address: ''}", zone{hosts: both}, warning, "_xmpps-server._tcp.example.org (other servers, direct TLS, XEP-0368 §3): there is none", "5270"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			file := ""
+			if tc.config != "" {
+				file = write(t, "parley.yaml", "servers: {streamer: {components: {s2s: "+tc.config+"}}}\n")
+			}
+			s, err := read(file, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := (&examination{setup: s, domains: []string{domain}, dns: tc.zone}).records(t.Context())
+			expect(t, all, tc.state, tc.says)
+			if !anyFix(all, tc.fix) {
+				t.Errorf("no fix with %q in %+v", tc.fix, all)
+			}
+		})
+	}
+	s, err := read(write(t, "parley.yaml", "servers: {streamer: {components: {s2s: {enabled: false}}}, router: {components: {s2s: {enabled: false}}}}\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range (&examination{setup: s, domains: []string{domain}, dns: zone{}}).records(t.Context()) {
+		if strings.Contains(r.Message, "server") {
+			t.Errorf("nobody talks to other servers: %+v", r)
+		}
+	}
 }
 
 func anyFix(all []result, part string) bool {

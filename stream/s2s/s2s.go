@@ -42,9 +42,12 @@ const (
 //go:embed sql
 var migrations embed.FS
 
+// Name is the component's name in configurations.
+const Name = "s2s"
+
 // Plugin provides both ends.
 var Plugin = plugins.Plugin{
-	Name:     "s2s",
+	Name:     Name,
 	Doc:      "Talks to other servers: federation.",
 	Contract: func(env plugins.Env) (any, error) { return &Federation{env: env}, nil },
 	Components: []plugins.Maker{
@@ -80,7 +83,7 @@ type gateway struct{ *Federation }
 var _ router.Component = gateway{}
 
 func newGateway(env plugins.Env, _ plugins.Config) (plugins.Component, error) {
-	f, err := plugins.Need[*Federation](env, "s2s")
+	f, err := plugins.Need[*Federation](env, Name)
 	return gateway{f}, err
 }
 
@@ -137,7 +140,7 @@ func newStreams(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := plugins.Need[*Federation](env, "s2s")
+	f, err := plugins.Need[*Federation](env, Name)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +160,7 @@ func (s *streams) wanted(c *settings) []*door {
 	if !s.fed.federates() {
 		return nil
 	}
-	all := []*door{{name: "s2s", address: c.Address}, {name: "s2s-tls", address: c.Direct, direct: true}}
+	all := []*door{{name: Name, address: c.Address}, {name: "s2s-tls", address: c.Direct, direct: true}}
 	return slices.DeleteFunc(all, func(d *door) bool { return d.address == "" })
 }
 
