@@ -57,7 +57,6 @@ type Conn struct {
 	offered   *sasl.Session // what this stream announces of SASL; nil: not settled
 	account   jid.JID       // who logged in, bare
 	device    string        // SASL2 user-agent id
-	agent     string        // SASL2 user-agent software, for people
 	authFails int
 	bindFails int
 

@@ -75,6 +75,7 @@ type Registrar struct {
 	routes      map[string]http.Handler
 	credentials Credentials
 	resumptions Resumptions
+	loggedIn    func(Login)
 	noted       func(ctx context.Context, refs []sessions.Ref, note []byte)
 }
 
@@ -102,6 +103,9 @@ func (r *Registrar) SurrenderOne(ctx context.Context, ref sessions.Ref) bool {
 
 // Later runs f on a goroutine that the Server waits for when it stops.
 func (r *Registrar) Later(f func(context.Context)) { r.server.later(f) }
+
+// LoggedIn calls f with each login. It must not wait.
+func (r *Registrar) LoggedIn(f func(Login)) { r.loggedIn = f }
 
 // Credentials sets who knows the keys. One component does.
 func (r *Registrar) Credentials(c Credentials) { r.credentials = c }

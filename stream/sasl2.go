@@ -20,8 +20,9 @@ const (
 // sasl2Request is what <authenticate/> asks for besides (XEP-0388 §2.3). None
 // of it is looked at before the client is authenticated.
 type sasl2Request struct {
-	clientID string          // <user-agent id=''/>
-	agent    string          // its software and device, for people
+	clientID string // <user-agent id=''/>
+	software string // for people, as the next one
+	device   string
 	resume   *stanza.Element // XEP-0198 §9.2
 	bind     *stanza.Element // XEP-0386
 	fast     fastRequest     // XEP-0484
@@ -104,24 +105,19 @@ func (r *sasl2Request) parse(el *stanza.Element, offer sasl.Offer) error {
 		if len(r.clientID) > MaxClientID || !utf8.ValidString(r.clientID) {
 			return &sasl.Failure{Condition: sasl.MalformedRequest, Text: "user-agent id is too long"}
 		}
-		r.agent = agentName(ua)
+		r.software, r.device = agentPart(ua, "software"), agentPart(ua, "device")
 	}
 	r.resume = el.Child(stanza.NSSM, "resume")
 	r.bind = el.Child(stanza.NSBind2, "bind")
 	return r.fast.parse(el, offer)
 }
 
-// agentName is how people know the client.
-func agentName(ua *stanza.Element) string {
-	var parts []string
-	for _, local := range []string{"software", "device"} {
-		if el := ua.Child(stanza.NSSASL2, local); el != nil {
-			if text := printable(el.Text(), maxAgent); text != "" {
-				parts = append(parts, text)
-			}
-		}
+// agentPart is what people know the client by.
+func agentPart(ua *stanza.Element, local string) string {
+	if el := ua.Child(stanza.NSSASL2, local); el != nil {
+		return printable(el.Text(), maxAgent)
 	}
-	return strings.Join(parts, ", ")
+	return ""
 }
 
 // printable keeps what can be shown in a line, at most n runes.
@@ -167,7 +163,8 @@ func (r *sasl2Request) mayAct(claimed, account jid.JID) bool {
 // resumption, else binding (XEP-0198 §9.2, XEP-0386 §3.2), then the token. The
 // stream goes on without a restart (XEP-0388 §2.6.1).
 func (c *Conn) sasl2Success(ctx context.Context, req *sasl2Request, r sasl.Result) error {
-	c.device, c.agent = req.clientID, req.agent
+	c.device = req.clientID
+	c.srv.loggedIn(Login{c.account, req.clientID, req.software, req.device, r.Token == nil, c.srv.env.Clock.Now()})
 	var results []*stanza.Element
 	if req.resume != nil {
 		answer, err := c.resume(ctx, req.resume)

@@ -200,7 +200,7 @@ func (s *credentials) Issue(ctx context.Context, account jid.JID, clientID, mech
 
 // Revoke implements stream.Credentials.
 func (s *credentials) Revoke(ctx context.Context, account jid.JID, clientID string) error {
-	return s.accounts.revoke(ctx, account, clientID)
+	return s.accounts.RevokeTokens(ctx, account, clientID)
 }
 
 // keyring is what sasl asks about one domain.

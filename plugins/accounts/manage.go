@@ -69,13 +69,18 @@ func (a *Accounts) SetPassword(ctx context.Context, j jid.JID, password string) 
 	if err != nil {
 		return err
 	}
-	err = a.store.replaceKeys(ctx, j, keys)
+	err = a.store.replaceKeys(ctx, j, a.env.Clock.Now(), keys)
 	a.changed(ctx, j) // it may be committed whatever came back
 	if err != nil {
 		return err
 	}
 	a.log.Info("password changed", "account", j.String())
 	return nil
+}
+
+// PasswordSince is when the password was last changed; zero: never. Errors: ErrUnknown.
+func (a *Accounts) PasswordSince(ctx context.Context, j jid.JID) (time.Time, error) {
+	return a.store.passwordSince(ctx, j)
 }
 
 // strengthen is SetPassword with the password that there is: tokens stay, and

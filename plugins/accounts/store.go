@@ -24,6 +24,8 @@ const (
 	sqlStoredKey = `SELECT stored_key FROM account_key WHERE jid = $1 AND hash = $2`
 	sqlKeys      = `SELECT a.disabled_at, k.hash, k.salt, k.iterations, k.stored_key, k.server_key
 		FROM account a JOIN account_key k ON k.jid = a.jid WHERE a.jid = $1 AND a.removed_at = 0 ORDER BY k.hash DESC`
+	sqlPasswordSet   = `UPDATE account SET password_at = $2 WHERE jid = $1`
+	sqlPasswordSince = `SELECT password_at FROM account WHERE jid = $1 AND removed_at = 0`
 	sqlDisable       = `UPDATE account SET disabled_at = $2 WHERE jid = $1 AND removed_at = 0`
 	sqlMark          = `UPDATE account SET removed_at = $2 WHERE jid = $1 AND removed_at = 0`
 	sqlDeleteKeys    = `DELETE FROM account_key WHERE jid = $1`
@@ -97,7 +99,7 @@ func (s store) swapKeys(ctx context.Context, j jid.JID, old sasl.Keys, keys []sa
 
 // replaceKeys sets a password and revokes every token: who changes a password
 // because somebody else knows it wants that one out. Errors: ErrUnknown.
-func (s store) replaceKeys(ctx context.Context, j jid.JID, keys []sasl.Keys) error {
+func (s store) replaceKeys(ctx context.Context, j jid.JID, now time.Time, keys []sasl.Keys) error {
 	return s.db.Tx(ctx, func(tx storage.Tx) error {
 		var disabledAt, removedAt int64
 		err := tx.QueryRow(ctx, sqlState, j.String()).Scan(&disabledAt, &removedAt)
@@ -110,8 +112,24 @@ func (s store) replaceKeys(ctx context.Context, j jid.JID, keys []sasl.Keys) err
 		if _, err := tx.Exec(ctx, sqlDeleteTokens, j.String()); err != nil {
 			return fmt.Errorf("revoke tokens: %w", err)
 		}
+		if _, err := tx.Exec(ctx, sqlPasswordSet, j.String(), now.UnixMicro()); err != nil {
+			return fmt.Errorf("password changed: %w", err)
+		}
 		return putKeys(ctx, tx, j, keys)
 	})
+}
+
+// passwordSince is when the password was last changed. Errors: ErrUnknown.
+func (s store) passwordSince(ctx context.Context, j jid.JID) (time.Time, error) {
+	var at int64
+	err := s.db.QueryRow(ctx, sqlPasswordSince, j.String()).Scan(&at)
+	switch {
+	case errors.Is(err, storage.ErrNoRows):
+		return time.Time{}, ErrUnknown
+	case err != nil:
+		return time.Time{}, fmt.Errorf("password of %s: %w", j, err)
+	}
+	return moment(at), nil
 }
 
 // login is what one needs to know of an account: its keys, the strongest hash

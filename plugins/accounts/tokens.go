@@ -37,6 +37,7 @@ const (
 	sqlTokenCount   = `UPDATE account_token SET counter = $4 WHERE jid = $1 AND client = $2 AND id = $3`
 	sqlTokenRevoke  = `DELETE FROM account_token WHERE jid = $1 AND client = $2`
 	sqlTokenExpired = `DELETE FROM account_token WHERE jid = $1 AND expires_at <= $2`
+	sqlTokenHolders = `SELECT DISTINCT client FROM account_token WHERE jid = $1 AND expires_at > $2`
 	sqlTokenClients = `SELECT client FROM account_token WHERE jid = $1 AND client <> $2 GROUP BY client ORDER BY max(expires_at) DESC`
 )
 
@@ -95,8 +96,21 @@ func newTokenID() int64 {
 	return int64(binary.BigEndian.Uint64(b[:]) >> 1)
 }
 
-// revoke forgets a client's tokens (XEP-0484 §3.6).
-func (a *Accounts) revoke(ctx context.Context, j jid.JID, clientID string) error {
+// TokenHolders are the clients, by user-agent id, that may log in with a token.
+func (a *Accounts) TokenHolders(ctx context.Context, j jid.JID) (map[string]bool, error) {
+	all, err := storage.All(ctx, a.store.db, func(r storage.Row) (c string, err error) { return c, r.Scan(&c) }, sqlTokenHolders, j.String(), a.env.Clock.Now().UnixMicro())
+	if err != nil {
+		return nil, fmt.Errorf("clients with tokens: %w", err)
+	}
+	out := make(map[string]bool, len(all))
+	for _, c := range all {
+		out[c] = true
+	}
+	return out, nil
+}
+
+// RevokeTokens forgets a client's tokens (XEP-0484 §3.6).
+func (a *Accounts) RevokeTokens(ctx context.Context, j jid.JID, clientID string) error {
 	if _, err := a.store.db.Exec(ctx, sqlTokenRevoke, j.String(), clientID); err != nil {
 		return fmt.Errorf("revoke tokens: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"parley/plugins/bookmarks"
 	"parley/plugins/bytestreams"
 	"parley/plugins/carbons"
+	"parley/plugins/clients"
 	"parley/plugins/commands"
 	"parley/plugins/contact"
 	"parley/plugins/delegation"
@@ -85,6 +86,7 @@ func Plugins() []plugins.Plugin {
 		bosh.Plugin,
 		bytestreams.Plugin,
 		carbons.Plugin,
+		clients.Plugin,
 		commands.Plugin,
 		component.Plugin,
 		contact.Plugin,

@@ -1,0 +1,165 @@
+package clients
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"parley/parser/jid"
+	"parley/parser/stanza"
+	"parley/processor"
+	"parley/router/sessions"
+)
+
+// holder is a client that has access, or has a session that has outlived it.
+type holder struct {
+	client
+	id       string
+	password bool // it knows the one that counts
+	tokens   bool
+	sessions []sessions.Ref
+}
+
+// list is XEP-0494 §3.1.
+func (p *component) list(ctx context.Context, q *processor.IQ) (*stanza.Element, error) {
+	if q.Set() {
+		return nil, stanza.NewError(stanza.BadRequest, "the list can only be read; <revoke/> takes access away")
+	}
+	all, err := p.holders(ctx, q.Owner)
+	if err != nil {
+		return nil, err
+	}
+	out := stanza.El(NS, "clients")
+	for i := range all {
+		out.Add(all[i].element())
+	}
+	return out, nil
+}
+
+// element is a client as the account's owner sees it. Nothing restricts one here.
+func (h *holder) element() *stanza.Element {
+	auth := stanza.El(NS, "auth")
+	if h.password {
+		auth.Add(stanza.El(NS, "password"))
+	}
+	if h.tokens {
+		auth.Add(stanza.El(NS, "fast"))
+	}
+	when := func(name string, t time.Time) *stanza.Element {
+		return stanza.El(NS, name).AddText(t.UTC().Format(time.RFC3339))
+	}
+	el := stanza.El(NS, "client").With("id", h.id).With("type", "session").With("connected", strconv.FormatBool(len(h.sessions) > 0)).Add(
+		when("first-seen", h.firstSeen), when("last-seen", h.lastSeen), auth,
+		stanza.El(NS, "permission").With("status", "unrestricted"))
+	agent, some := stanza.El(NS, "user-agent"), false
+	for _, part := range []struct{ name, text string }{{"software", h.software}, {"device", h.device}} {
+		if part.text != "" {
+			agent.Add(stanza.El(NS, part.name).AddText(part.text))
+			some = true
+		}
+	}
+	if some {
+		el.Add(agent)
+	}
+	return el
+}
+
+// holders are the clients of an account: those with access, and those that are connected.
+func (p *component) holders(ctx context.Context, owner jid.JID) ([]holder, error) {
+	known, err := p.log.of(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	since, err := p.accounts.PasswordSince(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := p.accounts.TokenHolders(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	connected, boundAt, unnamed := map[string][]sessions.Ref{}, map[string]time.Time{}, []holder(nil)
+	for _, e := range p.env.Sessions.Account(owner) {
+		switch {
+		case e.Kind != sessions.Client:
+		case e.Device != "":
+			connected[e.Device], boundAt[e.Device] = append(connected[e.Device], e.Ref), e.BoundAt
+		default: // it has not said who it is: it has the password, or had it
+			unnamed = append(unnamed, holder{
+				client: client{device: e.JID.Resource(), firstSeen: e.BoundAt, lastSeen: p.env.Clock.Now()},
+				id:     opaque(owner, "session", e.JID.Resource()), password: !e.BoundAt.Before(since), sessions: []sessions.Ref{e.Ref},
+			})
+		}
+	}
+	var out []holder
+	for _, c := range known {
+		h := holder{client: c, id: opaque(owner, "agent", c.agent), password: !c.with.IsZero() && !c.with.Before(since), tokens: tokens[c.agent], sessions: connected[c.agent]}
+		if len(h.sessions) > 0 {
+			h.lastSeen = p.env.Clock.Now()
+		}
+		delete(connected, c.agent)
+		if h.password || h.tokens || len(h.sessions) > 0 {
+			out = append(out, h)
+		}
+	}
+	for _, agent := range slices.Sorted(maps.Keys(connected)) { // of which nothing is written, or not any more
+		bound := boundAt[agent]
+		out = append(out, holder{
+			client: client{agent: agent, firstSeen: bound, lastSeen: p.env.Clock.Now()},
+			id:     opaque(owner, "agent", agent), password: !tokens[agent] && !bound.Before(since), tokens: tokens[agent], sessions: connected[agent],
+		})
+	}
+	return append(out, unnamed...), nil
+}
+
+// opaque is what a client is called: what it calls itself is half of what it logs in with.
+func opaque(owner jid.JID, kind, name string) string {
+	sum := sha256.Sum256([]byte("parley client\x00" + owner.String() + "\x00" + kind + "\x00" + name))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:10]))
+}
+
+// revoke is XEP-0494 §3.2.
+func (p *component) revoke(ctx context.Context, q *processor.IQ) (*stanza.Element, error) {
+	if !q.Set() {
+		return nil, stanza.NewError(stanza.BadRequest, "access is taken away with a set")
+	}
+	id := q.Payload().Get("id")
+	if id == "" {
+		return nil, stanza.NewError(stanza.BadRequest, "whose access? <list/> has the ids")
+	}
+	all, err := p.holders(ctx, q.Owner)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if all[i].id != id {
+			continue
+		}
+		return nil, p.end(ctx, q.Owner, &all[i])
+	}
+	return nil, stanza.NewError(stanza.ItemNotFound, "there is no such client")
+}
+
+// end takes a client's access away.
+func (p *component) end(ctx context.Context, owner jid.JID, h *holder) error {
+	if h.password {
+		e := stanza.NewError(stanza.ServiceUnavailable, "this client knows the password: change it, that ends its access")
+		e.App = stanza.El(NS, "password-reset-required")
+		return e
+	}
+	if h.agent != "" {
+		if err := p.accounts.RevokeTokens(ctx, owner, h.agent); err != nil {
+			return err
+		}
+		if err := p.log.forget(ctx, owner, h.agent); err != nil {
+			return err
+		}
+	}
+	p.house.Close(ctx, stanza.StreamNotAuthorized, h.sessions...)
+	return nil
+}
