@@ -31,6 +31,7 @@ func newBare() *Server {
 	s.metrics = metrics{panics: counter, refused: counter}
 	s.env = plugins.Env{Sessions: sessions.NewRegistry(), Clock: wall{}, Log: s.log}
 	s.table.Store(newTable(nil))
+	s.takeovers.start(context.Background())
 	return s
 }
 

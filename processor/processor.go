@@ -121,6 +121,7 @@ func newServer(env plugins.Env, c plugins.Config, links plugins.Links) (plugins.
 
 // Serve implements plugins.Server.
 func (s *Server) Serve(ctx context.Context) error {
+	s.takeovers.start(ctx)
 	defer s.takeovers.finish()
 	return s.links.In.Receive(ctx, s.process)
 }
@@ -196,6 +197,10 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 	case channel.Bind:
 		s.bind(ctx, run, e)
 	case channel.Unbind:
+		if e.Session.JID.IsZero() { // of all that a front had which has gone
+			s.takeovers.giveUpSlot(sessions.SlotOf(e.Session.Conn))
+			return
+		}
 		s.takeovers.giveUp(e.Session)
 		s.unbind(ctx, run, e)
 		run.handled(e.Session, e.Seq)
@@ -228,8 +233,8 @@ func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 	case n != nil && old.Node != e.Session.Node && !n.Alive(old.Node): // nobody ends it there; it is told of here
 		s.bindNow(ctx, run, e, old.BoundAt.Add(time.Microsecond))
 	default:
-		s.takeovers.begin(ctx, e.Session, func(ctx context.Context) {
-			_ = s.protect(func() error { s.takeOver(ctx, e, old); return nil }) // it is logged
+		s.takeovers.begin(e.Session, func(wait, ctx context.Context) {
+			_ = s.protect(func() error { s.takeOver(wait, ctx, e, old); return nil }) // it is logged
 		})
 	}
 }

@@ -2,55 +2,82 @@ package processor
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
+	"parley/parser/jid"
 	"parley/parser/stanza"
 	"parley/router/channel"
 	"parley/router/sessions"
 )
 
 // takeoverWait is how long a session waits for the end of the one whose address
-// it takes.
-const takeoverWait = 10 * time.Second
+// it takes: longer than that one's streamer waits for what its client has sent.
+const takeoverWait = 12 * time.Second
+
+// Why a session does not wait any longer.
+var (
+	errLeft      = errors.New("its client has gone")
+	errSucceeded = errors.New("a newer one takes the address")
+)
 
 // takeovers are sessions that wait for the ends of those whose addresses they take
 // (RFC 6120 §7.7.2.2): what the old one's client has sent is done, and its end told,
 // before the new one is there. Else its last words came behind its end, and their
 // answers to its successor. Nobody else waits meanwhile: streams share the roads here.
 type takeovers struct {
-	tasks sync.WaitGroup
+	tasks  sync.WaitGroup
+	ctx    context.Context //nolint:containedctx // of the stage: what is begun in it goes on beside the roads
+	cancel context.CancelFunc
 
 	mu      sync.Mutex
-	waiting map[sessions.Ref]*takeover     // by who comes
+	waiting map[sessions.Ref]*takeover     // by who comes: streams that are logging in, which the streamer bounds
+	newest  map[jid.JID]*takeover          // of those that want an address
 	ending  map[sessions.Ref]chan struct{} // by who goes: closed when its end has been told
 }
 
 // takeover is one of them.
 type takeover struct {
-	stop context.CancelFunc
-	over chan struct{} // closed when the session is bound, or is not to be any more
+	stop context.CancelCauseFunc // ends the wait
+	over chan struct{}           // closed when the session is bound, or is not to be any more
 }
 
-// begin runs f for a session that has to wait.
-func (t *takeovers) begin(ctx context.Context, who sessions.Ref, f func(context.Context)) {
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+// start lets sessions wait until finish.
+func (t *takeovers) start(ctx context.Context) {
+	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
+}
+
+// begin runs f for a session that has to wait. Whoever waits for the same address is given
+// up first: the newest gets it. f's first context ends with the wait, the second one with
+// the stage.
+func (t *takeovers) begin(who sessions.Ref, f func(wait, ctx context.Context)) {
+	ctx := t.ctx
+	wait, stop := context.WithCancelCause(ctx)
 	one := &takeover{stop, make(chan struct{})}
 	t.mu.Lock()
 	if t.waiting == nil {
-		t.waiting = map[sessions.Ref]*takeover{}
+		t.waiting, t.newest = map[sessions.Ref]*takeover{}, map[jid.JID]*takeover{}
 	}
-	t.waiting[who] = one
+	before := t.newest[who.JID]
+	t.waiting[who], t.newest[who.JID] = one, one
 	t.mu.Unlock()
 	t.tasks.Go(func() {
 		defer func() {
-			stop()
+			stop(nil)
 			t.mu.Lock()
 			delete(t.waiting, who)
+			if t.newest[who.JID] == one {
+				delete(t.newest, who.JID)
+			}
 			t.mu.Unlock()
 			close(one.over)
 		}()
-		f(ctx)
+		if before != nil {
+			before.stop(errSucceeded)
+			<-before.over
+		}
+		f(wait, ctx)
 	})
 }
 
@@ -61,18 +88,29 @@ func (t *takeovers) giveUp(who sessions.Ref) {
 	one := t.waiting[who]
 	t.mu.Unlock()
 	if one != nil {
-		one.stop()
+		one.stop(errLeft)
 		<-one.over
+	}
+}
+
+// giveUpSlot is giveUp for all whose sockets were at a process that has gone.
+func (t *takeovers) giveUpSlot(slot int) {
+	t.mu.Lock()
+	var all []sessions.Ref
+	for who := range t.waiting {
+		if sessions.SlotOf(who.Conn) == slot {
+			all = append(all, who)
+		}
+	}
+	t.mu.Unlock()
+	for _, who := range all {
+		t.giveUp(who)
 	}
 }
 
 // finish gives all up: the stage ends.
 func (t *takeovers) finish() {
-	t.mu.Lock()
-	for _, one := range t.waiting {
-		one.stop()
-	}
-	t.mu.Unlock()
+	t.cancel()
 	t.tasks.Wait()
 }
 
@@ -115,16 +153,21 @@ func (s *Server) ousts(e *channel.Envelope) *sessions.Entry {
 
 // takeOver binds the session when the one before it has ended: that one's node settles
 // what it has sent and tells whom it concerns. When it does not answer the newer session
-// counts (sessions.Registry.Adopt).
-func (s *Server) takeOver(ctx context.Context, e *channel.Envelope, old *sessions.Entry) {
-	limited, cancel := context.WithTimeout(ctx, takeoverWait)
+// counts (sessions.Registry.Adopt). wait ends when the session is not to be bound.
+func (s *Server) takeOver(wait, ctx context.Context, e *channel.Envelope, old *sessions.Entry) {
+	limited, cancel := context.WithTimeout(wait, takeoverWait)
 	defer cancel()
 	var after time.Time
 	for ; old != nil && limited.Err() == nil; old = s.ousts(e) {
 		after = old.BoundAt.Add(time.Microsecond)
 		s.end(limited, old.Ref)
 	}
-	if ctx.Err() != nil {
+	if wait.Err() != nil || !s.env.Held() {
+		if errors.Is(context.Cause(wait), errSucceeded) {
+			answer := *e
+			answer.Kind, answer.State, answer.Reason = channel.Handled, nil, string(stanza.Conflict)
+			s.send(ctx, []*channel.Envelope{&answer})
+		}
 		return
 	}
 	if old != nil {

@@ -62,6 +62,54 @@ func TestRule16TheNewestWaitsForTheEnd(t *testing.T) {
 	}
 }
 
+// TestRule16OfSeveralTheNewestGetsTheAddress: two sessions wait for one address, and the
+// front of a third one goes. The newest that is left gets it; the others end.
+func TestRule16OfSeveralTheNewestGetsTheAddress(t *testing.T) {
+	s := newBare()
+	at := jid.MustParse("romeo@b/x")
+	ref := func(slot int, n uint64) sessions.Ref {
+		return sessions.Ref{Node: "n", Conn: sessions.Conn(slot, n), JID: at}
+	}
+	do := func(k channel.Kind, ref sessions.Ref) {
+		s.control(t.Context(), newRun(s, s.table.Load(), 1), &channel.Envelope{Kind: k, Session: ref, State: &sessions.State{Kind: sessions.Client}})
+	}
+	bound := make(chan sessions.Ref, 10)
+	if _, err := s.Attach("bound", onBound(func(e *sessions.Entry) { bound <- e.Ref })); err != nil {
+		t.Fatal(err)
+	}
+	do(channel.Bind, ref(1, 1))
+	<-bound
+	for n := uint64(2); n <= 4; n++ {
+		do(channel.Bind, ref(1, n))
+	}
+	do(channel.Unbind, ref(1, 1))
+	if got := <-bound; got != ref(1, 4) {
+		t.Errorf("%v has the address", got)
+	}
+	do(channel.Bind, ref(2, 5))
+	s.control(t.Context(), newRun(s, s.table.Load(), 1), &channel.Envelope{Kind: channel.Unbind, Session: sessions.Ref{Node: "n", Conn: sessions.Conn(2, 0)}, Reason: channel.FrontLost})
+	do(channel.Unbind, ref(1, 4))
+	s.takeovers.tasks.Wait()
+	if e, ok := s.env.Sessions.Find(at); ok {
+		t.Errorf("%v has the address, and its front has gone", e.Ref)
+	}
+	if n := len(s.takeovers.waiting) + len(s.takeovers.newest); n != 0 {
+		t.Errorf("%d are kept", n)
+	}
+}
+
+// onBound is a component that does something when a session begins.
+type onBound func(*sessions.Entry)
+
+func (onBound) Start(context.Context) error { return nil }
+func (onBound) Stop(context.Context) error  { return nil }
+func (f onBound) Register(r *Registrar) {
+	On(r, Bound, Normal, func(_ context.Context, e *sessions.Entry) (Verdict, error) {
+		f(e)
+		return Continue, nil
+	})
+}
+
 // onEnd is a component that does something when a session ends.
 type onEnd func()
 

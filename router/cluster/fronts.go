@@ -133,18 +133,19 @@ func (n *Node) payOwed(node string) {
 	}
 }
 
-// buryFront ends the sessions whose sockets were at a front that has left.
+// buryFront ends the sessions whose sockets were at a front that has left, also those
+// that were about to begin, of which the registry does not know.
 func (n *Node) buryFront(m Member) {
-	var lost []*channel.Envelope
+	nobody := sessions.Ref{Node: n.opt.Name, Conn: sessions.Conn(m.Number, 0)}
+	lost := []*channel.Envelope{{Kind: channel.Unbind, Session: nobody, Reason: channel.FrontLost}}
 	for _, e := range n.opt.Registry.On(n.opt.Name) {
 		if sessions.SlotOf(e.Conn) == m.Number {
 			lost = append(lost, &channel.Envelope{Kind: channel.Unbind, Session: e.Ref, Reason: channel.FrontLost})
 		}
 	}
-	if len(lost) == 0 {
-		return
+	if sessions := len(lost) - 1; sessions > 0 {
+		n.log.Warn("sessions end with their front", "front", m.Node, "sessions", sessions)
 	}
-	n.log.Warn("sessions end with their front", "front", m.Node, "sessions", len(lost))
 	n.task(func() {
 		if err := n.links.Processor.Send(n.ctx, lost); err != nil && n.ctx.Err() == nil {
 			n.log.Error("sessions of a front that has left are not ended", "front", m.Node, "err", err)
