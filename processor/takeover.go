@@ -62,6 +62,9 @@ func (t *takeovers) begin(who sessions.Ref, f func(wait, ctx context.Context)) {
 	before := t.newest[who.JID]
 	t.waiting[who], t.newest[who.JID] = one, one
 	t.mu.Unlock()
+	if before != nil {
+		before.stop(errSucceeded)
+	}
 	t.tasks.Go(func() {
 		defer func() {
 			stop(nil)
@@ -74,7 +77,6 @@ func (t *takeovers) begin(who sessions.Ref, f func(wait, ctx context.Context)) {
 			close(one.over)
 		}()
 		if before != nil {
-			before.stop(errSucceeded)
 			<-before.over
 		}
 		f(wait, ctx)

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"parley/stream"
 )
 
 // certificateSoon is how long before its end a certificate is worth a warning.
@@ -39,15 +41,11 @@ func (e *examination) certificates(context.Context) []result {
 			byFiles[own] = append(byFiles[own], n)
 			continue
 		}
-		found := false
-		for f := range t.Found(n) {
-			found = true
+		if f, ok := e.inDirectory(n); ok {
 			out = append(out, e.certificate(f.Certificate, f.Key, []string{n})...)
-			break
+			continue
 		}
-		if !found {
-			names = append(names, n)
-		}
+		names = append(names, n)
 	}
 	for _, own := range slices.Sorted(maps.Keys(t.Domains)) {
 		out = append(out, e.certificate(t.Domains[own].Certificate, t.Domains[own].Key, byFiles[own])...)
@@ -56,6 +54,29 @@ func (e *examination) certificates(context.Context) []result {
 		return out
 	}
 	return append(out, e.others(names)...)
+}
+
+// inDirectory is what the server finds for a name by the domain that it is, or is below;
+// of several files the first that can be used, else the first.
+func (e *examination) inDirectory(name string) (f stream.CertificateFiles, ok bool) {
+	nearest := ""
+	for _, d := range e.domains {
+		if (name == d || strings.HasSuffix(name, "."+d)) && len(d) > len(nearest) {
+			nearest = d
+		}
+	}
+	if nearest == "" {
+		return f, false
+	}
+	for found := range e.streamer.TLS.Found(nearest) {
+		if _, err := tls.LoadX509KeyPair(found.Certificate, found.Key); err == nil {
+			return found, true
+		}
+		if !ok {
+			f, ok = found, true
+		}
+	}
+	return f, ok
 }
 
 // others looks at the certificate of names that have none of their own.
@@ -229,21 +250,27 @@ func (e *examination) host(ctx context.Context, domain string) result {
 }
 
 func (e *examination) srv(ctx context.Context, domain string, s service) result {
+	return e.srvTo(ctx, domain, domain, s)
+}
+
+// srvTo is srv for a name that is at another one's address.
+func (e *examination) srvTo(ctx context.Context, domain, target string, s service) result {
+	record := srvRecordTo(domain, target, s)
 	_, found, err := e.dns.LookupSRV(ctx, s.name, "tcp", domain)
 	if err != nil || len(found) == 0 {
 		reason := "there is none"
 		if err != nil {
 			reason = dnsReason(err)
 		}
-		return warn("dns", "add:\n"+srvRecord(domain, s), "_%s._tcp.%s (%s, %s): %s", s.name, domain, s.door, s.rfc, reason)
+		return warn("dns", "add:\n"+record, "_%s._tcp.%s (%s, %s): %s", s.name, domain, s.door, s.rfc, reason)
 	}
 	want := port(s.address)
 	for _, r := range found {
 		if r.Target == "." { // RFC 2782: the service is decidedly not available
-			return warn("dns", "replace it by:\n"+srvRecord(domain, s), "_%s._tcp.%s says that there is no such service", s.name, domain)
+			return warn("dns", "replace it by:\n"+record, "_%s._tcp.%s says that there is no such service", s.name, domain)
 		}
 		if fmt.Sprint(r.Port) != want {
-			return warn("dns", "unless that is a proxy, replace it by:\n"+srvRecord(domain, s), "_%s._tcp.%s leads to port %d, the server listens on %s", s.name, domain, r.Port, want)
+			return warn("dns", "unless that is a proxy, replace it by:\n"+record, "_%s._tcp.%s leads to port %d, the server listens on %s", s.name, domain, r.Port, want)
 		}
 		if _, err := e.dns.LookupHost(ctx, r.Target); err != nil {
 			return warn("dns", "give that name an address", "_%s._tcp.%s leads to %s, which has no address (%s)", s.name, domain, r.Target, dnsReason(err))
@@ -254,9 +281,13 @@ func (e *examination) srv(ctx context.Context, domain string, s service) result 
 
 // dnsReason tells a record that is not there from a DNS that does not answer.
 func dnsReason(err error) string {
-	var d *net.DNSError
-	if errors.As(err, &d) && d.IsNotFound {
+	if notFound(err) {
 		return "there is none"
 	}
 	return "the DNS does not answer"
+}
+
+func notFound(err error) bool {
+	var d *net.DNSError
+	return errors.As(err, &d) && d.IsNotFound
 }

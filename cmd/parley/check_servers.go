@@ -50,32 +50,40 @@ func (e *examination) hosted(domain string) (names []string) {
 // server looks at the ways to one name. Without records it is enough that the name has an
 // address, and the server the usual port.
 func (e *examination) server(ctx context.Context, name, domain string, c s2s.Config) (out []result) {
-	ways := []service{
+	var open []service
+	some := false
+	for _, s := range []service{
 		{"xmpp-server", "other servers, STARTTLS", c.Address, "RFC 6120 §3.2.1"},
 		{"xmpps-server", "other servers, direct TLS", c.Direct, "XEP-0368 §3"},
-	}
-	some := false
-	for _, s := range ways {
-		if _, found, err := e.dns.LookupSRV(ctx, s.name, "tcp", name); err == nil && len(found) > 0 {
+	} {
+		_, found, err := e.dns.LookupSRV(ctx, s.name, "tcp", name)
+		has := err == nil && len(found) > 0
+		if s.address != "" {
+			open = append(open, s)
+		}
+		switch {
+		case has && s.address == "":
+			out = append(out, warn("dns", "remove it, or open the door (servers.streamer.components.s2s)", "_%s._tcp.%s leads to a door that is closed", s.name, name))
+		case has:
 			some = true
-			if s.address != "" {
-				out = append(out, e.srv(ctx, name, s))
-			}
+			out = append(out, e.srvTo(ctx, name, domain, s))
+		case err != nil && !notFound(err):
+			return append(out, warn("dns", "try again", "what other servers find of %s is not known: the DNS does not answer", name))
 		}
 	}
-	if some {
+	if some || len(open) == 0 {
 		return out
 	}
 	_, err := e.dns.LookupHost(ctx, name)
+	if c.Address == "" {
+		return append(out, e.srvTo(ctx, name, domain, open[0]))
+	}
+	fix := "add:\n" + srvRecordTo(name, domain, open[0])
 	switch {
-	case c.Address == "":
-		return []result{e.srv(ctx, name, ways[1])}
-	case err == nil && port(c.Address) == defaultServerPort:
-		return []result{ok("dns", "other servers look for %s at its address, port %s", name, defaultServerPort)}
+	case err != nil:
+		return append(out, warn("dns", fix, "other servers do not find %s: it has no record for them, and no address (%s)", name, dnsReason(err)))
+	case port(c.Address) != defaultServerPort:
+		return append(out, warn("dns", fix, "other servers look for %s at port %s, this one listens for them on %s", name, defaultServerPort, port(c.Address)))
 	}
-	fix := "add:\n" + srvRecordTo(name, domain, ways[0])
-	if err != nil {
-		return []result{warn("dns", fix, "other servers do not find %s: it has no record for them, and no address (%s)", name, dnsReason(err))}
-	}
-	return []result{warn("dns", fix, "other servers look for %s at port %s, this one listens for them on %s", name, defaultServerPort, port(c.Address))}
+	return append(out, ok("dns", "other servers look for %s at its address, port %s", name, defaultServerPort))
 }

@@ -185,7 +185,9 @@ func TestCheckRecordsForServers(t *testing.T) {
 		{"rooms by record", "", zone{srv: srv("_xmpp-server._tcp."+rooms, 5269), hosts: both}, good, "_xmpp-server._tcp.conference.example.org leads to example.org port 5269", ""},
 		{"another port", "{address: ':5299'}", zone{hosts: both}, warning, "look for example.org at port 5269, this one listens for them on 5299", "SRV 0 5 5299 example.org."},
 		{"a record to another port", "", zone{srv: srv("_xmpp-server._tcp."+domain, 5299), hosts: both}, warning, "_xmpp-server._tcp.example.org leads to port 5299", "SRV 0 5 5269 example.org."},
-		{"offline", "", zone{offline: true}, warning, "other servers do not find example.org", "_xmpp-server._tcp.example.org"},
+		{"offline", "", zone{offline: true}, warning, "what other servers find of example.org is not known", ""},
+		{"a record to a closed door", "{direct_tls: ''}", zone{srv: srv("_xmpps-server._tcp."+domain, 5270), hosts: both}, warning, "_xmpps-server._tcp.example.org leads to a door that is closed", ""},
+		{"a service's record", "", zone{srv: srv("_xmpp-server._tcp."+rooms, 5299), hosts: both}, warning, "leads to port 5299", "_xmpp-server._tcp.conference.example.org. 3600 IN SRV 0 5 5269 example.org."},
 		{"direct TLS alone", "{address: ''}", zone{hosts: both}, warning, "_xmpps-server._tcp.example.org (other servers, direct TLS, XEP-0368 §3): there is none", "5270"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

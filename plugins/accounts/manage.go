@@ -78,7 +78,7 @@ func (a *Accounts) SetPassword(ctx context.Context, j jid.JID, password string) 
 	return nil
 }
 
-// PasswordSince is when the password was last changed; zero: never. Errors: ErrUnknown.
+// PasswordSince is when the password was last changed, or the account made. Errors: ErrUnknown.
 func (a *Accounts) PasswordSince(ctx context.Context, j jid.JID) (time.Time, error) {
 	return a.store.passwordSince(ctx, j)
 }

@@ -25,7 +25,7 @@ const (
 	sqlKeys      = `SELECT a.disabled_at, k.hash, k.salt, k.iterations, k.stored_key, k.server_key
 		FROM account a JOIN account_key k ON k.jid = a.jid WHERE a.jid = $1 AND a.removed_at = 0 ORDER BY k.hash DESC`
 	sqlPasswordSet   = `UPDATE account SET password_at = $2 WHERE jid = $1`
-	sqlPasswordSince = `SELECT password_at FROM account WHERE jid = $1 AND removed_at = 0`
+	sqlPasswordSince = `SELECT CASE WHEN password_at > created_at THEN password_at ELSE created_at END FROM account WHERE jid = $1 AND removed_at = 0`
 	sqlDisable       = `UPDATE account SET disabled_at = $2 WHERE jid = $1 AND removed_at = 0`
 	sqlMark          = `UPDATE account SET removed_at = $2 WHERE jid = $1 AND removed_at = 0`
 	sqlDeleteKeys    = `DELETE FROM account_key WHERE jid = $1`
@@ -119,7 +119,7 @@ func (s store) replaceKeys(ctx context.Context, j jid.JID, now time.Time, keys [
 	})
 }
 
-// passwordSince is when the password was last changed. Errors: ErrUnknown.
+// passwordSince is since when the password is what it is. Errors: ErrUnknown.
 func (s store) passwordSince(ctx context.Context, j jid.JID) (time.Time, error) {
 	var at int64
 	err := s.db.QueryRow(ctx, sqlPasswordSince, j.String()).Scan(&at)

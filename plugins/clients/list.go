@@ -1,10 +1,10 @@
 package clients
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,9 +53,11 @@ func (h *holder) element() *stanza.Element {
 	when := func(name string, t time.Time) *stanza.Element {
 		return stanza.El(NS, name).AddText(t.UTC().Format(time.RFC3339))
 	}
-	el := stanza.El(NS, "client").With("id", h.id).With("type", "session").With("connected", strconv.FormatBool(len(h.sessions) > 0)).Add(
-		when("first-seen", h.firstSeen), when("last-seen", h.lastSeen), auth,
-		stanza.El(NS, "permission").With("status", "unrestricted"))
+	el := stanza.El(NS, "client").With("id", h.id).With("type", "session").With("connected", strconv.FormatBool(len(h.sessions) > 0))
+	if !h.firstSeen.IsZero() { // else its logins are not known
+		el.Add(when("first-seen", h.firstSeen), when("last-seen", h.lastSeen))
+	}
+	el.Add(auth, stanza.El(NS, "permission").With("status", "unrestricted"))
 	agent, some := stanza.El(NS, "user-agent"), false
 	for _, part := range []struct{ name, text string }{{"software", h.software}, {"device", h.device}} {
 		if part.text != "" {
@@ -83,38 +85,42 @@ func (p *component) holders(ctx context.Context, owner jid.JID) ([]holder, error
 	if err != nil {
 		return nil, err
 	}
-	connected, boundAt, unnamed := map[string][]sessions.Ref{}, map[string]time.Time{}, []holder(nil)
-	for _, e := range p.env.Sessions.Account(owner) {
-		switch {
-		case e.Kind != sessions.Client:
-		case e.Device != "":
-			connected[e.Device], boundAt[e.Device] = append(connected[e.Device], e.Ref), e.BoundAt
-		default: // it has not said who it is: it has the password, or had it
-			unnamed = append(unnamed, holder{
-				client: client{device: e.JID.Resource(), firstSeen: e.BoundAt, lastSeen: p.env.Clock.Now()},
-				id:     opaque(owner, "session", e.JID.Resource()), password: !e.BoundAt.Before(since), sessions: []sessions.Ref{e.Ref},
-			})
+	now := p.env.Clock.Now()
+	named := map[string]*holder{}
+	for _, c := range known {
+		named[c.agent] = &holder{client: c, password: !c.with.IsZero() && !c.with.Before(since)}
+	}
+	for agent := range tokens { // also those whose logins are not known, or not any more
+		if named[agent] == nil {
+			named[agent] = &holder{client: client{agent: agent}}
 		}
+		named[agent].tokens = true
 	}
 	var out []holder
-	for _, c := range known {
-		h := holder{client: c, id: opaque(owner, "agent", c.agent), password: !c.with.IsZero() && !c.with.Before(since), tokens: tokens[c.agent], sessions: connected[c.agent]}
-		if len(h.sessions) > 0 {
-			h.lastSeen = p.env.Clock.Now()
+	for _, e := range p.env.Sessions.Account(owner) {
+		switch h := named[e.Device]; {
+		case e.Kind != sessions.Client:
+		case e.Device == "": // it has not said who it is, and comes back with the password
+			out = append(out, holder{
+				client: client{device: e.JID.Resource(), firstSeen: e.BoundAt, lastSeen: now},
+				id:     opaque(owner, "session", e.JID.Resource()), password: true, sessions: []sessions.Ref{e.Ref},
+			})
+		case h == nil:
+			named[e.Device] = &holder{client: client{agent: e.Device, firstSeen: e.BoundAt, lastSeen: now}, password: !e.BoundAt.Before(since), sessions: []sessions.Ref{e.Ref}}
+		default:
+			h.lastSeen, h.sessions = now, append(h.sessions, e.Ref)
 		}
-		delete(connected, c.agent)
+	}
+	for _, h := range named {
 		if h.password || h.tokens || len(h.sessions) > 0 {
-			out = append(out, h)
+			h.id = opaque(owner, "agent", h.agent)
+			out = append(out, *h)
 		}
 	}
-	for _, agent := range slices.Sorted(maps.Keys(connected)) { // of which nothing is written, or not any more
-		bound := boundAt[agent]
-		out = append(out, holder{
-			client: client{agent: agent, firstSeen: bound, lastSeen: p.env.Clock.Now()},
-			id:     opaque(owner, "agent", agent), password: !tokens[agent] && !bound.Before(since), tokens: tokens[agent], sessions: connected[agent],
-		})
-	}
-	return append(out, unnamed...), nil
+	slices.SortFunc(out, func(a, b holder) int {
+		return cmp.Or(b.lastSeen.Compare(a.lastSeen), cmp.Compare(a.id, b.id))
+	})
+	return out, nil
 }
 
 // opaque is what a client is called: what it calls itself is half of what it logs in with.
@@ -152,14 +158,16 @@ func (p *component) end(ctx context.Context, owner jid.JID, h *holder) error {
 		e.App = stanza.El(NS, "password-reset-required")
 		return e
 	}
-	if h.agent != "" {
-		if err := p.accounts.RevokeTokens(ctx, owner, h.agent); err != nil {
-			return err
-		}
-		if err := p.log.forget(ctx, owner, h.agent); err != nil {
-			return err
+	if err := p.accounts.RevokeTokens(ctx, owner, h.agent); err != nil {
+		return err
+	}
+	if err := p.log.forget(ctx, owner, h.agent); err != nil {
+		return err
+	}
+	for _, e := range p.env.Sessions.Account(owner) { // it may have come meanwhile
+		if e.Kind == sessions.Client && e.Device == h.agent {
+			p.house.Close(ctx, stanza.StreamNotAuthorized, e.Ref)
 		}
 	}
-	p.house.Close(ctx, stanza.StreamNotAuthorized, h.sessions...)
 	return nil
 }

@@ -1,9 +1,11 @@
 package clients
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,8 +20,8 @@ const (
 	writeEvery = time.Second
 	// maxWaiting bounds the logins that wait for that; more are not noted.
 	maxWaiting = 10_000
-	// shown bounds the clients of an account: those seen last.
-	shown = 100
+	// most bounds the clients of an account that are remembered: those seen last.
+	most = 100
 )
 
 // log is who has logged in. It is the plugin's contract, for itself alone.
@@ -52,6 +54,13 @@ var put = storage.Stmt{
 		ON CONFLICT (owner, agent) DO UPDATE SET software = excluded.software, device = excluded.device,
 			last_seen = CASE WHEN client.last_seen > excluded.last_seen THEN client.last_seen ELSE excluded.last_seen END,
 			password_at = CASE WHEN client.password_at > excluded.password_at THEN client.password_at ELSE excluded.password_at END`,
+	Idempotent: true,
+}
+
+// trim keeps those that were seen last.
+var trim = storage.Stmt{
+	Name:       "clients.trim",
+	SQL:        `DELETE FROM client WHERE owner = $1 AND agent IN (SELECT agent FROM client WHERE owner = $1 ORDER BY last_seen DESC, agent LIMIT 1000000 OFFSET $2)`,
 	Idempotent: true,
 }
 
@@ -102,12 +111,19 @@ func (l *log) write(ctx context.Context) error {
 		return nil
 	}
 	var w storage.WriteSet
-	for k, in := range going {
+	keys := slices.SortedFunc(maps.Keys(going), func(a, b key) int { // as other nodes do, that none waits for another
+		return cmp.Or(cmp.Compare(a.owner.String(), b.owner.String()), cmp.Compare(a.agent, b.agent))
+	})
+	for i, k := range keys {
+		in := going[k]
 		at, password := in.At.UnixMicro(), int64(0)
 		if in.Password {
 			password = at
 		}
 		w.Add(&put, k.owner.String(), k.agent, in.Software, in.Device, at, password)
+		if i+1 == len(keys) || keys[i+1].owner != k.owner {
+			w.Add(&trim, k.owner.String(), most)
+		}
 	}
 	if err := l.env.DB.Commit(ctx, &w); err != nil {
 		return fmt.Errorf("clients: %w", err)
@@ -136,7 +152,7 @@ func (l *log) of(ctx context.Context, owner jid.JID) ([]client, error) {
 			c.with = time.UnixMicro(with)
 		}
 		return c, err
-	}, sqlClients, owner.String(), shown)
+	}, sqlClients, owner.String(), most)
 	if err != nil {
 		return nil, fmt.Errorf("clients of %s: %w", owner, err)
 	}

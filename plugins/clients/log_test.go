@@ -42,6 +42,16 @@ func TestLog(t *testing.T) {
 		if err != nil || len(all) != 2 || all[0] != want[0] || all[1] != want[1] {
 			t.Errorf("%+v: %v", all, err)
 		}
+		for i := range most + 5 {
+			l.note(stream.Login{Account: ben, Agent: "x" + strconv.Itoa(i), At: then.Add(time.Minute)})
+		}
+		if err := l.write(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var n int
+		if err := db.QueryRow(t.Context(), `SELECT count(*) FROM client WHERE owner = $1`, ben.String()).Scan(&n); err != nil || n != most {
+			t.Errorf("%d are remembered of ben: %v", n, err)
+		}
 		if err := l.forgetBefore(t.Context(), then.Add(90*time.Minute)); err != nil {
 			t.Fatal(err)
 		}

@@ -227,6 +227,10 @@ func TestReliability32AFrontIsLost(t *testing.T) {
 	core.bound(romeo)
 	core.bound(juliet)
 	f.stop()
+	slot := sessions.SlotOf(romeo.Conn) // first whoever is about to begin there
+	if got := core.processor.next(t); got.Kind != channel.Unbind || !got.Session.JID.IsZero() || sessions.SlotOf(got.Session.Conn) != slot || got.Reason != channel.FrontLost {
+		t.Fatalf("the core got %+v", got)
+	}
 	if got := core.processor.next(t); got.Kind != channel.Unbind || got.Session != romeo || got.Reason != channel.FrontLost {
 		t.Fatalf("the core got %+v", got)
 	}
