@@ -109,6 +109,9 @@ func (p *component) holders(ctx context.Context, owner jid.JID) ([]holder, error
 			named[e.Device] = &holder{client: client{agent: e.Device, firstSeen: e.BoundAt, lastSeen: now}, password: !e.BoundAt.Before(since), sessions: []sessions.Ref{e.Ref}}
 		default:
 			h.lastSeen, h.sessions = now, append(h.sessions, e.Ref)
+			if h.firstSeen.IsZero() { // its login is about to be written
+				h.firstSeen, h.password = e.BoundAt, !e.BoundAt.Before(since)
+			}
 		}
 	}
 	for _, h := range named {
