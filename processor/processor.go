@@ -227,10 +227,10 @@ func (s *Server) control(ctx context.Context, run *run, e *channel.Envelope) {
 // Handled, whose Reason tells why not.
 func (s *Server) bind(ctx context.Context, run *run, e *channel.Envelope) {
 	old := s.ousts(e)
-	switch n := s.env.Notices; {
-	case old == nil:
+	switch wanted := s.takeovers.wanted(e.Session.JID); {
+	case old == nil && !wanted:
 		s.bindNow(ctx, run, e, time.Time{})
-	case n != nil && old.Node != e.Session.Node && !n.Alive(old.Node): // nobody ends it there; it is told of here
+	case old != nil && !wanted && s.dead(old):
 		s.bindNow(ctx, run, e, old.BoundAt.Add(time.Microsecond))
 	default:
 		s.takeovers.begin(e.Session, func(wait, ctx context.Context) {

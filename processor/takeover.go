@@ -83,6 +83,14 @@ func (t *takeovers) begin(who sessions.Ref, f func(wait, ctx context.Context)) {
 	})
 }
 
+// wanted reports whether somebody waits for the address: who comes next is newer, and has
+// to know what became of it.
+func (t *takeovers) wanted(at jid.JID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.newest[at] != nil
+}
+
 // giveUp ends the wait of a session whose client has gone. When it returns the session
 // is bound, or will not be.
 func (t *takeovers) giveUp(who sessions.Ref) {
@@ -153,6 +161,13 @@ func (s *Server) ousts(e *channel.Envelope) *sessions.Entry {
 	return old
 }
 
+// dead reports whether the session's node is gone: nobody ends it there, it is told of
+// here.
+func (s *Server) dead(old *sessions.Entry) bool {
+	n := s.env.Notices
+	return n != nil && old.Node != s.env.Node && !n.Alive(old.Node)
+}
+
 // takeOver binds the session when the one before it has ended: that one's node settles
 // what it has sent and tells whom it concerns. When it does not answer the newer session
 // counts (sessions.Registry.Adopt). wait ends when the session is not to be bound.
@@ -160,8 +175,14 @@ func (s *Server) takeOver(wait, ctx context.Context, e *channel.Envelope, old *s
 	limited, cancel := context.WithTimeout(wait, takeoverWait)
 	defer cancel()
 	var after time.Time
+	if old == nil { // somebody else has waited for it
+		old = s.ousts(e)
+	}
 	for ; old != nil && limited.Err() == nil; old = s.ousts(e) {
 		after = old.BoundAt.Add(time.Microsecond)
+		if s.dead(old) {
+			break
+		}
 		s.end(limited, old.Ref)
 	}
 	if wait.Err() != nil || !s.env.Held() {
@@ -172,7 +193,7 @@ func (s *Server) takeOver(wait, ctx context.Context, e *channel.Envelope, old *s
 		}
 		return
 	}
-	if old != nil {
+	if old != nil && !s.dead(old) {
 		s.log.Warn("a session is taken over from a node that does not answer", "jid", e.Session.JID.String(), "node", old.Node)
 	}
 	t := s.acquire()

@@ -2,6 +2,7 @@ package processor
 
 import (
 	"context"
+	"sync"
 	"testing"
 
 	"parley/parser/jid"
@@ -95,6 +96,35 @@ func TestRule16OfSeveralTheNewestGetsTheAddress(t *testing.T) {
 	}
 	if n := len(s.takeovers.waiting) + len(s.takeovers.newest); n != 0 {
 		t.Errorf("%d are kept", n)
+	}
+}
+
+// TestRule16WhoComesWhileAnEndIsToldIsTheNewest: a session has ended, that is still being
+// told, and one waits for it; another one comes and finds the address free. It is the newest
+// all the same.
+func TestRule16WhoComesWhileAnEndIsToldIsTheNewest(t *testing.T) {
+	s := newBare()
+	at := jid.MustParse("romeo@b/x")
+	ref := func(n uint64) sessions.Ref { return sessions.Ref{Node: "n", Conn: n, JID: at} }
+	telling, tell := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	if _, err := s.Attach("slow", onEnd(func() { once.Do(func() { close(telling); <-tell }) })); err != nil {
+		t.Fatal(err)
+	}
+	do := func(k channel.Kind, n uint64) {
+		s.control(t.Context(), newRun(s, s.table.Load(), 1), &channel.Envelope{Kind: k, Session: ref(n), State: &sessions.State{Kind: sessions.Client}})
+	}
+	do(channel.Bind, 1)
+	do(channel.Bind, 2)
+	ended := make(chan struct{})
+	go func() { defer close(ended); do(channel.Unbind, 1) }()
+	<-telling
+	do(channel.Bind, 3)
+	close(tell)
+	<-ended
+	s.takeovers.tasks.Wait()
+	if e, ok := s.env.Sessions.Find(at); !ok || e.Ref != ref(3) {
+		t.Errorf("%+v has the address", e)
 	}
 }
 
