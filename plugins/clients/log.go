@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"parley/parser/jid"
@@ -28,10 +28,8 @@ const (
 type log struct {
 	env plugins.Env
 
-	writing sync.Mutex // held while the table is written; before mu
-	mu      sync.Mutex // leaf
-	waiting map[key]stream.Login
-	full    bool // it was said that there are too many
+	waiting plugins.Waiting[key, stream.Login]
+	full    atomic.Bool // it was said that there are too many
 }
 
 // key is a client of an account.
@@ -46,7 +44,9 @@ type client struct {
 	firstSeen, lastSeen, with time.Time // with the password; zero: never
 }
 
-func newLog(env plugins.Env) *log { return &log{env: env, waiting: map[key]stream.Login{}} }
+func newLog(env plugins.Env) *log {
+	return &log{env: env, waiting: plugins.Waiting[key, stream.Login]{Most: maxWaiting}}
+}
 
 var put = storage.Stmt{
 	Name: "clients.put",
@@ -76,19 +76,13 @@ func (l *log) note(in stream.Login) {
 	if in.Agent == "" {
 		return
 	}
-	k := key{in.Account, in.Agent}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	before, known := l.waiting[k]
-	if !known && len(l.waiting) >= maxWaiting { // the database does not take them
-		if !l.full {
-			l.env.Log.Warn("too many logins at once: some clients are shown later")
-		}
-		l.full = true
-		return
+	taken := l.waiting.Put(key{in.Account, in.Agent}, func(before stream.Login, _ bool) stream.Login {
+		in.Password = in.Password || before.Password
+		return in
+	})
+	if !taken && !l.full.Swap(true) {
+		l.env.Log.Warn("too many logins at once: some clients are shown later")
 	}
-	in.Password = in.Password || before.Password
-	l.waiting[k] = in
 }
 
 // tend writes what was noted, until ctx is done.
@@ -102,41 +96,28 @@ func (l *log) tend(ctx context.Context) {
 
 // write writes what waits. What cannot be written goes on waiting.
 func (l *log) write(ctx context.Context) error {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	l.mu.Lock()
-	going := maps.Clone(l.waiting)
-	l.mu.Unlock()
-	if len(going) == 0 {
+	return l.waiting.Write(func(going map[key]stream.Login) error {
+		var w storage.WriteSet
+		keys := slices.SortedFunc(maps.Keys(going), func(a, b key) int { // as other nodes do, that none waits for another
+			return cmp.Or(cmp.Compare(a.owner.String(), b.owner.String()), cmp.Compare(a.agent, b.agent))
+		})
+		for i, k := range keys {
+			in := going[k]
+			at, password := in.At.UnixMicro(), int64(0)
+			if in.Password {
+				password = at
+			}
+			w.Add(&put, k.owner.String(), k.agent, in.Software, in.Device, at, password)
+			if i+1 == len(keys) || keys[i+1].owner != k.owner {
+				w.Add(&trim, k.owner.String(), most)
+			}
+		}
+		if err := l.env.DB.Commit(ctx, &w); err != nil {
+			return fmt.Errorf("clients: %w", err)
+		}
+		l.full.Store(false)
 		return nil
-	}
-	var w storage.WriteSet
-	keys := slices.SortedFunc(maps.Keys(going), func(a, b key) int { // as other nodes do, that none waits for another
-		return cmp.Or(cmp.Compare(a.owner.String(), b.owner.String()), cmp.Compare(a.agent, b.agent))
 	})
-	for i, k := range keys {
-		in := going[k]
-		at, password := in.At.UnixMicro(), int64(0)
-		if in.Password {
-			password = at
-		}
-		w.Add(&put, k.owner.String(), k.agent, in.Software, in.Device, at, password)
-		if i+1 == len(keys) || keys[i+1].owner != k.owner {
-			w.Add(&trim, k.owner.String(), most)
-		}
-	}
-	if err := l.env.DB.Commit(ctx, &w); err != nil {
-		return fmt.Errorf("clients: %w", err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.full = false
-	for k, in := range going {
-		if l.waiting[k] == in { // else it has logged in again
-			delete(l.waiting, k)
-		}
-	}
-	return nil
 }
 
 // of reads the clients of an account, bare; who was seen last is first.
@@ -159,25 +140,25 @@ func (l *log) of(ctx context.Context, owner jid.JID) ([]client, error) {
 	return all, nil
 }
 
-// forget forgets one client.
+// forget forgets one client, also what is just being written.
 func (l *log) forget(ctx context.Context, owner jid.JID, agent string) error {
-	if _, err := l.env.DB.Exec(ctx, sqlForget, owner.String(), agent); err != nil {
-		return fmt.Errorf("clients of %s: %w", owner, err)
-	}
-	return nil
+	one := key{owner, agent}
+	return l.waiting.Forget(func(k key) bool { return k == one }, func() error {
+		if _, err := l.env.DB.Exec(ctx, sqlForget, owner.String(), agent); err != nil {
+			return fmt.Errorf("clients of %s: %w", owner, err)
+		}
+		return nil
+	})
 }
 
 // forgetAll forgets an account's, also what is just being written.
 func (l *log) forgetAll(ctx context.Context, owner jid.JID) error {
-	l.mu.Lock()
-	maps.DeleteFunc(l.waiting, func(k key, _ stream.Login) bool { return k.owner == owner })
-	l.mu.Unlock()
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	if _, err := l.env.DB.Exec(ctx, sqlRemove, owner.String()); err != nil {
-		return fmt.Errorf("clients of %s: %w", owner, err)
-	}
-	return nil
+	return l.waiting.Forget(func(k key) bool { return k.owner == owner }, func() error {
+		if _, err := l.env.DB.Exec(ctx, sqlRemove, owner.String()); err != nil {
+			return fmt.Errorf("clients of %s: %w", owner, err)
+		}
+		return nil
+	})
 }
 
 // forgetBefore forgets who has not been seen since.

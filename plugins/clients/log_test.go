@@ -74,7 +74,7 @@ func TestReliability8LoginsThatWaitAreBounded(t *testing.T) {
 	for i := range maxWaiting + 10 {
 		l.note(stream.Login{Account: jid.MustParse("ann@localhost"), Agent: strconv.Itoa(i), At: time.Now()})
 	}
-	if n := len(l.waiting); n != maxWaiting {
+	if n := l.waiting.Len(); n != maxWaiting {
 		t.Errorf("%d wait", n)
 	}
 }

@@ -48,8 +48,8 @@ func testLog(t *testing.T, db storage.DB, written bool) {
 			t.Error("a commit for one goodbye")
 		}
 		if written {
-			if err := l.write(t.Context()); err != nil || len(l.waiting) != 0 {
-				t.Fatal(len(l.waiting), err)
+			if err := l.write(t.Context()); err != nil || l.waiting.Len() != 0 {
+				t.Fatal(l.waiting.Len(), err)
 			}
 		} else {
 			check(x.want, x.says)
@@ -82,14 +82,14 @@ func TestWaitingIsBounded(t *testing.T) {
 		if err := l.write(t.Context()); err == nil {
 			t.Fatal("written into a table that is not there")
 		}
-		if len(l.waiting) != maxWaiting {
-			t.Errorf("%d wait", len(l.waiting))
+		if l.waiting.Len() != maxWaiting {
+			t.Errorf("%d wait", l.waiting.Len())
 		}
 		if err := db.Migrate(t.Context(), "lastactivity", migrations); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.write(t.Context()); err != nil || len(l.waiting) != 0 {
-			t.Errorf("%d wait after a write that works: %v", len(l.waiting), err)
+		if err := l.write(t.Context()); err != nil || l.waiting.Len() != 0 {
+			t.Errorf("%d wait after a write that works: %v", l.waiting.Len(), err)
 		}
 		if a, err := l.Last(t.Context(), jid.MustParse("first@localhost")); err != nil || a.At.UnixMicro() != 1 {
 			t.Error(a, err)

@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"parley/parser/jid"
@@ -26,10 +25,8 @@ type Log struct {
 	env     plugins.Env
 	started time.Time
 
-	writing sync.Mutex // held while the table is written; before mu
-	mu      sync.Mutex // leaf
-	lazy    bool       // somebody calls write now and then
-	waiting map[jid.JID]Activity
+	lazy    atomic.Bool // somebody calls write now and then
+	waiting plugins.Waiting[jid.JID, Activity]
 }
 
 // Activity is what is known of an account that is offline.
@@ -39,7 +36,7 @@ type Activity struct {
 }
 
 func newLog(env plugins.Env) *Log {
-	return &Log{env: env, started: env.Clock.Now(), waiting: map[jid.JID]Activity{}}
+	return &Log{env: env, started: env.Clock.Now(), waiting: plugins.Waiting[jid.JID, Activity]{Most: maxWaiting}}
 }
 
 // put keeps the later of two goodbyes.
@@ -56,62 +53,39 @@ const (
 )
 
 // collect says whether somebody calls write now and then.
-func (l *Log) collect(lazy bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lazy = lazy
-}
+func (l *Log) collect(lazy bool) { l.lazy.Store(lazy) }
 
 // note takes down that an account has left; the later of two goodbyes counts.
 // It reports whether write is due.
 func (l *Log) note(owner jid.JID, a Activity) (due bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	before, ok := l.waiting[owner]
-	if !ok && len(l.waiting) >= maxWaiting { // the database does not take them
-		return true
-	}
-	if !ok || before.At.Before(a.At) {
-		l.waiting[owner] = a
-	}
-	return !l.lazy || l.env.Notices != nil || len(l.waiting) >= maxWaiting // others may be asked on another node
+	taken := l.waiting.Put(owner, func(before Activity, there bool) Activity {
+		if there && !before.At.Before(a.At) {
+			return before
+		}
+		return a
+	})
+	return !taken || !l.lazy.Load() || l.env.Notices != nil || l.waiting.Len() >= maxWaiting // others may be asked on another node
 }
 
 // write writes what waits: one row for an account, however often it came and
 // went. What cannot be written goes on waiting.
 func (l *Log) write(ctx context.Context) error {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	l.mu.Lock()
-	going := maps.Clone(l.waiting)
-	l.mu.Unlock()
-	if len(going) == 0 {
-		return nil
-	}
-	var w storage.WriteSet
-	for owner, a := range going {
-		w.Add(&put, owner.String(), a.At.UnixMicro(), a.Status)
-	}
-	if err := l.env.DB.Commit(ctx, &w); err != nil {
-		return fmt.Errorf("last activity: %w", err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for owner, a := range going {
-		if l.waiting[owner] == a { // else it was there again
-			delete(l.waiting, owner)
+	return l.waiting.Write(func(going map[jid.JID]Activity) error {
+		var w storage.WriteSet
+		for owner, a := range going {
+			w.Add(&put, owner.String(), a.At.UnixMicro(), a.Status)
 		}
-	}
-	return nil
+		if err := l.env.DB.Commit(ctx, &w); err != nil {
+			return fmt.Errorf("last activity: %w", err)
+		}
+		return nil
+	})
 }
 
 // Last returns when the account, bare, was last available. It does not look
 // at who is online now.
 func (l *Log) Last(ctx context.Context, owner jid.JID) (a Activity, err error) {
-	l.mu.Lock()
-	a, ok := l.waiting[owner]
-	l.mu.Unlock()
-	if ok {
+	if a, ok := l.waiting.Get(owner); ok {
 		return a, nil
 	}
 	var at int64
@@ -128,13 +102,10 @@ func (l *Log) Last(ctx context.Context, owner jid.JID) (a Activity, err error) {
 
 // forget drops what is known of an account, also what is just being written.
 func (l *Log) forget(ctx context.Context, owner jid.JID) error {
-	l.mu.Lock()
-	delete(l.waiting, owner)
-	l.mu.Unlock()
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	if _, err := l.env.DB.Exec(ctx, sqlForget, owner.String()); err != nil {
-		return fmt.Errorf("forget last activity: %w", err)
-	}
-	return nil
+	return l.waiting.Forget(func(k jid.JID) bool { return k == owner }, func() error {
+		if _, err := l.env.DB.Exec(ctx, sqlForget, owner.String()); err != nil {
+			return fmt.Errorf("forget last activity: %w", err)
+		}
+		return nil
+	})
 }
