@@ -220,13 +220,13 @@ func (p *proxy) activate(ctx context.Context, st *stanza.Stanza, q *stanza.Eleme
 		return refusal(err)
 	}
 	late, here := context.WithoutCancel(ctx), err
-	asks := p.nodes.ask(account, func() {
+	asks := p.nodes.ask(account, func() func() {
 		answer := st.Reply(nil)
 		var why *stanza.Error
 		if errors.As(refusal(p.nodes.activate(dst, account, here)), &why) {
 			answer = st.ErrorReply(why)
 		}
-		p.reg.Submit(late, answer)
+		return func() { p.reg.Submit(late, answer) }
 	})
 	if !asks {
 		return refusal(errAsked)

@@ -68,8 +68,9 @@ func (n *nodes) stop() {
 	n.tasks.Wait()
 }
 
-// ask runs f beside what else the account does; false: as much is asked as may be.
-func (n *nodes) ask(account string, f func()) bool {
+// ask runs f beside what else the account does, then tell: whoever hears the answer may
+// ask again. False: as much is asked as may be.
+func (n *nodes) ask(account string, f func() (tell func())) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, busy := n.asking[account]; busy || n.ended || len(n.asking) >= maxAsking {
@@ -77,10 +78,11 @@ func (n *nodes) ask(account string, f func()) bool {
 	}
 	n.asking[account] = struct{}{}
 	n.tasks.Go(func() {
-		f()
+		tell := f()
 		n.mu.Lock()
-		defer n.mu.Unlock()
 		delete(n.asking, account)
+		n.mu.Unlock()
+		tell()
 	})
 	return true
 }

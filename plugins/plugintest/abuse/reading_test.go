@@ -32,37 +32,45 @@ func attributes(n int) string {
 // entities is the bomb of billion laughs.
 const entities = "<!DOCTYPE lolz [<!ENTITY a 'lol'><!ENTITY b '&a;&a;&a;&a;&a;&a;&a;&a;'><!ENTITY c '&b;&b;&b;&b;&b;&b;&b;&b;'>]>"
 
-// sendAll runs each attack on several connections at the same time.
-func (w *world) sendAll(attacks []attack) {
+// sendAll runs each attack on several connections at the same time, and asserts what
+// during does. What is sent is ready before that: its memory is not the server's.
+func (w *world) sendAll(megabytes int, attacks []attack) {
 	w.Helper()
-	const each = 3
 	_ = w.Account(w.ctx, "mallory", secret)
-	var work sync.WaitGroup
+	what := make([][]byte, len(attacks))
 	for i, a := range attacks {
-		bytes := strings.ReplaceAll(a.bytes, "$BOB", w.bob.JID.String()) // once: its memory is not the server's
-		for j := range each {
-			work.Go(func() {
-				p, err := dialPeer(w.Door("c2s"))
-				if err != nil {
-					w.Error(err)
-					return
-				}
-				defer p.drop()
-				if !a.unbound {
-					if err = p.auth("mallory"); err == nil {
-						err = p.bind(strconv.Itoa(i) + "-" + strconv.Itoa(j))
-					}
-				}
-				if err != nil {
-					w.Errorf("%s: %v", a.name, err)
-					return
-				}
-				_ = p.say(bytes) // it may end before everything is written
-				w.ended(a, p)
-			})
+		what[i] = []byte(strings.ReplaceAll(a.bytes, "$BOB", w.bob.JID.String()))
+	}
+	w.during(megabytes, func() {
+		var work sync.WaitGroup
+		for i, a := range attacks {
+			for j := range 3 {
+				work.Go(func() { w.send(a, what[i], strconv.Itoa(i)+"-"+strconv.Itoa(j)) })
+			}
+		}
+		work.Wait()
+	})
+}
+
+// send runs an attack on a connection of its own.
+func (w *world) send(a attack, what []byte, resource string) {
+	p, err := dialPeer(w.Door("c2s"))
+	if err != nil {
+		w.Error(err)
+		return
+	}
+	defer p.drop()
+	if !a.unbound {
+		if err = p.auth("mallory"); err == nil {
+			err = p.bind(resource)
 		}
 	}
-	work.Wait()
+	if err != nil {
+		w.Errorf("%s: %v", a.name, err)
+		return
+	}
+	_, _ = p.conn.Write(what) // it may end before everything is written
+	w.ended(a, p)
 }
 
 // ended asserts that the server ends the stream with one of the attack's errors.
@@ -85,21 +93,19 @@ func (w *world) ended(a attack, p *peer) {
 func TestReliability01XMLBombs(t *testing.T) {
 	w := start(t, configured([]string{unlimited}, nil))
 	restricted := []string{"restricted-xml", "not-well-formed"}
-	w.during(16, func() {
-		w.sendAll([]attack{
-			{"entities", entities + header, restricted, true},
-			{"DTD", "<!DOCTYPE stream:stream SYSTEM 'http://localhost/'>" + header, restricted, true},
-			{"depth before login", header + deep(10_000), []string{"policy-violation"}, true},
-			{"attributes before login", header + "<a" + attributes(1000) + "/>", []string{"policy-violation"}, true},
-			{"size before login", header + "<auth xmlns='" + nsSASL + "'>" + strings.Repeat("A", 1<<20) + "</auth>", []string{"policy-violation"}, true},
-			{"entities in a session", entities, restricted, false},
-			{"an entity", "<message><body>&lol;</body></message>", restricted, false},
-			{"a processing instruction", "<?php ?>", restricted, false},
-			{"a comment", "<message><!-- --></message>", restricted, false},
-			{"depth", "<message to='$BOB'>" + deep(100_000), []string{"policy-violation"}, false},
-			{"attributes", "<message to='$BOB'><a" + attributes(10_000) + "/></message>", []string{"policy-violation"}, false},
-			{"size", "<message to='$BOB'><body>" + strings.Repeat("lol", 1<<20) + "</body></message>", []string{"policy-violation"}, false},
-		})
+	w.sendAll(16, []attack{
+		{"entities", entities + header, restricted, true},
+		{"DTD", "<!DOCTYPE stream:stream SYSTEM 'http://localhost/'>" + header, restricted, true},
+		{"depth before login", header + deep(10_000), []string{"policy-violation"}, true},
+		{"attributes before login", header + "<a" + attributes(1000) + "/>", []string{"policy-violation"}, true},
+		{"size before login", header + "<auth xmlns='" + nsSASL + "'>" + strings.Repeat("A", 1<<20) + "</auth>", []string{"policy-violation"}, true},
+		{"entities in a session", entities, restricted, false},
+		{"an entity", "<message><body>&lol;</body></message>", restricted, false},
+		{"a processing instruction", "<?php ?>", restricted, false},
+		{"a comment", "<message><!-- --></message>", restricted, false},
+		{"depth", "<message to='$BOB'>" + deep(100_000), []string{"policy-violation"}, false},
+		{"attributes", "<message to='$BOB'><a" + attributes(10_000) + "/></message>", []string{"policy-violation"}, false},
+		{"size", "<message to='$BOB'><body>" + strings.Repeat("lol", 1<<20) + "</body></message>", []string{"policy-violation"}, false},
 	})
 }
 
@@ -107,16 +113,14 @@ func TestReliability01XMLBombs(t *testing.T) {
 func TestReliability02Endless(t *testing.T) {
 	w := start(t, configured([]string{unlimited, "timeouts: {login: 3s, element: 1s}"}, nil))
 	long := strings.Repeat("x", 1<<20)
-	w.during(16, func() {
-		w.sendAll([]attack{
-			{"a name without end", header + "<" + long, []string{"policy-violation"}, true},
-			{"an attribute without end", header + "<a b='" + long, []string{"policy-violation"}, true},
-			{"white space in a tag", "<message" + strings.Repeat(" ", 1<<20), []string{"policy-violation"}, false},
-			{"text without end", "<message><body>" + long, []string{"policy-violation"}, false},
-			{"silence before the header", "", []string{"connection-timeout"}, true},
-			{"silence before login", header, []string{"connection-timeout"}, true},
-			{"an element that stops", "<message to='$BOB'><body>and then", []string{"connection-timeout"}, false},
-		})
+	w.sendAll(16, []attack{
+		{"a name without end", header + "<" + long, []string{"policy-violation"}, true},
+		{"an attribute without end", header + "<a b='" + long, []string{"policy-violation"}, true},
+		{"white space in a tag", "<message" + strings.Repeat(" ", 1<<20), []string{"policy-violation"}, false},
+		{"text without end", "<message><body>" + long, []string{"policy-violation"}, false},
+		{"silence before the header", "", []string{"connection-timeout"}, true},
+		{"silence before login", header, []string{"connection-timeout"}, true},
+		{"an element that stops", "<message to='$BOB'><body>and then", []string{"connection-timeout"}, false},
 	})
 }
 
@@ -125,23 +129,21 @@ func TestReliability03IllFormed(t *testing.T) {
 	w := start(t, configured([]string{unlimited}, nil))
 	message := func(inside string) string { return "<message to='$BOB' id='ill'><body>" + inside + "</body></message>" }
 	bad := []string{"not-well-formed", "bad-format", "bad-namespace-prefix"}
-	w.during(16, func() {
-		w.sendAll([]attack{
-			{"overlong", message("\xc0\xaf"), bad, false},
-			{"truncated", message("\xe2\x82"), bad, false},
-			{"a surrogate", message("\xed\xa0\x80"), bad, false},
-			{"beyond Unicode", message("\xf5\x80\x80\x80"), bad, false},
-			{"NUL", message("\x00"), bad, false},
-			{"NUL by number", message("&#0;"), bad, false},
-			{"a surrogate by number", message("&#xD800;"), bad, false},
-			{"a noncharacter", message("\xef\xbf\xbf"), bad, false},
-			{"Latin-1", message("\xe4\xf6\xfc"), bad, false},
-			{"an attribute twice", "<message to='$BOB' id='ill' id='ill'/>", bad, false},
-			{"the same attribute by two prefixes", "<message to='$BOB' id='ill' xmlns:a='u' xmlns:b='u' a:x='1' b:x='2'/>", bad, false},
-			{"a prefix that is not declared", "<message to='$BOB' id='ill'><a:b/></message>", bad, false},
-			{"tags that do not match", "<message to='$BOB' id='ill'></Message>", bad, false},
-			{"a less-than sign in a value", "<message to='$BOB' id='<ill'/>", bad, false},
-		})
+	w.sendAll(16, []attack{
+		{"overlong", message("\xc0\xaf"), bad, false},
+		{"truncated", message("\xe2\x82"), bad, false},
+		{"a surrogate", message("\xed\xa0\x80"), bad, false},
+		{"beyond Unicode", message("\xf5\x80\x80\x80"), bad, false},
+		{"NUL", message("\x00"), bad, false},
+		{"NUL by number", message("&#0;"), bad, false},
+		{"a surrogate by number", message("&#xD800;"), bad, false},
+		{"a noncharacter", message("\xef\xbf\xbf"), bad, false},
+		{"Latin-1", message("\xe4\xf6\xfc"), bad, false},
+		{"an attribute twice", "<message to='$BOB' id='ill' id='ill'/>", bad, false},
+		{"the same attribute by two prefixes", "<message to='$BOB' id='ill' xmlns:a='u' xmlns:b='u' a:x='1' b:x='2'/>", bad, false},
+		{"a prefix that is not declared", "<message to='$BOB' id='ill'><a:b/></message>", bad, false},
+		{"tags that do not match", "<message to='$BOB' id='ill'></Message>", bad, false},
+		{"a less-than sign in a value", "<message to='$BOB' id='<ill'/>", bad, false},
 	})
 	for _, el := range w.until(w.bob) {
 		if el.Get("id") == "ill" {

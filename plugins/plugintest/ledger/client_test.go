@@ -32,6 +32,7 @@ type client struct {
 	out      uint32               // stanzas the server has acknowledged in it
 	waiting  []outgoing           // sent, not acknowledged
 	unheard  []outgoing           // acknowledged by <resumed/>: errors for them may still be on their way
+	trace    trace                // of what it says and hears
 }
 
 // outgoing is a stanza; oid is "" when it is no message of the ledger.
@@ -55,6 +56,7 @@ func (c *client) connect(ctx context.Context, in door) error {
 	}
 	c.conn = conn
 	if err := c.begin(ctx); err != nil {
+		c.trace.note("-", err.Error())
 		conn.Close()
 		return err
 	}
@@ -86,7 +88,7 @@ func (c *client) begin(ctx context.Context) error {
 	if err := c.conn.Bind(ctx, c.resource); err != nil {
 		return err
 	}
-	if err := c.conn.Send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>"); err != nil {
+	if err := c.say("<enable xmlns='urn:xmpp:sm:3' resume='true'/>"); err != nil {
 		return err
 	}
 	el, err := c.answer(ctx, "enabled")
@@ -117,7 +119,7 @@ func messages(list []outgoing) (kept []outgoing) {
 
 // resume is XEP-0198 §5.
 func (c *client) resume(ctx context.Context) (bool, error) {
-	if err := c.conn.Send(fmt.Sprintf("<resume xmlns='urn:xmpp:sm:3' previd='%s' h='%d'/>", c.previd, c.in)); err != nil {
+	if err := c.say(fmt.Sprintf("<resume xmlns='urn:xmpp:sm:3' previd='%s' h='%d'/>", c.previd, c.in)); err != nil {
 		return false, err
 	}
 	el, err := c.answer(ctx, "resumed", "failed")
@@ -142,6 +144,7 @@ func (c *client) answer(ctx context.Context, names ...string) (*stanza.Element, 
 	if err != nil {
 		return nil, err
 	}
+	c.trace.note("<", string(el.Bytes("")))
 	for _, n := range names {
 		if el.Name.Local == n {
 			return el, nil
@@ -160,7 +163,7 @@ func (c *client) again(fresh bool) error {
 		}
 	}
 	b.WriteString("<r xmlns='urn:xmpp:sm:3'/>")
-	return c.conn.Send(b.String())
+	return c.say(b.String())
 }
 
 // read passes on what comes until the connection ends.
@@ -194,7 +197,12 @@ func (c *client) send(list []outgoing) error {
 	}
 	b.WriteString("<r xmlns='urn:xmpp:sm:3'/>")
 	c.waiting = append(c.waiting, list...)
-	return c.conn.Send(b.String())
+	return c.say(b.String())
+}
+
+func (c *client) say(text string) error {
+	c.trace.note(">", text)
+	return c.conn.Send(text)
 }
 
 // ask asks for an acknowledgement.
@@ -235,6 +243,7 @@ func (c *client) wrong(what string) error {
 
 // handle deals with one element. message is set when it is one with a body.
 func (c *client) handle(el *stanza.Element) (message *stanza.Element, err error) {
+	c.trace.note("<", string(el.Bytes("")))
 	switch {
 	case el.Name.Space == stanza.NSSM && el.Name.Local == "r":
 		return nil, c.conn.Send(fmt.Sprintf("<a xmlns='urn:xmpp:sm:3' h='%d'/>", c.in))

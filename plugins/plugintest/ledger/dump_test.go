@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -20,6 +21,28 @@ func dump(t *testing.T, name, text string) {
 	file := filepath.Join(dumps(), strings.ReplaceAll(t.Name(), "/", "-")+"-"+name)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Error(err)
+	}
+}
+
+// trace is what a client says and hears, in a file of the run's; nil: nobody wants it.
+type trace struct{ *os.File }
+
+func newTrace(t *testing.T, who string) trace {
+	if dumps() == "" {
+		return trace{}
+	}
+	name := strings.ReplaceAll(t.Name()+"-"+who+".trace", "/", "-")
+	f, err := os.Create(filepath.Join(dumps(), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return trace{f}
+}
+
+func (tr trace) note(way, text string) {
+	if tr.File != nil {
+		fmt.Fprintf(tr, "%s %s %s\n", time.Now().UTC().Format("15:04:05.000000"), way, text)
 	}
 }
 

@@ -89,7 +89,7 @@ func newWorld(t *testing.T, s house, seed uint64) *world {
 			}
 			d := &device{
 				world: w, habit: p.habit, sends: p.sends && j == 0,
-				client: client{user: p.user, resource: r, book: w.book, sits: true},
+				client: client{user: p.user, resource: r, book: w.book, sits: true, trace: newTrace(t, p.user+"-"+r)},
 				random: rand.New(rand.NewPCG(seed, uint64(i*10+j))),
 			}
 			w.tasks.Go(func() { d.live(ctx) })
