@@ -156,6 +156,13 @@ func (s *Server) owned(ctx context.Context, hold *owner.Hold, payload []byte) ([
 	if err != nil || e.Stanza == nil {
 		return nil, fmt.Errorf("stanza for %q: %w", hold.Key, errors.Join(err, channel.ErrWire))
 	}
+	var bound time.Time
+	if e.Stamp != 0 {
+		bound = time.UnixMicro(e.Stamp)
+	}
+	if err := s.sighted(ctx, e.Stanza, bound); err != nil {
+		return reply(e.Stanza.ErrorReply(s.stanzaError(e.Stanza, err))), nil
+	}
 	t := s.acquire()
 	defer t.Leave()
 	var result *stanza.Element
@@ -164,25 +171,50 @@ func (s *Server) owned(ctx context.Context, hold *owner.Hold, payload []byte) ([
 		return nil, fmt.Errorf("stanza for %q: nothing serves it here: %w", hold.Key, owner.ErrNobody)
 	}
 	err = s.protect(func() (err error) {
-		var bound time.Time
-		if e.Stamp != 0 {
-			bound = time.UnixMicro(e.Stamp)
-		}
 		result, err = o.do(ctx, e.Stanza, bound, hold)
 		return err
 	})
 	if errors.Is(err, ErrUnanswered) {
 		return nil, nil
 	}
-	reply := e.Stanza.Reply(result)
-	if err != nil {
-		if errors.Is(err, storage.ErrStale) {
-			return nil, err
-		}
-		reply = e.Stanza.ErrorReply(s.stanzaError(e.Stanza, err))
+	switch {
+	case err == nil:
+		return reply(e.Stanza.Reply(result)), nil
+	case errors.Is(err, storage.ErrStale):
+		return nil, err
 	}
-	if reply == nil {
-		return nil, nil
+	return reply(e.Stanza.ErrorReply(s.stanzaError(e.Stanza, err))), nil
+}
+
+// reply is the answer to the sender's node; nil: there is none.
+func reply(st *stanza.Stanza) []byte {
+	if st == nil {
+		return nil
 	}
-	return channel.Encode(nil, &channel.Envelope{Kind: channel.Route, Raw: reply.Raw, Stanza: reply}), nil
+	return channel.Encode(nil, &channel.Envelope{Kind: channel.Route, Raw: st.Raw, Stanza: st})
+}
+
+// sightWait is how long work waits for the sight of the session that it is done for.
+// Nodes that hear each other again show each other everything within a second or two.
+const sightWait = 5 * time.Second
+
+// sighted waits until this node knows the session of another one that shows itself to
+// what is owned here, or a later one with its address: what that one is told goes where
+// the session is. Sessions are shown on a road of their own, which may be behind. The
+// error is for the session, whose node gives it to it.
+func (s *Server) sighted(ctx context.Context, st *stanza.Stanza, bound time.Time) error {
+	if bound.IsZero() || st.Kind != stanza.Presence || st.Type != "" {
+		return nil
+	}
+	known, stop := s.env.Sessions.Await(st.From, bound)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, sightWait)
+	defer cancel()
+	select {
+	case <-known:
+		return nil
+	case <-ctx.Done():
+		s.log.Warn("another node's session is not known here in time", "jid", st.From.String())
+		return stanza.NewError(stanza.RemoteServerTimeout, "the nodes of this server do not hear each other at the moment; try again")
+	}
 }

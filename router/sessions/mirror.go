@@ -212,7 +212,9 @@ func (r *Registry) adopt(node, bare string, theirs []*Entry) (ousted, news []*En
 			news = append(news, fresh)
 		}
 	}
-	return ousted, append(news, s.set(bare, list, hidden)...)
+	news = append(news, s.set(bare, list, hidden)...)
+	s.came(news...)
+	return ousted, news
 }
 
 // oust keeps what Unbind returns of a session that has been replaced; the

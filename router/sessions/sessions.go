@@ -110,6 +110,7 @@ type shard struct {
 	hidden   map[string][]*Entry     // mirror.go; likewise
 	gone     map[Ref][]chan struct{} // who waits for a session's end
 	ousted   map[Ref]*Entry          // of this node, replaced from elsewhere: their streams have not ended yet
+	awaited  map[*awaiting]struct{}  // await.go
 	_        [64]byte                // shards are locked by different cores
 }
 
@@ -167,7 +168,9 @@ func (r *Registry) BindIf(ref Ref, st State, refuse func(all []*Entry) string) (
 		}
 		list = append(list, e)
 	}
-	s.accounts[bare] = append(list, &Entry{Ref: ref, State: st})
+	fresh := &Entry{Ref: ref, State: st}
+	s.accounts[bare] = append(list, fresh)
+	s.came(fresh)
 	return replaced, ""
 }
 
