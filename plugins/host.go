@@ -273,6 +273,7 @@ func (h *Host) Start(ctx context.Context) error {
 	for _, r := range h.servers {
 		r.start(h)
 	}
+	h.owners.Open()
 	return nil
 }
 

@@ -179,6 +179,9 @@ func (s *Service) answer(node string, q question) {
 
 // serve does the work under this node's hold.
 func (s *Service) serve(ctx context.Context, q question) (payload []byte, err error) {
+	if !s.begun.Load() {
+		return nil, errUntaken
+	}
 	h := s.held(q.key)
 	if h == nil {
 		if !q.take {

@@ -36,6 +36,29 @@ func TestRuleWorkGoesToTheOwner(t *testing.T) {
 	})
 }
 
+// A node that begins does no work of others before its stages run: they would stand in
+// each other's way. What nobody owns is done by who asks, and what it owns waits.
+func TestRuleBeginnersDoNothingForOthers(t *testing.T) {
+	each(t, func(w *world) {
+		a, b := w.join("a"), w.join("b")
+		w.meet(a, b)
+		b.begun.Store(false)
+		if by, err := a.do(w.Context(), w.keyOf(b), "free"); by != "a" || err != nil {
+			t.Errorf("done by %q, %v", by, err)
+		}
+		w.acquire(b, "taken")
+		ctx, cancel := context.WithTimeout(w.Context(), 100*time.Millisecond)
+		defer cancel()
+		if by, err := a.do(ctx, "taken", "taken"); !errors.Is(err, ErrNobody) {
+			t.Errorf("done by %q, %v", by, err)
+		}
+		b.Open()
+		if by, err := a.do(w.Context(), "taken", "taken"); by != "b" || err != nil || w.notes("taken") != 1 {
+			t.Errorf("done by %q %d times, %v", by, w.notes("taken"), err)
+		}
+	})
+}
+
 // A node that does not know yet that another one has its key writes nothing, and
 // its work is done by that one.
 func TestRuleWorkOfAStaleOwnerMoves(t *testing.T) {

@@ -154,6 +154,7 @@ func (w *world) join(name string, change ...func(*Options)) *node {
 	n.Service = s
 	started.Store(s)
 	n.Handle("note", n.note)
+	s.Open()
 	w.Cleanup(s.Close)
 	return n
 }

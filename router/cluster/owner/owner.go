@@ -125,6 +125,7 @@ type Service struct {
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
 	slots chan struct{} // taken by work that others have sent
+	begun atomic.Bool   // others' work is done
 
 	mu       sync.Mutex // guards what follows, and holds
 	ended    error      // why nothing is owned any more; nil: it goes on
@@ -136,7 +137,8 @@ type Service struct {
 	last     uint64 // call
 }
 
-// New returns a service, which takes part at once. Close ends it.
+// New returns a service, which takes part at once, but does no work of others before
+// Open. Close ends it.
 func New(o Options) (*Service, error) {
 	s := &Service{
 		opt: o.withDefaults(), slots: make(chan struct{}, works),
@@ -164,6 +166,10 @@ func New(o Options) (*Service, error) {
 	s.tasks.Go(s.tend)
 	return s, nil
 }
+
+// Open lets other nodes' work be done here: what does it, and what that sends to, is
+// running. Before that another node does it, or waits.
+func (s *Service) Open() { s.begun.Store(true) }
 
 // Close ends it: every hold is lost, and whoever waits gets an error. The rows
 // stay this life's until it is over (Members.Leave).
