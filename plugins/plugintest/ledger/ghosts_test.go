@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -282,33 +283,68 @@ func (v *views) stir() {
 }
 
 // settle waits until everybody sees what is, from every node that is not dead. What
-// is wrong 15 s after since stays wrong.
+// is wrong 15 s after since stays wrong, and so after a node ends by itself meanwhile,
+// because the machine does not answer it: that is a fault of its own.
 func (v *views) settle(since time.Time, dead ...int) {
 	v.world.t.Helper()
 	v.coming.Wait()
 	ctx, cancel := context.WithTimeout(v.ctx, patience)
 	defer cancel()
-	limit, done := context.WithDeadline(ctx, since.Add(ghostLimit))
-	defer done()
-	for node := range v.nodes.all {
-		if slices.Contains(dead, node) {
+	for {
+		fell := v.nodes.fell.Load()
+		limit, done := context.WithDeadline(ctx, since.Add(ghostLimit))
+		ghosts, unseen, err := v.everywhere(limit, ctx, dead)
+		done()
+		if err == nil && len(ghosts)+len(unseen) == 0 {
+			break
+		}
+		if v.nodes.fell.Load() != fell && ctx.Err() == nil {
+			v.world.t.Log("a node has ended by itself; views are looked at anew")
+			since = time.Now()
 			continue
 		}
-		v.await(limit, fmt.Sprintf("node %d", node+1), func() (map[string]bool, error) {
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			return maps.Clone(v.seen[node]), nil
-		})
-		v.await(limit, fmt.Sprintf("node %d, to who comes now", node+1), func() (map[string]bool, error) {
-			return v.ask(ctx, node, watcher, "<presence/>")
-		})
+		if err != nil {
+			v.world.t.Error(err)
+		}
+		v.ghosts, v.unseen = append(v.ghosts, ghosts...), append(v.unseen, unseen...)
+		break
 	}
 	v.right = append(v.right, time.Since(since))
 }
 
-// await looks until it sees what is, or limit is over, and notes what is wrong then.
-func (v *views) await(limit context.Context, where string, look func() (map[string]bool, error)) {
-	v.world.t.Helper()
+// everywhere looks from every node that is not dead, and returns what is wrong when
+// limit is over.
+func (v *views) everywhere(limit, ctx context.Context, dead []int) (ghosts, unseen []string, err error) {
+	look := func(where string, f func() (map[string]bool, error)) {
+		g, u, e := v.await(limit, f)
+		for _, jid := range g {
+			ghosts = append(ghosts, where+": "+jid)
+		}
+		for _, jid := range u {
+			unseen = append(unseen, where+": "+jid)
+		}
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("%s does not answer: %w", where, e))
+		}
+	}
+	for node := range v.nodes.all {
+		if slices.Contains(dead, node) {
+			continue
+		}
+		look(fmt.Sprintf("node %d", node+1), func() (map[string]bool, error) {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			return maps.Clone(v.seen[node]), nil
+		})
+		look(fmt.Sprintf("node %d, to who comes now", node+1), func() (map[string]bool, error) {
+			return v.ask(ctx, node, watcher, "<presence/>")
+		})
+	}
+	return ghosts, unseen, err
+}
+
+// await looks until it sees what is, or limit is over, and returns what is wrong then.
+func (v *views) await(limit context.Context, look func() (map[string]bool, error)) (ghosts, unseen []string, err error) {
 	for {
 		v.mu.Lock()
 		news := v.news
@@ -316,25 +352,14 @@ func (v *views) await(limit context.Context, where string, look func() (map[stri
 		seen, err := look()
 		ghosts, unseen := v.compare(seen)
 		if err == nil && len(ghosts)+len(unseen) == 0 {
-			return
+			return nil, nil, nil
 		}
 		select {
 		case <-news:
-			continue
 		case <-time.After(retry): // who comes now is told nothing by itself
-			continue
 		case <-limit.Done():
+			return ghosts, unseen, err
 		}
-		if err != nil {
-			v.world.t.Errorf("%s does not answer: %v", where, err)
-		}
-		for _, jid := range ghosts {
-			v.ghosts = append(v.ghosts, where+": "+jid)
-		}
-		for _, jid := range unseen {
-			v.unseen = append(v.unseen, where+": "+jid)
-		}
-		return
 	}
 }
 

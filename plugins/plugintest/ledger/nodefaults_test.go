@@ -85,6 +85,26 @@ func restartNATS(tn *town) fault {
 	}
 }
 
+// restartBoth takes away NATS, and the database for so long that nodes may end by
+// themselves.
+func restartBoth(tn *town) fault {
+	return func(w *world, random *mrand.Rand) time.Time {
+		w.t.Helper()
+		after(random, time.Second)
+		tn.nats.stop()
+		w.views.stir()
+		after(random, time.Second)
+		tn.database.freeze()
+		time.Sleep(lease/2 + time.Duration(random.Int64N(int64(lease)))) // the fault itself
+		tn.database.thaw()
+		after(random, time.Second)
+		began := time.Now()
+		tn.nats.start(w.t)
+		tn.nodes.whole(w)
+		return began
+	}
+}
+
 // restartDatabase ends Postgres in order and starts it again. Nodes for which
 // that takes too long end, and come back.
 func restartDatabase(tn *town) fault { return withoutDatabase(tn, tn.database.stop) }

@@ -201,6 +201,7 @@ func (l *long) nodes(t *testing.T) {
 		{"node killed", direct, killNode, late},
 		{"node frozen", direct, freezeNode, strict},
 		{"NATS restarted", direct, restartNATS, late},
+		{"NATS restarted and database frozen", direct, restartBoth, late},
 		{"database restarted", direct, restartDatabase, late},
 		{"database killed", direct, murderDatabase, late},
 		{"database slow", far, func(w *town) fault { return slowDatabase(w.way) }, strict},
