@@ -61,6 +61,7 @@ func (s *Service) call(ctx context.Context, at life, take bool, w Work) ([]byte,
 	select {
 	case a = <-c.answer:
 	case <-ctx.Done():
+	case <-s.fenced():
 	case <-s.ctx.Done():
 	}
 	s.metrics.calls.WithLabelValues(a.what.String()).Inc()

@@ -55,6 +55,11 @@ func (s *Service) Do(ctx context.Context, w Work) (answer []byte, err error) {
 		defer cancel()
 	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		select {
+		case <-s.fenced(): // who waits for its stages' end waits for no other node
+			return nil, fmt.Errorf("work for %q: %w (%w)", w.Key, storage.ErrUnavailable, cluster.ErrFenced)
+		default:
+		}
 		answer, err = s.try(ctx, w)
 		if !errors.Is(err, errMoved) {
 			return answer, err
@@ -63,11 +68,21 @@ func (s *Service) Do(ctx context.Context, w Work) (answer []byte, err error) {
 		limit := time.NewTimer(pause)
 		select {
 		case <-limit.C:
+		case <-s.fenced():
+			limit.Stop()
 		case <-ctx.Done():
 			limit.Stop()
 			return nil, fmt.Errorf("work for %q: %w (%w)", w.Key, ErrNobody, ctx.Err())
 		}
 	}
+}
+
+// fenced is closed when this node has lost its place; nil: it is alone.
+func (s *Service) fenced() <-chan struct{} {
+	if s.opt.Members == nil {
+		return nil
+	}
+	return s.opt.Members.Fenced()
 }
 
 // try asks one node. The error is errMoved when another one may do it.

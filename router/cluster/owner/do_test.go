@@ -125,6 +125,30 @@ func TestRuleSilentOwner(t *testing.T) {
 	})
 }
 
+// A node that has lost its place ends, and does not wait for what others were asked.
+func TestRuleFencedNodeWaitsForNobody(t *testing.T) {
+	each(t, func(w *world) {
+		a, b := w.join("a", func(o *Options) { o.Wait = time.Hour }), w.join("b")
+		w.meet(a, b)
+		w.acquire(b, "room")
+		w.net.set(func() { b.pipes.deaf = true })
+		came := make(chan error, 1)
+		go func() {
+			_, err := a.do(w.Context(), "room", "lost")
+			came <- err
+		}()
+		w.until("it is asked", func() bool {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return len(a.calls) == 1
+		})
+		close(a.fenced)
+		wantError(t, <-came, ErrUnknown)
+		_, err := a.do(w.Context(), "room", "next")
+		wantError(t, err, storage.ErrUnavailable)
+	})
+}
+
 // A handler that fails or panics, and one that is not there, cost the asker an
 // error and nobody anything else.
 func TestRuleFailingHandlers(t *testing.T) {
