@@ -180,6 +180,8 @@ func (g *Groups) follow(ctx context.Context, p *part, before, after *directory, 
 	if reg == nil {
 		return nil
 	}
+	slices.SortFunc(about, byAddress)
+	about = slices.Compact(about)
 	concerned := map[jid.JID]bool{}
 	for _, j := range about {
 		concerned[j] = true
@@ -193,27 +195,43 @@ func (g *Groups) follow(ctx context.Context, p *part, before, after *directory, 
 	})
 	var all []roster.Shift
 	for owner := range online {
-		with := concerned
-		if concerned[owner] {
-			with = map[jid.JID]bool{}
-			for _, d := range []*directory{before, after} {
-				for _, one := range d.grants(owner) {
-					with[one.Contact] = true
+		var was []roster.Grant
+		if concerned[owner] || len(concerned) > few {
+			was = lost(before.grants(owner), after.grants(owner))
+		} else {
+			for _, contact := range about {
+				if old := before.grant(owner, contact); !same(old, after.grant(owner, contact)) {
+					was = append(was, old)
 				}
 			}
 		}
-		sh := roster.Shift{Owner: owner}
-		for contact := range with {
-			if was := before.grant(owner, contact); !same(was, after.grant(owner, contact)) {
-				sh.Before = append(sh.Before, was)
-			}
-		}
-		if len(sh.Before) > 0 {
-			slices.SortFunc(sh.Before, func(a, b roster.Grant) int { return byAddress(a.Contact, b.Contact) })
-			all = append(all, sh)
+		if len(was) > 0 {
+			all = append(all, roster.Shift{Owner: owner, Before: was})
 		}
 	}
 	return p.rosters.Reshare(ctx, reg, all)
+}
+
+// few is how many accounts a change is about that are looked at one by one.
+const few = 20
+
+// lost are the grants of before that are not the same after, both in the order of
+// addresses, those that there were not included.
+func lost(before, after []roster.Grant) (out []roster.Grant) {
+	for len(before) > 0 || len(after) > 0 {
+		switch {
+		case len(after) == 0 || len(before) > 0 && byAddress(before[0].Contact, after[0].Contact) < 0:
+			out, before = append(out, before[0]), before[1:]
+		case len(before) == 0 || byAddress(before[0].Contact, after[0].Contact) > 0:
+			out, after = append(out, roster.Grant{Contact: after[0].Contact}), after[1:]
+		default:
+			if !same(before[0], after[0]) {
+				out = append(out, before[0])
+			}
+			before, after = before[1:], after[1:]
+		}
+	}
+	return out
 }
 
 // resident takes into the directory whether an account is there, if a group is about

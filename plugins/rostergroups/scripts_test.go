@@ -9,11 +9,12 @@ import (
 	"parley/plugins/archive"
 	"parley/plugins/commands"
 	"parley/plugins/plugintest"
+	"parley/plugins/pubsub"
 	"parley/plugins/rostergroups"
 )
 
 func house() []plugins.Plugin {
-	return plugintest.Basics(admin.Plugin, archive.Plugin, commands.Plugin, admincommands.Plugin, rostergroups.Plugin)
+	return plugintest.Basics(admin.Plugin, archive.Plugin, commands.Plugin, admincommands.Plugin, pubsub.Plugin, rostergroups.Plugin)
 }
 
 func TestScripts(t *testing.T) {
