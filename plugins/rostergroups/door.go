@@ -3,6 +3,7 @@ package rostergroups
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	"parley/plugins"
 	"parley/plugins/admin"
@@ -86,11 +87,8 @@ type Client struct{ *client.Client }
 
 // List returns the groups of a domain; "": of all.
 func (c Client) List(ctx context.Context, domain string) (all []Group, err error) {
-	path := client.Path("groups")
-	if domain != "" {
-		path += "?domain=" + domain
-	}
-	err = c.Do(ctx, http.MethodGet, path, nil, &all)
+	q := url.Values{"domain": {domain}}
+	err = c.Do(ctx, http.MethodGet, client.Path("groups")+"?"+q.Encode(), nil, &all)
 	return all, err
 }
 

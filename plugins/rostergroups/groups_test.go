@@ -259,3 +259,31 @@ func TestNodes(t *testing.T) {
 	}
 	is(t, arrives(t, h, 1, "romeo").roster(), "juliet both Juliet,Verona")
 }
+
+// At a front an administrator does the same, and accounts that are made there are known.
+func TestFront(t *testing.T) {
+	pg := storagetest.Postgres(t)
+	h := plugintest.Start(t, plugintest.Options{Plugins: house(), Fronts: 1, Cores: 1, Storage: func() storage.Config { return pg }})
+	people, groups := contract[*accounts.Accounts](t, h, 0, accounts.Name), contract[*rostergroups.Groups](t, h, 0, rostergroups.Name)
+	romeo := arrives(t, h, 0, "romeo")
+	order(t, groups, rostergroups.Order{Do: "add", Group: rostergroups.Group{Domain: "localhost", Name: "All", Everyone: true}})
+	if err := people.Create(t.Context(), jid.MustParse("juliet@localhost"), plugintest.Password); err != nil {
+		t.Fatal(err)
+	}
+	romeo.pushed("juliet", "both")
+	all, err := groups.Run(t.Context(), rostergroups.Order{Do: "list"})
+	if err != nil || len(all) != 1 || all[0].Size != 2 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if _, err := groups.Run(t.Context(), rostergroups.Order{Do: "add", Group: of("All")}); err == nil || !strings.Contains(err.Error(), "there is a group") {
+		t.Errorf("made again: %v", err)
+	}
+	if err := people.Delete(t.Context(), jid.MustParse("juliet@localhost")); err != nil {
+		t.Fatal(err)
+	}
+	// The core forgets a removed account in its own time; whoever wants the name does not wait.
+	if err := people.Create(t.Context(), jid.MustParse("juliet@localhost"), plugintest.Password); err != nil {
+		t.Fatal(err)
+	}
+	is(t, romeo.roster(), "juliet both ,All")
+}

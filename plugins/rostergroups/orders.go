@@ -78,6 +78,9 @@ func (g *Groups) Run(ctx context.Context, o Order) ([]Group, error) {
 	if g.env.Front() {
 		return g.runAtCore(ctx, o)
 	}
+	if j, err := jid.Parse(o.Group.Domain); err == nil {
+		o.Group.Domain = j.Domain() // prepared
+	}
 	p := g.part.Load()
 	if p == nil {
 		return nil, admin.Fail(http.StatusConflict, "the processor's component %s does not run here", Name)
@@ -310,10 +313,15 @@ type statement struct {
 func (all statements) run(ctx context.Context) func(storage.Tx) error {
 	return func(tx storage.Tx) error {
 		for _, s := range all {
-			if n, err := tx.Exec(ctx, s.sql, s.args...); err != nil {
+			n, err := tx.Exec(ctx, s.sql, s.args...)
+			switch {
+			case err != nil:
 				return err
-			} else if n == 0 && s.sql == sqlAdd {
-				return admin.Fail(http.StatusConflict, "there is such a group")
+			case n > 0:
+			case s.sql == sqlAdd: // another node was faster
+				return admin.Fail(http.StatusConflict, "there is a group %q of %s", s.args[1], s.args[0])
+			case s.sql == sqlSet, s.sql == sqlJoin, s.sql == sqlDrop:
+				return admin.Fail(http.StatusNotFound, "there is no group %q of %s", s.args[1], s.args[0])
 			}
 		}
 		return nil

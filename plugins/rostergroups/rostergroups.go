@@ -110,8 +110,9 @@ func newPart(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 
 // Start implements plugins.Component: rosters are whole before the first stanza.
 func (p *part) Start(ctx context.Context) error {
-	p.groups.part.Store(p) // from here on, what other nodes tell is heard
+	old := p.groups.part.Swap(p) // from here on, what other nodes tell is heard
 	if _, _, err := p.groups.reload(ctx, p); err != nil {
+		p.groups.part.CompareAndSwap(p, old)
 		return err
 	}
 	p.rosters.Share(p.groups)
@@ -122,7 +123,9 @@ func (p *part) Start(ctx context.Context) error {
 
 // Stop implements plugins.Component.
 func (p *part) Stop(context.Context) error {
-	p.unwatch()
+	if p.unwatch != nil {
+		p.unwatch()
+	}
 	p.work.Stop()
 	if p.groups.part.CompareAndSwap(p, nil) { // nobody has come in its place
 		p.rosters.Share(nil)

@@ -24,7 +24,8 @@ const (
 	sqlSet     = `UPDATE roster_group SET everybody = $3 WHERE domain = $1 AND name = $2`
 	sqlDrop    = `DELETE FROM roster_group WHERE domain = $1 AND name = $2`
 	sqlEmpty   = `DELETE FROM roster_group_member WHERE domain = $1 AND name = $2`
-	sqlJoin    = `INSERT INTO roster_group_member (domain, name, jid, display) VALUES ($1, $2, $3, $4)
+	sqlJoin    = `INSERT INTO roster_group_member (domain, name, jid, display)
+		SELECT domain, name, CAST($3 AS text), CAST($4 AS text) FROM roster_group WHERE domain = $1 AND name = $2 AND NOT everyone
 		ON CONFLICT (domain, name, jid) DO UPDATE SET display = excluded.display`
 	sqlLeave = `DELETE FROM roster_group_member WHERE domain = $1 AND name = $2 AND jid = $3`
 	sqlIn    = `SELECT count(*) FROM roster_group_member WHERE jid = $1`
