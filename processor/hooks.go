@@ -46,6 +46,9 @@ var (
 	// ended. Without a Stop an IQ request gets an error and the rest is dropped
 	// (XEP-0198 §5).
 	Undelivered = NewHook[*Flow]("undelivered")
+	// AccountCreated fires when an account has been made. An error keeps nothing from
+	// being so.
+	AccountCreated = NewHook[jid.JID]("account-created")
 	// AccountRemoved fires when an account is deleted; features forget what
 	// they keep of it.
 	AccountRemoved = NewHook[jid.JID]("account-removed")

@@ -110,6 +110,7 @@ func newAccounts(env plugins.Env) (*Accounts, error) {
 	a.iterations.Store(int64(defaults().Iterations))
 	env.OnForget(topicStates, a.elsewhere)
 	env.OnAnswer(callRelease, a.answerRelease)
+	env.OnAnswer(callCreated, a.answerCreated)
 	return a, nil
 }
 

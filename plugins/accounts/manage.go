@@ -40,7 +40,40 @@ func (a *Accounts) Create(ctx context.Context, j jid.JID, password string) error
 	}
 	a.changed(ctx, j)
 	a.log.Info("account created", "account", j.String())
+	if err := a.created(context.WithoutCancel(ctx), j); err != nil {
+		a.log.Error("account created, and not every feature knows", "account", j.String(), "err", err)
+	}
 	return nil
+}
+
+// callCreated is created, told by a front.
+const callCreated = "accounts.created"
+
+// created lets features know of a new account.
+func (a *Accounts) created(ctx context.Context, j jid.JID) error {
+	if a.env.Front() {
+		ctx, cancel := context.WithTimeout(ctx, createdLimit)
+		defer cancel()
+		_, err := a.env.Halves.CallCore(ctx, callCreated, []byte(j.String()))
+		return err
+	}
+	house := a.house.Load()
+	if house == nil {
+		return nil
+	}
+	_, err := processor.Fire(ctx, house, processor.AccountCreated, j)
+	return err
+}
+
+// createdLimit is how long a front waits for features to hear of an account.
+const createdLimit = 5 * time.Second
+
+func (a *Accounts) answerCreated(ctx context.Context, _ string, payload []byte) ([]byte, error) {
+	j, err := jid.Parse(string(payload))
+	if err != nil {
+		return nil, fmt.Errorf("account: %w", err)
+	}
+	return nil, a.created(ctx, j)
 }
 
 // derive makes the keys of both hashes, each with a salt of its own.

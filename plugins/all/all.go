@@ -48,6 +48,7 @@ import (
 	"parley/plugins/register"
 	"parley/plugins/resumption"
 	"parley/plugins/roster"
+	"parley/plugins/rostergroups"
 	"parley/plugins/session"
 	"parley/plugins/spaces"
 	"parley/plugins/strangers"
@@ -118,6 +119,7 @@ func Plugins() []plugins.Plugin {
 		register.Plugin,
 		resumption.Plugin,
 		roster.Plugin,
+		rostergroups.Plugin,
 		s2s.Plugin,
 		session.Plugin,
 		spaces.Plugin,

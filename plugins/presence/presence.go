@@ -134,6 +134,7 @@ func (c *component) Register(r *processor.Registrar) {
 	processor.On(r, processor.Resumed, processor.Normal, c.resumed)
 	processor.On(r, processor.AccountRemoved, processor.Normal, c.accountRemoved)
 	processor.On(r, roster.Removed, processor.Normal, c.removed)
+	processor.On(r, roster.Reshared, processor.Normal, c.reshared)
 }
 
 // outgoing is what a client's presence means to its own account. Types that

@@ -94,6 +94,25 @@ func (c *component) removed(ctx context.Context, r *roster.Removal) (processor.V
 	return processor.Continue, nil
 }
 
+// reshared lets presence follow what an administrator has made of subscriptions, as if
+// the account had granted or cancelled them (RFC 6121 §3.1.5, §3.2.2).
+func (c *component) reshared(ctx context.Context, r *roster.Resharing) (processor.Verdict, error) {
+	if !c.reachable(r.Owner) { // nobody is there whose presence it could be
+		return processor.Continue, nil
+	}
+	for _, contact := range r.Closed {
+		if c.reachable(contact) {
+			c.hide(ctx, r.Owner, contact)
+		}
+	}
+	for _, contact := range r.Opened {
+		if c.reachable(contact) {
+			c.reveal(ctx, r.Owner, contact)
+		}
+	}
+	return processor.Continue, nil
+}
+
 func (c *component) part(ctx context.Context, owner, contact jid.JID, was roster.State) {
 	if was.To() || was.PendingOut() {
 		c.house.Submit(ctx, stanza.Make(stanza.Presence, stanza.TypeUnsubscribe, owner, contact, newID()))

@@ -102,6 +102,7 @@ func (c *component) Register(r *processor.Registrar) {
 	processor.On(r, disco.Items, processor.Normal, c.discoItems)
 	processor.On(r, disco.CapsKnown, processor.Normal, c.interested)
 	processor.On(r, presence.Became, processor.Normal, c.became)
+	processor.On(r, roster.Reshared, processor.Late, c.reshared)
 }
 
 // service is the address of the common service of a domain.

@@ -12,6 +12,7 @@ import (
 	"parley/parser/stanza"
 	"parley/plugins/disco"
 	"parley/plugins/presence"
+	"parley/plugins/roster"
 	"parley/processor"
 	"parley/router/sessions"
 )
@@ -195,10 +196,35 @@ func (c *component) granted(ctx context.Context, f *processor.Flow) (processor.V
 	if f.Kind != stanza.Presence || f.Type != stanza.TypeSubscribed || !c.env.Local(f.From.Domain()) {
 		return processor.Continue, nil
 	}
-	for _, e := range c.env.Sessions.Account(f.Account) {
+	c.begun(ctx, f.Account, f.From.Bare())
+	return processor.Continue, nil
+}
+
+// begun brings devices of an account what they want of another one, whose presence they
+// get from now on.
+func (c *component) begun(ctx context.Context, account, of jid.JID) {
+	for _, e := range c.env.Sessions.Account(account) {
 		features, ok := c.caps.FeaturesOf(ctx, e)
 		if wanted := asked(features); ok && e.Available && len(wanted) > 0 {
-			c.bring(ctx, f.From.Bare(), e.JID, wanted, c.cfg.LastItems)
+			c.bring(ctx, of, e.JID, wanted, c.cfg.LastItems)
+		}
+	}
+}
+
+// maxReshared is how many who get an account's presence by one stroke of an
+// administrator's are brought its items; the others ask, or get them when they come again.
+const maxReshared = 50
+
+// reshared is granted for subscriptions that an administrator has made.
+func (c *component) reshared(ctx context.Context, r *roster.Resharing) (processor.Verdict, error) {
+	if !c.env.Local(r.Owner.Domain()) {
+		return processor.Continue, nil
+	}
+	left := maxReshared
+	for _, account := range r.Opened {
+		if left > 0 && !c.away(account) {
+			c.begun(ctx, account, r.Owner)
+			left--
 		}
 	}
 	return processor.Continue, nil

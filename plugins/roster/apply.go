@@ -54,8 +54,12 @@ func (r *Rosters) Apply(ctx context.Context, to Router, e Event, deliver func(Ou
 
 // decide looks the event up and turns the cell into a change.
 func (r *Rosters) decide(s *Snapshot, e Event) (Outcome, change, error) {
-	it, here := s.Item(e.Contact)
+	it, here := s.own(e.Contact)
+	held := s.grant(e.Contact).State // no part of the owner's item
 	was := s.State(e.Contact)
+	if e.Direction == Outbound && (e.Action == Unsubscribe && held.To() || e.Action == Unsubscribed && held.From()) {
+		return Outcome{Was: was, Now: was}, change{item: it}, errShared
+	}
 	cell := Lookup(e.Direction, e.Action, was)
 	o := Outcome{Was: was, Now: cell.New, Pass: cell.Pass}
 	approved := it.Approved
@@ -75,6 +79,11 @@ func (r *Rosters) decide(s *Snapshot, e Event) (Outcome, change, error) {
 	if e.Direction == Outbound && e.Action == Unsubscribed { // §3.4.2: until the user sends unsubscribed
 		approved = false
 	}
+	own := (it.State | o.Now&^was) &^ (was &^ o.Now) &^ in
+	if kept := was &^ o.Now & held; kept != 0 { // what the contact ends has not been its to give
+		o.Now |= kept
+		o.Pass, o.Answers = false, false
+	}
 	ch := change{item: it, answered: was.PendingIn() && !o.Now.PendingIn()}
 	ch.item.ver = 0
 	if o.Now.PendingIn() && !was.PendingIn() {
@@ -83,11 +92,11 @@ func (r *Rosters) decide(s *Snapshot, e Event) (Outcome, change, error) {
 		}
 		ch.request = r.kept(e.Request)
 	}
-	if now := o.Now &^ in; now != it.State || approved != it.Approved {
+	if own != it.State || approved != it.Approved {
 		if !here && !r.limits.Load().room(s, it, it, here) {
 			return o, ch, errFull
 		}
-		ch.item.State, ch.item.Approved, ch.item.ver = now, approved, r.next(s)
+		ch.item.State, ch.item.Approved, ch.item.ver = own, approved, r.next(s)
 	}
 	return o, ch, nil
 }

@@ -3,6 +3,7 @@ package roster
 import (
 	"context"
 	"strconv"
+	"strings"
 
 	"parley/parser/stanza"
 	"parley/processor"
@@ -45,17 +46,19 @@ func (c *component) get(ctx context.Context, f *processor.Flow) (processor.Verdi
 	out := make([]*channel.Envelope, 0, 1+len(changes))
 	out = append(out, For(now, f.Reply(nil))) // §2.6.3: the result comes first
 	for _, it := range changes {
-		out = append(out, pushTo(now, it))
+		out = append(out, pushTo(now, s.seen(it), s.at(it.ver)))
 	}
 	c.house.Route(ctx, out...)
 	return processor.Stop, nil
 }
 
 // changes returns what a client lacks that names its version; false: it names
-// none, or one that nothing is known about any more (RFC 6121 §2.6.3).
+// none, or one that nothing is known about any more (RFC 6121 §2.6.3): other contacts
+// were shared then, or it knows some of those that are shared now.
 func (r *Rosters) changes(ctx context.Context, s *Snapshot, query *stanza.Element) (items []Item, known bool, err error) {
-	ver, err := strconv.ParseInt(query.Get("ver"), 10, 64)
-	if err != nil || ver < s.floor || ver > s.ver {
+	own, mark, _ := strings.Cut(query.Get("ver"), "-")
+	ver, err := strconv.ParseInt(own, 10, 64)
+	if err != nil || mark != s.mark || ver < s.floor || ver > s.ver {
 		return nil, false, nil
 	}
 	if ver == s.ver {

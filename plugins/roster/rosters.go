@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"hash/maphash"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +39,7 @@ type Rosters struct {
 	locks   turns // of changes
 	telling turns // of what is told of them; taken with the other one held
 	watch   atomic.Pointer[Watch]
+	shared  atomic.Pointer[shares]
 }
 
 const (
@@ -70,7 +70,7 @@ func newRosters(env plugins.Env) (*Rosters, error) {
 // Contacts returns the account's roster as it is now. owner is bare; an
 // account that never had a contact, or does not exist, has an empty one.
 func (r *Rosters) Contacts(ctx context.Context, owner jid.JID) (*Snapshot, error) {
-	if s, ok := r.cache.Get(owner); ok {
+	if s, ok := r.cache.Get(owner); ok && s.gen == r.generation() {
 		return s, nil
 	}
 	defer r.lock(owner)()
@@ -103,7 +103,14 @@ func (r *Rosters) lock(owner jid.JID) (unlock func()) { return r.take(&r.locks, 
 // current reads through the cache; the account's lock is held, so that nothing
 // older than the last change can get into it.
 func (r *Rosters) current(ctx context.Context, owner jid.JID) (*Snapshot, error) {
-	return r.cache.Load(ctx, owner, r.store.load)
+	since := r.cache.Begin(owner)
+	s, err := r.cache.Load(ctx, owner, r.store.load)
+	if err != nil || s.gen == r.generation() {
+		return s, err
+	}
+	s = r.shares(s)
+	r.cache.Put(owner, s, since)
+	return s, nil
 }
 
 // Watch says who besides its owner hears of changes of a roster: item is a
@@ -125,7 +132,7 @@ func (r *Rosters) Watch(w Watch) {
 // and says what changes; before runs between the change and the push. When others
 // were faster, decide is asked again.
 func (r *Rosters) update(ctx context.Context, to Router, owner jid.JID, decide func(*Snapshot) (change, error), before func()) error {
-	ch, changed, leave, err := r.change(ctx, owner, decide)
+	ch, now, changed, leave, err := r.change(ctx, owner, decide)
 	defer leave()
 	if changed { // with the roster not locked: another node's answer may be waited for
 		r.env.Forget(ctx, topic, owner.String())
@@ -135,34 +142,35 @@ func (r *Rosters) update(ctx context.Context, to Router, owner jid.JID, decide f
 	}
 	before()
 	if ch.visible() {
-		r.push(ctx, to, owner, ch.item)
+		r.push(ctx, to, owner, now.seen(ch.item), now.at(ch.item.ver))
 	}
 	return nil
 }
 
-// change is the first half of update; changed: perhaps, whatever comes back. Until
-// leave is called, nobody tells of a later one.
-func (r *Rosters) change(ctx context.Context, owner jid.JID, decide func(*Snapshot) (change, error)) (ch change, changed bool, leave func(), err error) {
+// change is the first half of update, and now what the roster has become; changed:
+// perhaps, whatever comes back. Until leave is called, nobody tells of a later one.
+func (r *Rosters) change(ctx context.Context, owner jid.JID, decide func(*Snapshot) (change, error)) (ch change, now *Snapshot, changed bool, leave func(), err error) {
 	defer r.lock(owner)()
 	defer func() { leave = r.take(&r.telling, owner) }()
 	for try := 0; ; try++ {
 		s, err := r.current(ctx, owner)
 		if err != nil {
-			return ch, changed, nil, err
+			return ch, nil, changed, nil, err
 		}
 		if ch, err = decide(s); err != nil || ch.empty() {
-			return ch, changed, nil, err
+			return ch, nil, changed, nil, err
 		}
 		since := r.cache.Begin(owner)
 		changed = true
 		err = r.store.save(ctx, s, ch, r.env.Clock.Now())
 		if err == nil {
-			r.cache.Put(owner, s.with(ch), since)
-			return ch, changed, nil, nil
+			now = s.with(ch)
+			r.cache.Put(owner, now, since)
+			return ch, now, changed, nil, nil
 		}
 		r.cache.Drop(owner) // nobody knows what the database holds now
 		if !errors.Is(err, storage.ErrStale) || try >= staleTries {
-			return ch, changed, nil, err
+			return ch, nil, changed, nil, err
 		}
 	}
 }
@@ -173,11 +181,11 @@ func (r *Rosters) next(s *Snapshot) int64 { return max(s.ver+1, r.env.Clock.Now(
 
 // push tells the account's interested sessions about an item (RFC 6121
 // §2.1.6, §2.2).
-func (r *Rosters) push(ctx context.Context, to Router, owner jid.JID, it Item) {
+func (r *Rosters) push(ctx context.Context, to Router, owner jid.JID, it Item, ver string) {
 	var out []*channel.Envelope
 	for _, s := range r.env.Sessions.Account(owner) {
 		if s.Kind == sessions.Client && s.Interested {
-			out = append(out, pushTo(s, it))
+			out = append(out, pushTo(s, it, ver))
 		}
 	}
 	if w := r.watch.Load(); w != nil {
@@ -187,8 +195,8 @@ func (r *Rosters) push(ctx context.Context, to Router, owner jid.JID, it Item) {
 }
 
 // pushTo makes a push. It comes from the account itself (RFC 6121 §2.1.6).
-func pushTo(s *sessions.Entry, it Item) *channel.Envelope {
-	query := stanza.El(stanza.NSRoster, "query").With("ver", strconv.FormatInt(it.ver, 10)).Add(it.Element())
+func pushTo(s *sessions.Entry, it Item, ver string) *channel.Envelope {
+	query := stanza.El(stanza.NSRoster, "query").With("ver", ver).Add(it.Element())
 	return For(s, stanza.Make(stanza.IQ, stanza.TypeSet, s.JID.Bare(), s.JID, rand.Text()[:12], query))
 }
 
@@ -201,13 +209,18 @@ func For(s *sessions.Entry, st *stanza.Stanza) *channel.Envelope {
 
 // Set adds a contact or gives it another name and other groups; its
 // subscription stays (RFC 6121 §2.3, §2.4). A *stanza.Error says what is wrong
-// with the item.
+// with the item. What is said of a shared contact adds to what is shared.
 func (r *Rosters) Set(ctx context.Context, to Router, owner jid.JID, want Item) error {
-	if err := r.limits.Load().check(owner, want); err != nil {
-		return err
-	}
 	return r.update(ctx, to, owner, func(s *Snapshot) (change, error) {
-		it, here := s.Item(want.JID)
+		shared := s.grant(want.JID)
+		want := want.without(shared)
+		if err := r.limits.Load().check(owner, want); err != nil {
+			return change{}, err
+		}
+		it, here := s.own(want.JID)
+		if !here && shared.shown() && want.bare() { // it says what is so
+			return change{}, nil
+		}
 		if !r.limits.Load().room(s, it, want, here) {
 			return change{}, errFull
 		}
@@ -218,7 +231,7 @@ func (r *Rosters) Set(ctx context.Context, to Router, owner jid.JID, want Item) 
 
 // Remove takes a contact out of the roster and fires Removed, so that the
 // subscriptions end as well (RFC 6121 §2.5). An unknown contact is an
-// item-not-found error (§2.5.3).
+// item-not-found error (§2.5.3), a shared one stays.
 func (r *Rosters) Remove(ctx context.Context, reg *processor.Registrar, owner, contact jid.JID) error {
 	was, err := r.remove(ctx, reg, owner, contact)
 	if err != nil {
@@ -230,11 +243,15 @@ func (r *Rosters) Remove(ctx context.Context, reg *processor.Registrar, owner, c
 
 func (r *Rosters) remove(ctx context.Context, to Router, owner, contact jid.JID) (was State, err error) {
 	err = r.update(ctx, to, owner, func(s *Snapshot) (change, error) {
-		it, here := s.Item(contact)
-		if !here {
+		shared := s.grant(contact)
+		it, here := s.own(contact)
+		switch {
+		case shared.shown():
+			return change{}, errShared
+		case !here:
 			return change{}, stanza.NewError(stanza.ItemNotFound, "")
 		}
-		was = it.State
+		was = it.State &^ shared.State
 		return change{item: Item{JID: contact, removed: true, ver: r.next(s)}}, nil
 	}, nothing)
 	return was, err
@@ -246,10 +263,20 @@ func nothing() {}
 // answer, oldest first: complete stanzas with bare addresses.
 func (r *Rosters) Requests(ctx context.Context, owner jid.JID) ([][]byte, error) {
 	s, err := r.Contacts(ctx, owner)
-	if err != nil || len(s.asked) == 0 {
+	if err != nil || len(s.waiting) == 0 {
 		return nil, err
 	}
-	return r.store.requests(ctx, owner)
+	all, err := r.store.requests(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	var out [][]byte
+	for _, q := range all {
+		if !s.State(q.from).From() { // an administrator has answered it
+			out = append(out, q.raw)
+		}
+	}
+	return out, nil
 }
 
 // forget deletes the account's roster.

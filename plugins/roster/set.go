@@ -37,7 +37,7 @@ func (l *Limits) check(owner jid.JID, it Item) error {
 // in it if here. What makes a roster smaller always may.
 func (l *Limits) room(s *Snapshot, was, want Item, here bool) bool {
 	if !here {
-		return len(s.items) < l.Items && s.size+want.size() <= int(l.Size)
+		return len(s.made) < l.Items && s.size+want.size() <= int(l.Size)
 	}
 	more := want.size() - was.size()
 	return more <= 0 || s.size+more <= int(l.Size)

@@ -3,7 +3,6 @@ package roster
 import (
 	"cmp"
 	"slices"
-	"strconv"
 	"unsafe"
 
 	"parley/parser/jid"
@@ -52,36 +51,55 @@ func (it Item) Element() *stanza.Element {
 // Snapshot is an account's roster at one moment. It is immutable: neither it
 // nor what it returns may be changed.
 type Snapshot struct {
-	owner         jid.JID
-	ver           int64 // of the last modification; 0: never modified
-	floor         int64 // tombstones older than this are gone
+	owner jid.JID
+	ver   int64     // of the owner's last modification; 0: never modified
+	floor int64     // tombstones older than this are gone
+	made  []Item    // by the owner, sorted by address
+	size  int       // of what is made
+	asked []jid.JID // who waits for an answer
+
+	grants []Grant // what is shared
+	gen    uint64  // of the grants
+	mark   string  // of them, in versions
+
+	// What follows from these.
 	items         []Item
-	size          int       // of the items
-	asked         []jid.JID // who waits for an answer
+	unseen        []jid.JID // who gets the owner's presence besides
+	waiting       []jid.JID
 	subscribers   []jid.JID
 	subscriptions []jid.JID
 	requested     []jid.JID
 }
 
 // Version is the value of the 'ver' attribute (RFC 6121 §2.1.1).
-func (s *Snapshot) Version() string { return strconv.FormatInt(s.ver, 10) }
+func (s *Snapshot) Version() string { return s.at(s.ver) }
 
-// Items returns the contacts, sorted by address.
+// Items returns the contacts, sorted by address: the owner's, and those that are shared.
 func (s *Snapshot) Items() []Item { return s.items }
 
 // Item returns the contact's item.
-func (s *Snapshot) Item(contact jid.JID) (Item, bool) {
-	i, ok := slices.BinarySearchFunc(s.items, contact, func(it Item, j jid.JID) int { return byAddress(it.JID, j) })
+func (s *Snapshot) Item(contact jid.JID) (Item, bool) { return find(s.items, contact) }
+
+// own returns what the owner has made of the contact.
+func (s *Snapshot) own(contact jid.JID) (Item, bool) { return find(s.made, contact) }
+
+func find(items []Item, contact jid.JID) (Item, bool) {
+	i, ok := slices.BinarySearchFunc(items, contact, itemAt)
 	if !ok {
 		return Item{JID: contact}, false
 	}
-	return s.items[i], true
+	return items[i], true
 }
+
+func itemAt(it Item, contact jid.JID) int { return byAddress(it.JID, contact) }
 
 // State returns the subscription state towards a contact, bare.
 func (s *Snapshot) State(contact jid.JID) State {
-	it, _ := s.Item(contact)
+	it, here := s.Item(contact)
 	st := it.State
+	if !here {
+		st = s.grant(contact).State
+	}
 	if _, waits := slices.BinarySearchFunc(s.asked, contact, byAddress); waits && !st.From() {
 		st |= in
 	}
@@ -102,22 +120,29 @@ func (s *Snapshot) Requested() []jid.JID { return s.requested }
 
 // Asked are those who wait for the account's answer: the states with
 // PendingIn.
-func (s *Snapshot) Asked() []jid.JID { return s.asked }
+func (s *Snapshot) Asked() []jid.JID { return s.waiting }
 
 func byAddress(a, b jid.JID) int { return cmp.Compare(a.String(), b.String()) }
 
 // sort puts what was read into the order that lookups need: databases have
 // orders of their own.
 func (s *Snapshot) sort() {
-	slices.SortFunc(s.items, func(a, b Item) int { return byAddress(a.JID, b.JID) })
+	slices.SortFunc(s.made, func(a, b Item) int { return byAddress(a.JID, b.JID) })
 	slices.SortFunc(s.asked, byAddress)
 }
 
 // index derives what is asked for often.
 func (s *Snapshot) index() *Snapshot {
 	s.subscribers, s.subscriptions, s.requested, s.size = nil, nil, nil, 0
+	for i := range s.made {
+		s.size += s.made[i].size()
+	}
+	s.items, s.unseen, s.waiting = s.made, nil, s.asked
+	if len(s.grants) > 0 {
+		s.items, s.unseen = compose(s.made, s.grants)
+		s.waiting = slices.DeleteFunc(slices.Clone(s.asked), func(j jid.JID) bool { return s.State(j).From() })
+	}
 	for i := range s.items {
-		s.size += s.items[i].size()
 		if s.items[i].State.From() {
 			s.subscribers = append(s.subscribers, s.items[i].JID)
 		}
@@ -128,6 +153,7 @@ func (s *Snapshot) index() *Snapshot {
 			s.requested = append(s.requested, s.items[i].JID)
 		}
 	}
+	s.subscribers = append(s.subscribers, s.unseen...)
 	return s
 }
 
@@ -140,15 +166,15 @@ func (s *Snapshot) with(ch change) *Snapshot {
 		if next.floor == 0 {
 			next.floor = next.ver
 		}
-		i, here := slices.BinarySearchFunc(s.items, contact, func(it Item, j jid.JID) int { return byAddress(it.JID, j) })
-		next.items = slices.Clone(s.items)
+		i, here := slices.BinarySearchFunc(s.made, contact, itemAt)
+		next.made = slices.Clone(s.made)
 		switch {
 		case ch.item.removed && here:
-			next.items = slices.Delete(next.items, i, i+1)
+			next.made = slices.Delete(next.made, i, i+1)
 		case here:
-			next.items[i] = ch.item
+			next.made[i] = ch.item
 		case !ch.item.removed:
-			next.items = slices.Insert(next.items, i, ch.item)
+			next.made = slices.Insert(next.made, i, ch.item)
 		}
 	}
 	i, here := slices.BinarySearchFunc(s.asked, contact, byAddress)
@@ -163,5 +189,9 @@ func (s *Snapshot) with(ch change) *Snapshot {
 
 // weight is what the snapshot costs in the cache.
 func (s *Snapshot) weight() uint32 {
-	return uint32(256 + s.size + (len(s.items)+len(s.asked))*int(unsafe.Sizeof(Item{})))
+	n := len(s.made) + len(s.asked)
+	if len(s.grants) > 0 {
+		n += len(s.items) + len(s.grants)
+	}
+	return uint32(256 + s.size + n*int(unsafe.Sizeof(Item{})))
 }

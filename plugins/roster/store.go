@@ -94,7 +94,7 @@ func (st store) load(ctx context.Context, owner jid.JID) (*Snapshot, error) {
 		return nil, fmt.Errorf("roster of %s: %w", owner, err)
 	}
 	var err error
-	s.items, err = storage.All(ctx, st.db, scanItem, `SELECT jid, name, in_groups, state, approved, removed, ver FROM roster_items
+	s.made, err = storage.All(ctx, st.db, scanItem, `SELECT jid, name, in_groups, state, approved, removed, ver FROM roster_items
 		WHERE owner = $1 AND NOT removed`, owner.String())
 	if err != nil {
 		return nil, fmt.Errorf("roster of %s: %w", owner, err)
@@ -154,15 +154,25 @@ func scanJID(r storage.Row) (jid.JID, error) {
 	return jid.Parse(address)
 }
 
-// requests returns the stanzas of those who wait for an answer, oldest first.
-func (st store) requests(ctx context.Context, owner jid.JID) ([][]byte, error) {
-	return storage.All(ctx, st.db, scanStanza,
-		`SELECT stanza FROM roster_requests WHERE owner = $1 ORDER BY at, jid`, owner.String())
+// request is one that waits for an answer, complete.
+type request struct {
+	from jid.JID
+	raw  []byte
 }
 
-func scanStanza(r storage.Row) (raw []byte, err error) {
-	err = r.Scan(&raw)
-	return raw, err
+// requests returns the requests that wait, oldest first.
+func (st store) requests(ctx context.Context, owner jid.JID) ([]request, error) {
+	return storage.All(ctx, st.db, scanRequest,
+		`SELECT jid, stanza FROM roster_requests WHERE owner = $1 ORDER BY at, jid`, owner.String())
+}
+
+func scanRequest(r storage.Row) (q request, err error) {
+	var address string
+	if err = r.Scan(&address, &q.raw); err != nil {
+		return q, err
+	}
+	q.from, err = jid.Parse(address)
+	return q, err
 }
 
 // forget deletes everything about the account.

@@ -187,14 +187,14 @@ func turns(st *stanza.Stanza) bool {
 	return false
 }
 
-// contact reports whether somebody is in the account's roster.
+// contact reports whether somebody is in the account's roster, or gets its presence.
 func (g *guard) contact(ctx context.Context, owner, other jid.JID) (bool, error) {
 	s, err := g.roster.Contacts(ctx, owner)
 	if err != nil {
 		return false, err
 	}
 	_, here := s.Item(other)
-	return here, nil
+	return here || s.State(other).From(), nil
 }
 
 // wanted is what a stanza wants of an account, and who wants it, bare; false: nothing
