@@ -7,7 +7,8 @@
 // looked at the address (how many of late), the name (one script, not
 // reserved, like nobody else's: reliability rows 11 and 25) and the password.
 // Who shows the token of an invitation may also when others may not (invited.go,
-// XEP-0445). The processor's component serves those who have logged in.
+// XEP-0445); all others may have to pass a challenge first (challenge.go). The
+// processor's component serves those who have logged in.
 package register
 
 import (
@@ -41,11 +42,13 @@ var Plugin = plugins.Plugin{
 		{Server: stream.Name, Off: true, Defaults: signupDefaults(), New: newSignup},
 		{Server: processor.Name, Off: true, Defaults: manageDefaults(), New: newManage},
 	},
+	Contract: func(plugins.Env) (any, error) { return &Door{}, nil },
 }
 
 // SignupConfig is the section of the streamer's component.
 type SignupConfig struct {
 	Open         bool     `yaml:"open" doc:"Anybody may make an account; otherwise those who are invited."`
+	Challenge    bool     `yaml:"challenge" doc:"Who is not invited has to pass what the component captcha asks, when that one runs."`
 	PerHour      int      `yaml:"per_hour" min:"0" max:"1000000" doc:"Attempts to register that one address (IPv6: one /64) may make in an hour; 0: any number."`
 	MinPassword  int      `yaml:"min_password" min:"1" max:"256" unit:"characters" doc:"Shortest password of a new account."`
 	MaxName      int      `yaml:"max_name" min:"1" max:"1023" unit:"characters" doc:"Longest name of a new account."`
@@ -56,7 +59,7 @@ type SignupConfig struct {
 
 func signupDefaults() *SignupConfig {
 	return &SignupConfig{
-		Open: true, PerHour: 5, MinPassword: 8, MaxName: 64, Lookalikes: true,
+		Open: true, Challenge: true, PerHour: 5, MinPassword: 8, MaxName: 64, Lookalikes: true,
 		Forbidden:    []string{"abuse", "admin", "administrator", "hostmaster", "info", "moderator", "noreply", "operator", "postmaster", "root", "security", "server", "support", "system", "webmaster", "xmpp"},
 		Instructions: "Choose a name and a password.",
 	}

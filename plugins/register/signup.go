@@ -22,6 +22,7 @@ type signup struct {
 	limit    *limiter // nil: nobody is slowed down
 	reserved map[string]bool
 	invited  *invited
+	door     *Door
 }
 
 var _ stream.Component = (*signup)(nil)
@@ -35,7 +36,11 @@ func newSignup(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &signup{env: env, cfg: *signupDefaults(), accounts: a, reserved: map[string]bool{}, invited: newInvited(env.Clock, t)}
+	d, err := plugins.Need[*Door](env, Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &signup{env: env, cfg: *signupDefaults(), accounts: a, reserved: map[string]bool{}, invited: newInvited(env.Clock, t), door: d}
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}
@@ -73,49 +78,57 @@ func (s *signup) request(ctx context.Context, c *stream.Conn, st *stanza.Stanza)
 		return nil, stanza.NewError(stanza.NotAllowed, "an invitation is needed to make an account here")
 	}
 	if st.Type == "get" {
-		return stanza.El(ns, "query").Add(
-			stanza.El(ns, "instructions").AddText(s.cfg.Instructions),
-			stanza.El(ns, "username"),
-			stanza.El(ns, "password"),
-		), nil
+		return s.fields(c, st.ID), nil
 	}
 	q := st.Payload()
 	if q.Child(ns, "remove") != nil { // §3.2: there is nobody yet
 		return nil, stanza.NewError(stanza.UnexpectedRequest, "log in first")
 	}
-	return nil, s.create(ctx, c, q)
+	f, err := fill(q)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.create(ctx, c, f)
 }
 
-// create makes the account, if name, password and address are good for one.
-func (s *signup) create(ctx context.Context, c *stream.Conn, q *stanza.Element) error {
-	name, _ := text(q, "username")
-	password, _ := text(q, "password")
-	if name == "" || password == "" { // §3.1
+// create makes the account, if name, password, address and what was asked besides are
+// good for one.
+func (s *signup) create(ctx context.Context, c *stream.Conn, f filled) error {
+	if f.name == "" || f.password == "" { // §3.1
 		return stanza.NewError(stanza.NotAcceptable, "a name and a password are required")
 	}
-	at, err := jid.New(name, c.Domain(), "")
+	at, err := jid.New(f.name, c.Domain(), "")
 	if err != nil {
 		return stanza.NewError(stanza.NotAcceptable, "the name is not acceptable")
 	}
-	if err := s.acceptable(at, password); err != nil {
+	if err := s.acceptable(at, f.password); err != nil {
 		return err
 	}
 	invitation, err := s.invited.fits(ctx, c.ID(), at)
 	if err != nil {
 		return wire(err)
 	}
-	// What is well-formed counts, taken names as well: nobody finds out by
-	// the thousand which exist.
+	// What is well-formed counts, taken names and wrong answers as well: nobody
+	// finds out by the thousand which exist, or what the answer is.
 	if err := s.allow(c); err != nil {
 		return err
+	}
+	by := s.challenger(c)
+	if by != nil {
+		if err := by.Passed(ctx, applicant(c), f.form); err != nil {
+			return err
+		}
 	}
 	if err := s.unlike(ctx, at); err != nil {
 		return err
 	}
-	if err := s.invited.using(ctx, invitation, func() error { return s.accounts.Create(ctx, at, password) }); err != nil {
+	if err := s.invited.using(ctx, invitation, func() error { return s.accounts.Create(ctx, at, f.password) }); err != nil {
 		return wire(err)
 	}
 	s.invited.forget(c.ID())
+	if by != nil {
+		by.Made(applicant(c))
+	}
 	s.env.Log.Info("registered", "account", at.String(), "remote", c.Transport().RemoteAddr().String(), "invited", invitation != nil)
 	if invitation != nil {
 		if err := s.invited.tokens.Joined(ctx, *invitation, at); err != nil { // the account is there: they ask each other
