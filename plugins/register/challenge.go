@@ -56,7 +56,7 @@ func (d *Door) Guarded() bool { return d.guard.Load() != nil }
 // challenger is who is asked about a stream; nil: nobody is.
 func (s *signup) challenger(c *stream.Conn) Challenger {
 	g := s.door.guard.Load()
-	if g == nil || !s.cfg.Challenge || s.invited.has(c.ID()) {
+	if g == nil || !s.cfg.of(c.Domain()).Challenge || s.invited.has(c.ID()) {
 		return nil
 	}
 	return g
@@ -72,13 +72,14 @@ const nsOOB = "jabber:x:oob" // XEP-0066 §3
 // fields are what somebody has to fill in (XEP-0077 §3.1). A challenge is in a form;
 // the plain fields are left out then, because they would not do (§6).
 func (s *signup) fields(c *stream.Conn, id string) *stanza.Element {
-	out := stanza.El(ns, "query").Add(stanza.El(ns, "instructions").AddText(s.cfg.Instructions))
+	instructions := s.cfg.of(c.Domain()).Instructions
+	out := stanza.El(ns, "query").Add(stanza.El(ns, "instructions").AddText(instructions))
 	by := s.challenger(c)
 	if by == nil {
 		return out.Add(stanza.El(ns, "username"), stanza.El(ns, "password"))
 	}
 	asked := by.Challenge(applicant(c))
-	f := &form.Form{Kind: form.Empty, Type: ns, Instructions: s.cfg.Instructions}
+	f := &form.Form{Kind: form.Empty, Type: ns, Instructions: instructions}
 	f.Add(form.Hidden, "challenge", "", asked.ID).Add(form.Hidden, "sid", "", id) // XEP-0158 §4
 	f.Fields = append(f.Fields,
 		form.Field{Var: "username", Type: form.TextSingle, Label: "Name", Required: true},

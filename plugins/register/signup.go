@@ -58,23 +58,25 @@ const orderRegister = 45
 
 // Register implements stream.Component.
 func (s *signup) Register(r *stream.Registrar) {
-	r.StreamFeature(stream.Feature{In: stream.Secured, Order: orderRegister, Advertise: func(*stream.Conn) *stanza.Element { // XEP-0077 §8
-		return stanza.El(nsFeature, "register")
-	}})
-	r.StreamFeature(stream.Feature{In: stream.Secured, Order: orderRegister, Advertise: func(*stream.Conn) *stanza.Element { // XEP-0445 §3
-		return stanza.El(nsToken, "register")
-	}})
+	for _, feature := range []string{nsFeature, nsToken} { // XEP-0077 §8, XEP-0445 §3
+		r.StreamFeature(stream.Feature{In: stream.Secured, Order: orderRegister, Advertise: func(c *stream.Conn) *stanza.Element {
+			if !s.cfg.of(c.Domain()).Enabled {
+				return nil
+			}
+			return stanza.El(feature, "register")
+		}})
+	}
 	r.PreAuthIQ(stanza.Name{Space: ns, Local: "query"}, s.request)
 	r.PreAuthIQ(stanza.Name{Space: invitations.NS, Local: "preauth"}, s.preauth)
-	s.invited.tokens.Opening(true)
+	s.invited.tokens.Opening(func(domain string) bool { return s.cfg.of(domain).Enabled })
 }
 
 // request is XEP-0077 §3.1.
 func (s *signup) request(ctx context.Context, c *stream.Conn, st *stanza.Stanza) (*stanza.Element, error) {
-	if to := st.To; !to.IsZero() && (!to.IsDomain() || to.Domain() != c.Domain()) {
+	if !s.offered(c, st) {
 		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
 	}
-	if !s.cfg.Open && !s.invited.has(c.ID()) {
+	if !s.cfg.of(c.Domain()).Open && !s.invited.has(c.ID()) {
 		return nil, stanza.NewError(stanza.NotAllowed, "an invitation is needed to make an account here")
 	}
 	if st.Type == "get" {
@@ -89,6 +91,12 @@ func (s *signup) request(ctx context.Context, c *stream.Conn, st *stanza.Stanza)
 		return nil, err
 	}
 	return nil, s.create(ctx, c, f)
+}
+
+// offered reports whether a request is for the domain of its stream, and that one takes
+// registrations (XEP-0077 §3.1.1).
+func (s *signup) offered(c *stream.Conn, st *stanza.Stanza) bool {
+	return s.cfg.of(c.Domain()).Enabled && (st.To.IsZero() || st.To.IsDomain() && st.To.Domain() == c.Domain())
 }
 
 // create makes the account, if name, password, address and what was asked besides are
@@ -158,7 +166,7 @@ func (s *signup) acceptable(at jid.JID, password string) error {
 		return stanza.NewError(stanza.NotAcceptable, "the name is reserved")
 	case mixed(name):
 		return stanza.NewError(stanza.NotAcceptable, "the name mixes letters of different scripts")
-	case utf8.RuneCountInString(password) < s.cfg.MinPassword:
+	case utf8.RuneCountInString(password) < s.cfg.of(at.Domain()).MinPassword:
 		return stanza.NewError(stanza.NotAcceptable, "the password is too short")
 	}
 	return nil
