@@ -69,6 +69,9 @@ func (c control) agree(ctx context.Context, by string, named []*slot, decide fun
 		}
 		now := c.h.wanted()
 		next, err := decide(now)
+		if err == nil {
+			err = misplaces(now, next)
+		}
 		if err != nil {
 			return Applied{}, err
 		}

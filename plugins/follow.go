@@ -153,6 +153,9 @@ func (c control) catchUp(ctx context.Context) error {
 	if v == now.tree.Version() && len(w) == 0 {
 		return nil
 	}
+	if err := misplaces(now, to); err != nil {
+		h.opt.Log.Error("what is configured for domains that are not served does not count", "err", err)
+	}
 	c.settle(ctx, w, to)
 	h.want(to)
 	h.serve(to)

@@ -119,6 +119,9 @@ func New(ctx context.Context, o Options) (*Host, error) {
 	for _, f := range h.tree.Ignored() {
 		o.Log.Warn("setting made at run time is no longer known", "setting", f.Error())
 	}
+	if err := h.placed(h.tree); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
 	if err := h.tree.Decode("", &h.settings); err != nil {
 		return nil, err
 	}

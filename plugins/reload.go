@@ -57,6 +57,9 @@ func (c control) Reload(ctx context.Context) ([]ConfigChange, error) {
 		return nil, err
 	}
 	to := old.under(tree)
+	if err := Misplaced(tree); err != nil {
+		return nil, err
+	}
 	own, err := domainsOf(tree)
 	if err == nil {
 		err = c.h.admits(own, without(own, c.h.domains.List()))

@@ -59,7 +59,10 @@ func configCheck() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = config.Load(schema, args[0], config.Inputs{Environ: os.Environ()})
+			tree, err := config.Load(schema, args[0], config.Inputs{Environ: os.Environ()})
+			if err == nil {
+				err = plugins.Misplaced(tree)
+			}
 			return reportCheck(cmd, args[0], err, asJSON)
 		},
 	}

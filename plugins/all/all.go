@@ -16,6 +16,7 @@ import (
 	"parley/plugins/blocklists"
 	"parley/plugins/bookmarks"
 	"parley/plugins/bytestreams"
+	"parley/plugins/captcha"
 	"parley/plugins/carbons"
 	"parley/plugins/clients"
 	"parley/plugins/commands"
@@ -86,6 +87,7 @@ func Plugins() []plugins.Plugin {
 		bookmarks.Plugin,
 		bosh.Plugin,
 		bytestreams.Plugin,
+		captcha.Plugin,
 		carbons.Plugin,
 		clients.Plugin,
 		commands.Plugin,

@@ -246,11 +246,14 @@ func (l *loader) verify(n *node) bool {
 	if n.gone {
 		return true
 	}
-	if on := n.kid("enabled"); on != nil && on.spec.reserved && !on.value.val.Bool() {
+	if n.off() {
 		return true
 	}
 	ok := !n.wrong
 	for _, k := range n.kids {
+		if n.spec.byDomain {
+			k = k.under()
+		}
 		ok = l.verify(k) && ok
 	}
 	if !ok {

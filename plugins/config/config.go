@@ -31,7 +31,7 @@
 // Types: string, bool, integers, floats, time.Duration, Size, Secret, whatever
 // has UnmarshalText and MarshalText, lists of those, maps from text to those
 // or to structs, and structs. Embedded structs without a yaml tag are part of
-// the struct around them.
+// the struct around them. A ByDomain is what a section says of single domains.
 package config
 
 import (

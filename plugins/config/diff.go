@@ -32,7 +32,7 @@ type Change struct {
 func Diff(old, new *Tree) []Change {
 	var all []Change
 	was, is := old.root.leaves(), new.root.leaves()
-	new.root.eachLeaf(func(n *node) {
+	new.root.eachSaid(func(n *node) {
 		path := n.path()
 		before, known := was[path]
 		switch {
@@ -46,7 +46,7 @@ func Diff(old, new *Tree) []Change {
 			all = append(all, c)
 		}
 	})
-	old.root.eachLeaf(func(n *node) {
+	old.root.eachSaid(func(n *node) {
 		if _, still := is[n.path()]; !still {
 			all = append(all, change(n.path(), n, nil))
 		}
@@ -56,8 +56,17 @@ func Diff(old, new *Tree) []Change {
 
 func (n *node) leaves() map[string]*node {
 	all := map[string]*node{}
-	n.eachLeaf(func(n *node) { all[n.path()] = n })
+	n.eachSaid(func(n *node) { all[n.path()] = n })
 	return all
+}
+
+// eachSaid visits the leaves that are shown.
+func (n *node) eachSaid(f func(*node)) {
+	n.eachLeaf(func(n *node) {
+		if !n.silent() {
+			f(n)
+		}
+	})
 }
 
 // same compares the values themselves: a secret that changed is a change,

@@ -117,12 +117,16 @@ func (w *docWriter) key(k *node, indent int) {
 // entries there are by default.
 func (w *docWriter) mapping(m *node, indent int) {
 	l := &loader{schema: w.schema}
-	sample := l.entry(&node{spec: m.spec, parent: m.parent, name: m.name}, "NAME")
+	name := "NAME"
+	if m.spec.byDomain {
+		name = "DOMAIN"
+	}
+	sample := l.entry(&node{spec: m.spec, parent: m.parent, name: m.name}, name)
 	outer := w.comment
 	if outer == 0 {
 		w.comment = indent + 1
 	}
-	w.entry(sample, indent, true)
+	w.entry(sample, indent, !m.spec.byDomain) // the section explains its keys
 	w.comment = outer
 	for _, k := range m.kids {
 		w.entry(k, indent, false)

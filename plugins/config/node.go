@@ -132,6 +132,9 @@ func (l *loader) entry(m *node, name string) *node {
 	if d, ok := def.Interface().(Defaulter); ok {
 		d.SetDefaults()
 	}
+	if m.spec.byDomain {
+		def.Elem().Set(l.schema.inherited(m))
+	}
 	k := l.schema.grow(m.spec.elem, name, m, def.Elem())
 	m.kids = append(m.kids, k)
 	return k
@@ -152,6 +155,9 @@ func (n *node) build() reflect.Value {
 	case kMap:
 		v := reflect.MakeMap(n.spec.typ)
 		for _, k := range n.kids {
+			if n.spec.byDomain {
+				k = k.under()
+			}
 			if !k.gone {
 				v.SetMapIndex(reflect.ValueOf(k.name).Convert(n.spec.typ.Key()), k.build())
 			}

@@ -94,6 +94,9 @@ func (s *spec) docName() string {
 	case kList:
 		return "list of " + s.elem.docName()
 	case kMap:
+		if s.byDomain {
+			return "map of DOMAIN to what is otherwise there"
+		}
 		return "map of NAME to " + s.elem.docName()
 	case kText:
 		return strings.ToLower(s.typ.Name())

@@ -47,6 +47,7 @@ type spec struct {
 	fileFor   string // this is "foo_file", the other way to give the secret "foo"
 	reserved  bool   // the key `enabled` of servers and components
 	off       bool   // a server or component that is not enabled by default
+	byDomain  bool   // a map whose entries say what is otherwise than in the section around it
 }
 
 func (s *spec) field(name string) *spec {
@@ -147,6 +148,7 @@ func (s *Schema) owned(in *spec, name, doc string, live bool, defaults any, opti
 		s.wrong("%s: the key enabled is reserved", name)
 	}
 	sec.fields = slices.Insert(sec.fields, 0, enabled)
+	s.fits(sec, name)
 	in.fields = append(in.fields, sec)
 }
 
@@ -265,9 +267,12 @@ func (s *Schema) typed(k *spec, path string, t reflect.Type, around []reflect.Ty
 			s.wrong("%s: a list holds single values, not %s", path, t.Elem())
 		}
 	case t.Kind() == reflect.Map && t.Key().Kind() == reflect.String:
-		k.kind, k.elem, k.enum = kMap, inner(), nil
+		k.kind, k.elem, k.enum, k.byDomain = kMap, inner(), nil, t.Implements(isByDomain)
 		if k.elem.kind == kMap {
 			s.wrong("%s: a map of maps", path)
+		}
+		if k.byDomain && k.elem.kind != kSection {
+			s.wrong("%s: what is otherwise is a struct", path)
 		}
 	default:
 		s.wrong("%s: type %s is not for configuration", path, t)

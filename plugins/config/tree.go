@@ -178,6 +178,7 @@ func (t *Tree) Show() []Entry {
 			for _, k := range n.kids {
 				walk(k)
 			}
+		case n.silent():
 		case n.spec.fileFor == "" || n.value.src.Kind != FromDefault:
 			all = append(all, Entry{Path: n.path(), Value: n.spec.shown(n.value.val), Source: n.value.src, Live: n.spec.live})
 		}

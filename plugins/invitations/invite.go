@@ -23,7 +23,7 @@ const (
 // inviteCommand is XEP-0401 §5.1: at once, without a question.
 func (i *inviter) inviteCommand() *commands.Command {
 	return &commands.Command{Node: nodeInvite, Name: "Invite a contact", Run: func(ctx context.Context, e *commands.Execution) (*commands.Outcome, error) {
-		return i.issued(ctx, e, Invitation{Inviter: e.Account(), Account: e.Domain, Opens: i.cfg.Register && i.tokens.opens.Load()})
+		return i.issued(ctx, e, Invitation{Inviter: e.Account(), Account: e.Domain, Opens: i.cfg.Register && i.tokens.opening(e.Domain.Domain())})
 	}}
 }
 

@@ -20,8 +20,8 @@ import (
 type Tokens struct {
 	env     plugins.Env
 	store   store
-	opens   atomic.Bool             // whether accounts are made in this process by their tokens
-	inviter atomic.Pointer[inviter] // nil while no processor runs here
+	opens   atomic.Pointer[func(domain string) bool] // whether accounts are made in this process by their tokens; nil: none are
+	inviter atomic.Pointer[inviter]                  // nil while no processor runs here
 }
 
 func newTokens(env plugins.Env) *Tokens {
@@ -39,8 +39,14 @@ type Invitation struct {
 	Expires time.Time //
 }
 
-// Opening notes whether tokens make accounts here: plugins/register does.
-func (t *Tokens) Opening(on bool) { t.opens.Store(on) }
+// Opening notes at which domains tokens make accounts here: plugins/register knows.
+func (t *Tokens) Opening(at func(domain string) bool) { t.opens.Store(&at) }
+
+// opening reports whether tokens make accounts of a domain here.
+func (t *Tokens) opening(domain string) bool {
+	at := t.opens.Load()
+	return at != nil && (*at)(domain)
+}
 
 // issue makes an invitation and returns its token. most is how many open ones the
 // inviter may have; negative: any number. Errors: ErrMany.

@@ -21,7 +21,7 @@ import (
 	"parley/stream"
 )
 
-const config = `
+const options = `
 servers:
   streamer:
     components:
@@ -32,10 +32,11 @@ servers:
       register: {enabled: true}
 `
 
+func house() []plugins.Plugin {
+	return []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, presence.Plugin, disco.Plugin,
+		admin.Plugin, commands.Plugin, admincommands.Plugin, invitations.Plugin, register.Plugin}
+}
+
 func TestScripts(t *testing.T) {
-	plugintest.Run(t, plugintest.Options{
-		Plugins: []plugins.Plugin{router.Plugin, processor.Plugin, parser.Plugin, stream.Plugin, accounts.Plugin, ping.Plugin, roster.Plugin, presence.Plugin, disco.Plugin,
-			admin.Plugin, commands.Plugin, admincommands.Plugin, invitations.Plugin, register.Plugin},
-		Config: config,
-	}, "testdata/*.txtar")
+	plugintest.Run(t, plugintest.Options{Plugins: house(), Config: options}, "testdata/*.txtar")
 }

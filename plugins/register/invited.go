@@ -45,7 +45,7 @@ func newInvited(clock plugins.Clock, t *invitations.Tokens) *invited {
 
 // preauth is XEP-0445 §4. Guesses are slowed down like registrations.
 func (s *signup) preauth(ctx context.Context, c *stream.Conn, st *stanza.Stanza) (*stanza.Element, error) {
-	if to := st.To; !to.IsZero() && (!to.IsDomain() || to.Domain() != c.Domain()) {
+	if !s.offered(c, st) {
 		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
 	}
 	if st.Type != "set" {

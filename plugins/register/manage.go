@@ -63,6 +63,7 @@ func (m *manage) request(ctx context.Context, q *processor.IQ) (*stanza.Element,
 
 // password is XEP-0077 §3.3.
 func (m *manage) password(ctx context.Context, q *processor.IQ, own jid.JID) error {
+	rules := m.cfg.of(own.Domain())
 	name, named := text(q.Query, "username")
 	password, given := text(q.Query, "password")
 	switch {
@@ -70,11 +71,11 @@ func (m *manage) password(ctx context.Context, q *processor.IQ, own jid.JID) err
 		return stanza.NewError(stanza.BadRequest, "name and new password are required")
 	case !names(name, own):
 		return stanza.NewError(stanza.NotAllowed, "not your account")
-	case !m.cfg.Password:
+	case !rules.Password:
 		return stanza.NewError(stanza.NotAllowed, "passwords cannot be changed here")
 	case !private(q.Session):
 		return stanza.NewError(stanza.NotAuthorized, "the connection is not encrypted")
-	case utf8.RuneCountInString(password) < m.cfg.MinPassword:
+	case utf8.RuneCountInString(password) < rules.MinPassword:
 		return stanza.NewError(stanza.NotAcceptable, "the password is too short")
 	}
 	return wire(m.accounts.SetPassword(ctx, own, password))
@@ -115,7 +116,7 @@ func (m *manage) remove(ctx context.Context, f *processor.Flow) (processor.Verdi
 		return processor.Continue, nil
 	case q.Count() != 1:
 		return processor.Stop, stanza.NewError(stanza.BadRequest, "")
-	case !m.cfg.Remove:
+	case !m.cfg.of(own.Domain()).Remove:
 		return processor.Stop, stanza.NewError(stanza.NotAllowed, "accounts cannot be removed here")
 	}
 	return processor.Stop, wire(m.accounts.DeleteOwn(ctx, f))

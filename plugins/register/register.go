@@ -7,7 +7,8 @@
 // looked at the address (how many of late), the name (one script, not
 // reserved, like nobody else's: reliability rows 11 and 25) and the password.
 // Who shows the token of an invitation may also when others may not (invited.go,
-// XEP-0445). The processor's component serves those who have logged in.
+// XEP-0445); all others may have to pass a challenge first (challenge.go). The
+// processor's component serves those who have logged in.
 package register
 
 import (
@@ -41,25 +42,44 @@ var Plugin = plugins.Plugin{
 		{Server: stream.Name, Off: true, Defaults: signupDefaults(), New: newSignup},
 		{Server: processor.Name, Off: true, Defaults: manageDefaults(), New: newManage},
 	},
+	Contract: func(plugins.Env) (any, error) { return &Door{}, nil },
+}
+
+// SignupRules are what may differ by domain.
+type SignupRules struct {
+	Open         bool   `yaml:"open" doc:"Anybody may make an account; otherwise those who are invited."`
+	Challenge    bool   `yaml:"challenge" doc:"Who is not invited has to pass what the component captcha asks, when that one runs."`
+	MinPassword  int    `yaml:"min_password" min:"1" max:"256" unit:"characters" doc:"Shortest password of a new account."`
+	Instructions string `yaml:"instructions" max:"1000" doc:"What a client shows to somebody who registers."`
+}
+
+// SignupDomain is what is different at a domain.
+type SignupDomain struct {
+	Enabled bool `yaml:"enabled" doc:"Registration is offered there."`
+	SignupRules
 }
 
 // SignupConfig is the section of the streamer's component.
 type SignupConfig struct {
-	Open         bool     `yaml:"open" doc:"Anybody may make an account; otherwise those who are invited."`
-	PerHour      int      `yaml:"per_hour" min:"0" max:"1000000" doc:"Attempts to register that one address (IPv6: one /64) may make in an hour; 0: any number."`
-	MinPassword  int      `yaml:"min_password" min:"1" max:"256" unit:"characters" doc:"Shortest password of a new account."`
-	MaxName      int      `yaml:"max_name" min:"1" max:"1023" unit:"characters" doc:"Longest name of a new account."`
-	Forbidden    []string `yaml:"forbidden_names" doc:"Names that nobody may register, nor names that look like them."`
-	Lookalikes   bool     `yaml:"refuse_lookalikes" doc:"Refuse names that look like an existing account's."`
-	Instructions string   `yaml:"instructions" max:"1000" doc:"What a client shows to somebody who registers."`
+	SignupRules
+	PerHour    int                           `yaml:"per_hour" min:"0" max:"1000000" doc:"Attempts to register that one address (IPv6: one /64) may make in an hour; 0: any number."`
+	MaxName    int                           `yaml:"max_name" min:"1" max:"1023" unit:"characters" doc:"Longest name of a new account."`
+	Forbidden  []string                      `yaml:"forbidden_names" doc:"Names that nobody may register, nor names that look like them."`
+	Lookalikes bool                          `yaml:"refuse_lookalikes" doc:"Refuse names that look like an existing account's."`
+	Domains    config.ByDomain[SignupDomain] `yaml:"domains" doc:"Domains where it is otherwise; enabled: false offers it at all others."`
 }
 
 func signupDefaults() *SignupConfig {
 	return &SignupConfig{
-		Open: true, PerHour: 5, MinPassword: 8, MaxName: 64, Lookalikes: true,
-		Forbidden:    []string{"abuse", "admin", "administrator", "hostmaster", "info", "moderator", "noreply", "operator", "postmaster", "root", "security", "server", "support", "system", "webmaster", "xmpp"},
-		Instructions: "Choose a name and a password.",
+		SignupRules: SignupRules{Open: true, Challenge: true, MinPassword: 8, Instructions: "Choose a name and a password."},
+		PerHour:     5, MaxName: 64, Lookalikes: true,
+		Forbidden: []string{"abuse", "admin", "administrator", "hostmaster", "info", "moderator", "noreply", "operator", "postmaster", "root", "security", "server", "support", "system", "webmaster", "xmpp"},
 	}
+}
+
+// of is what counts at a domain.
+func (c *SignupConfig) of(domain string) SignupDomain {
+	return c.Domains.Of(domain, SignupDomain{true, c.SignupRules})
 }
 
 // Validate implements config.Validator.
@@ -73,15 +93,24 @@ func (c *SignupConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// ManageConfig is the section of the processor's component.
-type ManageConfig struct {
+// ManageRules are what may differ by domain.
+type ManageRules struct {
 	MinPassword int  `yaml:"min_password" min:"1" max:"256" unit:"characters" doc:"Shortest new password."`
 	Password    bool `yaml:"change_password" doc:"People may change their passwords from their clients."`
 	Remove      bool `yaml:"remove" doc:"People may delete their accounts from their clients."`
 }
 
+// ManageConfig is the section of the processor's component.
+type ManageConfig struct {
+	ManageRules
+	Domains config.ByDomain[ManageRules] `yaml:"domains" doc:"Domains where it is otherwise."`
+}
+
+// of is what counts at a domain.
+func (c *ManageConfig) of(domain string) ManageRules { return c.Domains.Of(domain, c.ManageRules) }
+
 func manageDefaults() *ManageConfig {
-	return &ManageConfig{MinPassword: 8, Password: true, Remove: true}
+	return &ManageConfig{ManageRules: ManageRules{MinPassword: 8, Password: true, Remove: true}}
 }
 
 // wire says an error of the accounts in the words of XEP-0077; others stay.

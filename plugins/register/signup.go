@@ -22,6 +22,7 @@ type signup struct {
 	limit    *limiter // nil: nobody is slowed down
 	reserved map[string]bool
 	invited  *invited
+	door     *Door
 }
 
 var _ stream.Component = (*signup)(nil)
@@ -35,7 +36,11 @@ func newSignup(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &signup{env: env, cfg: *signupDefaults(), accounts: a, reserved: map[string]bool{}, invited: newInvited(env.Clock, t)}
+	d, err := plugins.Need[*Door](env, Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &signup{env: env, cfg: *signupDefaults(), accounts: a, reserved: map[string]bool{}, invited: newInvited(env.Clock, t), door: d}
 	if err := c.Decode(&s.cfg); err != nil {
 		return nil, err
 	}
@@ -53,69 +58,85 @@ const orderRegister = 45
 
 // Register implements stream.Component.
 func (s *signup) Register(r *stream.Registrar) {
-	r.StreamFeature(stream.Feature{In: stream.Secured, Order: orderRegister, Advertise: func(*stream.Conn) *stanza.Element { // XEP-0077 §8
-		return stanza.El(nsFeature, "register")
-	}})
-	r.StreamFeature(stream.Feature{In: stream.Secured, Order: orderRegister, Advertise: func(*stream.Conn) *stanza.Element { // XEP-0445 §3
-		return stanza.El(nsToken, "register")
-	}})
+	for _, feature := range []string{nsFeature, nsToken} { // XEP-0077 §8, XEP-0445 §3
+		r.StreamFeature(stream.Feature{In: stream.Secured, Order: orderRegister, Advertise: func(c *stream.Conn) *stanza.Element {
+			if !s.cfg.of(c.Domain()).Enabled {
+				return nil
+			}
+			return stanza.El(feature, "register")
+		}})
+	}
 	r.PreAuthIQ(stanza.Name{Space: ns, Local: "query"}, s.request)
 	r.PreAuthIQ(stanza.Name{Space: invitations.NS, Local: "preauth"}, s.preauth)
-	s.invited.tokens.Opening(true)
+	s.invited.tokens.Opening(func(domain string) bool { return s.cfg.of(domain).Enabled })
 }
 
 // request is XEP-0077 §3.1.
 func (s *signup) request(ctx context.Context, c *stream.Conn, st *stanza.Stanza) (*stanza.Element, error) {
-	if to := st.To; !to.IsZero() && (!to.IsDomain() || to.Domain() != c.Domain()) {
+	if !s.offered(c, st) {
 		return nil, stanza.NewError(stanza.ServiceUnavailable, "")
 	}
-	if !s.cfg.Open && !s.invited.has(c.ID()) {
+	if !s.cfg.of(c.Domain()).Open && !s.invited.has(c.ID()) {
 		return nil, stanza.NewError(stanza.NotAllowed, "an invitation is needed to make an account here")
 	}
 	if st.Type == "get" {
-		return stanza.El(ns, "query").Add(
-			stanza.El(ns, "instructions").AddText(s.cfg.Instructions),
-			stanza.El(ns, "username"),
-			stanza.El(ns, "password"),
-		), nil
+		return s.fields(c, st.ID), nil
 	}
 	q := st.Payload()
 	if q.Child(ns, "remove") != nil { // §3.2: there is nobody yet
 		return nil, stanza.NewError(stanza.UnexpectedRequest, "log in first")
 	}
-	return nil, s.create(ctx, c, q)
+	f, err := fill(q)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.create(ctx, c, f)
 }
 
-// create makes the account, if name, password and address are good for one.
-func (s *signup) create(ctx context.Context, c *stream.Conn, q *stanza.Element) error {
-	name, _ := text(q, "username")
-	password, _ := text(q, "password")
-	if name == "" || password == "" { // §3.1
+// offered reports whether a request is for the domain of its stream, and that one takes
+// registrations (XEP-0077 §3.1.1).
+func (s *signup) offered(c *stream.Conn, st *stanza.Stanza) bool {
+	return s.cfg.of(c.Domain()).Enabled && (st.To.IsZero() || st.To.IsDomain() && st.To.Domain() == c.Domain())
+}
+
+// create makes the account, if name, password, address and what was asked besides are
+// good for one.
+func (s *signup) create(ctx context.Context, c *stream.Conn, f filled) error {
+	if f.name == "" || f.password == "" { // §3.1
 		return stanza.NewError(stanza.NotAcceptable, "a name and a password are required")
 	}
-	at, err := jid.New(name, c.Domain(), "")
+	at, err := jid.New(f.name, c.Domain(), "")
 	if err != nil {
 		return stanza.NewError(stanza.NotAcceptable, "the name is not acceptable")
 	}
-	if err := s.acceptable(at, password); err != nil {
+	if err := s.acceptable(at, f.password); err != nil {
 		return err
 	}
 	invitation, err := s.invited.fits(ctx, c.ID(), at)
 	if err != nil {
 		return wire(err)
 	}
-	// What is well-formed counts, taken names as well: nobody finds out by
-	// the thousand which exist.
+	// What is well-formed counts, taken names and wrong answers as well: nobody
+	// finds out by the thousand which exist, or what the answer is.
 	if err := s.allow(c); err != nil {
 		return err
+	}
+	by := s.challenger(c)
+	if by != nil {
+		if err := by.Passed(ctx, applicant(c), f.form); err != nil {
+			return err
+		}
 	}
 	if err := s.unlike(ctx, at); err != nil {
 		return err
 	}
-	if err := s.invited.using(ctx, invitation, func() error { return s.accounts.Create(ctx, at, password) }); err != nil {
+	if err := s.invited.using(ctx, invitation, func() error { return s.accounts.Create(ctx, at, f.password) }); err != nil {
 		return wire(err)
 	}
 	s.invited.forget(c.ID())
+	if by != nil {
+		by.Made(applicant(c))
+	}
 	s.env.Log.Info("registered", "account", at.String(), "remote", c.Transport().RemoteAddr().String(), "invited", invitation != nil)
 	if invitation != nil {
 		if err := s.invited.tokens.Joined(ctx, *invitation, at); err != nil { // the account is there: they ask each other
@@ -145,7 +166,7 @@ func (s *signup) acceptable(at jid.JID, password string) error {
 		return stanza.NewError(stanza.NotAcceptable, "the name is reserved")
 	case mixed(name):
 		return stanza.NewError(stanza.NotAcceptable, "the name mixes letters of different scripts")
-	case utf8.RuneCountInString(password) < s.cfg.MinPassword:
+	case utf8.RuneCountInString(password) < s.cfg.of(at.Domain()).MinPassword:
 		return stanza.NewError(stanza.NotAcceptable, "the password is too short")
 	}
 	return nil

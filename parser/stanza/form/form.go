@@ -18,7 +18,10 @@ import (
 // (XEP-0068 §3.1).
 const FormType = "FORM_TYPE"
 
-const nsValidate = "http://jabber.org/protocol/xdata-validate"
+const (
+	nsValidate = "http://jabber.org/protocol/xdata-validate"
+	nsMedia    = "urn:xmpp:media-element"
+)
 
 // Kinds of forms (XEP-0004 §3.1).
 const (
@@ -65,9 +68,13 @@ type Field struct {
 	Required bool
 	Values   []string
 	Options  []Option
-	Open     bool   // a list from which other values may be given, too (XEP-0122 §3.2.2)
-	Range    *Range // of an integer (XEP-0122 §3.2.3); nil: not told
+	Open     bool    // a list from which other values may be given, too (XEP-0122 §3.2.2)
+	Range    *Range  // of an integer (XEP-0122 §3.2.3); nil: not told
+	Media    []Media // what the question is about, the same in several types (XEP-0221 §2)
 }
+
+// Media is where something of a MIME type is.
+type Media struct{ Type, URI string }
 
 // Range is the least and the most that a number may be.
 type Range struct{ Min, Max int }
@@ -188,6 +195,13 @@ func (f Field) element() *stanza.Element {
 	if f.Range != nil {
 		out.Add(stanza.El(nsValidate, "validate").With("datatype", "xs:integer").
 			Add(stanza.El(nsValidate, "range").With("min", strconv.Itoa(f.Range.Min)).With("max", strconv.Itoa(f.Range.Max))))
+	}
+	if len(f.Media) > 0 {
+		media := stanza.El(nsMedia, "media")
+		for _, m := range f.Media {
+			media.Add(stanza.El(nsMedia, "uri").With("type", m.Type).AddText(m.URI))
+		}
+		out.Add(media)
 	}
 	for _, o := range f.Options {
 		out.Add(el("option").WithOpt("label", o.Label).Add(el("value").AddText(o.Value)))
