@@ -109,10 +109,13 @@ func (r *run) own(ctx context.Context, f *Flow, o *Owned, key string) (err error
 // bound is when the session was bound whose stanza it is, as precisely as nodes tell
 // each other; zero: it is nobody's here.
 func (f *Flow) bound() time.Time {
-	if f.Session != nil {
-		return f.Session.BoundAt.Truncate(time.Microsecond)
+	switch {
+	case f.Session == nil:
+		return f.ended.Truncate(time.Microsecond)
+	case f.Session.JID != f.From: // somebody behind a component
+		return time.Time{}
 	}
-	return f.ended.Truncate(time.Microsecond)
+	return f.Session.BoundAt.Truncate(time.Microsecond)
 }
 
 func (o *Owned) do(ctx context.Context, st *stanza.Stanza, bound time.Time, hold *owner.Hold) (*stanza.Element, error) {
@@ -198,6 +201,10 @@ func reply(st *stanza.Stanza) []byte {
 // Nodes that hear each other again show each other everything within a second or two.
 const sightWait = 5 * time.Second
 
+// maxSights is how much work waits so at a time: the rest of what a node does for others
+// is not to wait behind it.
+const maxSights = 64
+
 // sighted waits until this node knows the session of another one that shows itself to
 // what is owned here, or a later one with its address: what that one is told goes where
 // the session is. Sessions are shown on a road of their own, which may be behind. The
@@ -208,13 +215,22 @@ func (s *Server) sighted(ctx context.Context, st *stanza.Stanza, bound time.Time
 	}
 	known, stop := s.env.Sessions.Await(st.From, bound)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, sightWait)
-	defer cancel()
 	select {
 	case <-known:
 		return nil
-	case <-ctx.Done():
-		s.log.Warn("another node's session is not known here in time", "jid", st.From.String())
-		return stanza.NewError(stanza.RemoteServerTimeout, "the nodes of this server do not hear each other at the moment; try again")
+	default:
 	}
+	if s.sights.Add(1) <= maxSights {
+		ctx, cancel := context.WithTimeout(ctx, sightWait)
+		defer cancel()
+		select {
+		case <-known:
+			s.sights.Add(-1)
+			return nil
+		case <-ctx.Done():
+		}
+	}
+	s.sights.Add(-1)
+	s.log.Warn("another node's session is not known here in time", "jid", st.From.String())
+	return stanza.NewError(stanza.RemoteServerTimeout, "the nodes of this server do not hear each other at the moment; try again")
 }

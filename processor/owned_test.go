@@ -58,11 +58,30 @@ func TestReliability33OwnersKnowWhoEnters(t *testing.T) {
 	}
 	never, stop := context.WithCancel(t.Context())
 	stop()
+	s.sights.Store(maxSights)
+	if got := do(t.Context(), "", later.Add(time.Hour)); !strings.Contains(got, "remote-server-timeout") {
+		t.Errorf("with enough that waits: %q", got)
+	}
+	if do(t.Context(), "", then); (<-knew).Conn != 2 {
+		t.Error("who is known does not wait")
+	}
+	s.sights.Store(0)
 	if got := do(never, "", later.Add(time.Hour)); !strings.Contains(got, "remote-server-timeout") || len(knew) != 0 {
 		t.Errorf("whose session is never shown: %q, the work done %d times", got, len(knew))
 	}
 	if do(never, stanza.TypeUnavailable, later.Add(time.Hour)); len(knew) != 1 {
 		t.Error("who leaves may have ended, and is not waited for")
+	}
+}
+
+// Who is behind a component has no session of its own that another node could know.
+func TestBoundOfWhoIsBehindAComponent(t *testing.T) {
+	e := &sessions.Entry{Ref: sessions.Ref{JID: jid.MustParse("bridge.b")}, State: sessions.State{Kind: sessions.Component, BoundAt: time.UnixMicro(1)}}
+	for from, want := range map[string]bool{"ghost@bridge.b/x": false, "bridge.b": true} {
+		st := stanza.Make(stanza.Presence, "", jid.MustParse(from), jid.MustParse("room@rooms.b/ghost"), "", nil)
+		if got := (&Flow{Stanza: st, Session: e}).bound(); got.IsZero() == want {
+			t.Errorf("%s: bound at %v", from, got)
+		}
 	}
 }
 

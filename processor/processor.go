@@ -83,6 +83,7 @@ type Server struct {
 
 	retired   plugins.Retired // tables that may still be run in
 	takeovers takeovers
+	sights    atomic.Int64 // of sessions, that are waited for
 	poison    poison
 	metrics   metrics
 }

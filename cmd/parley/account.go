@@ -106,13 +106,13 @@ func accountList() *cobra.Command {
 	var asJSON bool
 	var of string
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the accounts of a domain", Args: cobra.NoArgs,
+		Use: "list", Short: "List the accounts", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.reachAlways(cmd)
 			if err != nil {
 				return err
 			}
-			list, err := listAccounts(cmd.Context(), accountadmin.Client{Client: c.Client}, of)
+			list, err := listEverywhere(cmd.Context(), accountadmin.Client{Client: c.Client}, of)
 			if err = errors.Join(err, c.release()); err != nil {
 				return err
 			}
@@ -127,9 +127,29 @@ func accountList() *cobra.Command {
 		},
 	}
 	p.common(cmd)
-	cmd.Flags().StringVar(&of, "of", "", "the domain, when several are served")
+	cmd.Flags().StringVar(&of, "of", "", "of this domain alone")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// listEverywhere lists those of a domain, or with "" of all.
+func listEverywhere(ctx context.Context, c accountadmin.Client, domain string) ([]accountadmin.Account, error) {
+	if domain != "" {
+		return listAccounts(ctx, c, domain)
+	}
+	domains, err := c.Domains(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := []accountadmin.Account{}
+	for _, d := range domains {
+		some, err := listAccounts(ctx, c, d)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, some...)
+	}
+	return out, nil
 }
 
 // listAccounts reads every page.

@@ -22,6 +22,9 @@ func TestGroups(t *testing.T) {
 	if !strings.Contains(out, "Juliet C.") || !strings.Contains(out, "mercutio@") || strings.Contains(out, "romeo@") {
 		t.Errorf("members are\n%s", out)
 	}
+	if out = group("members", "localhost", "Verona", "--add", "juliet@localhost"); !strings.Contains(out, "Juliet C.") {
+		t.Errorf("who is added again has lost its name:\n%s", out)
+	}
 	must(t, "account", "delete", "mercutio@localhost", "--data", data)
 	out = group("list")
 	for _, want := range []string{"Verona     1 ", "All/of us  2 (everyone)  everybody"} {

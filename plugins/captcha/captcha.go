@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -97,6 +98,10 @@ func (p *Page) validate() error {
 		u, err := url.Parse(row.text)
 		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 			errs = append(errs, config.Key("page."+row.key, "%q is not the URL of a page: https://HOST/…", row.text))
+			continue
+		}
+		if ip, err := netip.ParseAddr(u.Hostname()); row.key == "verify" && u.Scheme != "https" && u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback()) {
+			errs = append(errs, config.Key("page.verify", "the secret goes there: use https"))
 		}
 	}
 	if p.Secret.IsZero() {

@@ -200,13 +200,14 @@ func TestValidate(t *testing.T) {
 		"an answer is":      asking("a", " "),
 		"page.url: ":        page(func(p *Page) { p.URL = "a.example" }),
 		"page.verify: ":     page(func(p *Page) { p.Verify = "ftp://b.example" }),
+		"page.verify: the ": page(func(p *Page) { p.Verify = "http://b.example" }),
 		"page.secret: is n": page(func(p *Page) { p.Secret = config.Secret{} }),
 	} {
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
-	for _, c := range []Config{asking("a"), page(func(*Page) {})} {
+	for _, c := range []Config{asking("a"), page(func(*Page) {}), page(func(p *Page) { p.Verify = "http://[::1]:1" })} {
 		if err := c.Validate(); err != nil {
 			t.Error(err)
 		}

@@ -81,6 +81,17 @@ func (c *component) reveal(ctx context.Context, account, contact jid.JID) {
 	c.each(ctx, account, contact, func(s *sessions.Entry) *channel.Envelope { return shown(s, contact, false) })
 }
 
+// revealOne is reveal when it is one of many that somebody gets at once: it waits for room.
+func (c *component) revealOne(ctx context.Context, account, contact jid.JID) {
+	c.each(ctx, account, contact, func(s *sessions.Entry) *channel.Envelope {
+		e := shown(s, contact, false)
+		if e != nil {
+			e.Solicited = true
+		}
+		return e
+	})
+}
+
 // hide tells somebody who will not be a subscriber any more that nobody is
 // there (§3.2.2, §3.3.3).
 func (c *component) hide(ctx context.Context, account, contact jid.JID) {

@@ -107,7 +107,7 @@ func (c *component) reshared(ctx context.Context, r *roster.Resharing) (processo
 	}
 	for _, contact := range r.Opened {
 		if c.reachable(contact) {
-			c.reveal(ctx, r.Owner, contact)
+			c.revealOne(ctx, r.Owner, contact)
 		}
 	}
 	return processor.Continue, nil

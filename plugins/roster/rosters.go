@@ -40,6 +40,7 @@ type Rosters struct {
 	telling turns // of what is told of them; taken with the other one held
 	watch   atomic.Pointer[Watch]
 	shared  atomic.Pointer[shares]
+	untold  atomic.Bool // clients may not know what is shared now
 }
 
 const (
@@ -109,7 +110,7 @@ func (r *Rosters) current(ctx context.Context, owner jid.JID) (*Snapshot, error)
 		return s, err
 	}
 	s = r.shares(s)
-	r.cache.Put(owner, s, since)
+	r.cache.Replace(owner, s, since)
 	return s, nil
 }
 
@@ -142,7 +143,7 @@ func (r *Rosters) update(ctx context.Context, to Router, owner jid.JID, decide f
 	}
 	before()
 	if ch.visible() {
-		r.push(ctx, to, owner, now.seen(ch.item), now.at(ch.item.ver))
+		r.push(ctx, to, owner, now.seen(ch.item), r.told(now.at(ch.item.ver)), false)
 	}
 	return nil
 }
@@ -179,13 +180,15 @@ func (r *Rosters) change(ctx context.Context, owner jid.JID, decide func(*Snapsh
 // roster that was deleted, or restored from a backup, do not come again.
 func (r *Rosters) next(s *Snapshot) int64 { return max(s.ver+1, r.env.Clock.Now().UnixMicro()) }
 
-// push tells the account's interested sessions about an item (RFC 6121
-// §2.1.6, §2.2).
-func (r *Rosters) push(ctx context.Context, to Router, owner jid.JID, it Item, ver string) {
+// push tells the account's interested sessions about an item (RFC 6121 §2.1.6, §2.2).
+// One of many waits for room, for a client that is slow, as what one asks for does.
+func (r *Rosters) push(ctx context.Context, to Router, owner jid.JID, it Item, ver string, many bool) {
 	var out []*channel.Envelope
 	for _, s := range r.env.Sessions.Account(owner) {
 		if s.Kind == sessions.Client && s.Interested {
-			out = append(out, pushTo(s, it, ver))
+			e := pushTo(s, it, ver)
+			e.Solicited = many
+			out = append(out, e)
 		}
 	}
 	if w := r.watch.Load(); w != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strconv"
 
@@ -44,14 +45,30 @@ var errShared = stanza.NewError(stanza.NotAllowed, "an administrator shares this
 // shares holds a Shared for an atomic pointer.
 type shares struct{ Shared }
 
+// unknown, behind a version, makes it one that nobody can come back with.
+const unknown = "+0"
+
 // Share sets who gives accounts further contacts; nil: nobody does any more. It tells
-// nobody: clients see the difference when they ask for their rosters again.
+// nobody: clients see the difference when they ask for their rosters again. For those
+// that are there no version that they are told from now on is one to go on from.
 func (r *Rosters) Share(s Shared) {
+	if r.env.Sessions.Len() > 0 {
+		r.untold.Store(true)
+	}
 	if s == nil {
 		r.shared.Store(nil)
 		return
 	}
 	r.shared.Store(&shares{s})
+}
+
+// told is the version that a push has: nobody is to go on from it who does not know what
+// is shared besides.
+func (r *Rosters) told(ver string) string {
+	if r.untold.Load() {
+		return ver + unknown
+	}
+	return ver
 }
 
 // generation is that of what is shared; 0: nothing ever is.
@@ -204,13 +221,16 @@ type Resharing struct {
 }
 
 // Reshare tells the sessions of accounts, all of them, what is shared otherwise than
-// before; it is so already, on every node.
+// before; it is so already, on every node. Who cannot be told keeps nobody else from it:
+// the errors are all there were.
 func (r *Rosters) Reshare(ctx context.Context, reg *processor.Registrar, all []Shift) error {
+	var errs []error
 	var opened, closed []*Resharing
 	for _, sh := range all {
 		s, err := r.Contacts(ctx, sh.Owner)
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		open, shut := &Resharing{Owner: sh.Owner}, &Resharing{Owner: sh.Owner}
 		for _, g := range sh.Before {
@@ -224,22 +244,21 @@ func (r *Rosters) Reshare(ctx context.Context, reg *processor.Registrar, all []S
 		}
 		opened, closed = append(opened, open), append(closed, shut)
 	}
-	for _, x := range closed { // while they still know each other
-		if _, err := processor.Fire(ctx, reg, Reshared, x); err != nil {
-			return err
+	fire := func(list []*Resharing) {
+		for _, x := range list {
+			if _, err := processor.Fire(ctx, reg, Reshared, x); err != nil {
+				errs = append(errs, err)
+			}
 		}
 	}
+	fire(closed) // while they still know each other
 	for _, sh := range all {
 		if err := r.reshare(ctx, reg, sh); err != nil {
-			return err
+			errs = append(errs, err)
 		}
 	}
-	for _, x := range opened {
-		if _, err := processor.Fire(ctx, reg, Reshared, x); err != nil {
-			return err
-		}
-	}
-	return nil
+	fire(opened)
+	return errors.Join(errs...)
 }
 
 // reshare pushes what is otherwise than before. Only the last push has a version that a
@@ -259,11 +278,11 @@ func (r *Rosters) reshare(ctx context.Context, to Router, sh Shift) error {
 		}
 	}
 	for i, it := range news {
-		ver := s.Version()
+		ver := r.told(s.Version())
 		if left := len(news) - 1 - i; left > 0 {
 			ver = s.at(s.ver) + "+" + strconv.Itoa(left)
 		}
-		r.push(ctx, to, sh.Owner, it, ver)
+		r.push(ctx, to, sh.Owner, it, ver, true)
 	}
 	return nil
 }

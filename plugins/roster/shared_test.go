@@ -162,10 +162,10 @@ func TestSharedIsNotStored(t *testing.T) {
 func TestResharePushesTheDifference(t *testing.T) {
 	ctx := t.Context()
 	r, reg := node(t, storagetest.Open(t, storagetest.SQLite(t)), epoch)
-	reg.Bind(sessions.Ref{Node: "n", Conn: 1, JID: jid.MustParse("romeo@example.net/orchard")}, sessions.State{Kind: sessions.Client, Interested: true})
 	at := func(i int) jid.JID { return jid.MustParse(fmt.Sprintf("c%d@example.net", i)) }
 	old := []Grant{{Contact: at(0), State: Both}, {Contact: at(1), State: Both}, {Contact: at(2), State: From}, {Contact: at(3), State: Both}, {Contact: at(4), State: To}}
 	from := shared(r, old...)
+	reg.Bind(sessions.Ref{Node: "n", Conn: 1, JID: jid.MustParse("romeo@example.net/orchard")}, sessions.State{Kind: sessions.Client, Interested: true})
 	must(t, r.Set(ctx, &wire{}, romeo, Item{JID: at(3), Name: "mine"}))
 	// 0 stays, 1 goes, 2 is shown, 3 is the owner's own now, 4 is subscribed both ways, 5 is unseen.
 	from.set(Grant{Contact: at(0), State: Both}, Grant{Contact: at(2), State: Both}, Grant{Contact: at(4), State: Both}, Grant{Contact: at(5), State: From})
@@ -188,5 +188,34 @@ func TestResharePushesTheDifference(t *testing.T) {
 		if known != (i == len(versions)-1) {
 			t.Errorf("push %d of %d: version %s is known: %v", i+1, len(versions), v, known)
 		}
+	}
+}
+
+// Who was there before anything was shared, or is when it is not any more, has not been
+// told: no push has a version to go on from.
+func TestUntoldOfWhatIsShared(t *testing.T) {
+	ctx := t.Context()
+	r, reg := node(t, storagetest.Open(t, storagetest.SQLite(t)), epoch)
+	reg.Bind(sessions.Ref{Node: "n", Conn: 1, JID: jid.MustParse("romeo@example.net/orchard")}, sessions.State{Kind: sessions.Client, Interested: true})
+	pushed := func(name string) (known bool) {
+		w := &wire{}
+		must(t, r.Set(ctx, w, romeo, Item{JID: jid.MustParse("c9@example.net"), Name: name}))
+		s, err := r.Contacts(ctx, romeo)
+		must(t, err)
+		ver := w.sent[0].Stanza.Child(stanza.NSRoster, "query").Get("ver")
+		_, known, err = r.changes(ctx, s, stanza.El(stanza.NSRoster, "query").With("ver", ver))
+		must(t, err)
+		return known
+	}
+	if !pushed("before") {
+		t.Error("without anything shared a push is one to go on from")
+	}
+	shared(r, Grant{Contact: jid.MustParse("c1@example.net"), State: Both})
+	if pushed("shared") {
+		t.Error("the client does not know what is shared")
+	}
+	r.Share(nil)
+	if pushed("not any more") {
+		t.Error("the client does not know that nothing is")
 	}
 }

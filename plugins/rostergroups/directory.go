@@ -1,6 +1,7 @@
 package rostergroups
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -24,6 +25,11 @@ type directory struct {
 }
 
 func byAddress(a, b jid.JID) int { return strings.Compare(a.String(), b.String()) }
+
+// equal reports whether two are of the same tables and accounts.
+func (d *directory) equal(as *directory) bool {
+	return d.version == as.version && maps.EqualFunc(d.people, as.people, slices.Equal)
+}
 
 // find returns a group; nil: there is none.
 func (d *directory) find(domain, name string) *group {

@@ -100,6 +100,9 @@ func (g *Groups) read(ctx context.Context, p *part) (before, after *directory, e
 			return before, nil, err
 		}
 	}
+	if after.equal(before) { // rosters need not be looked at again
+		return before, before, nil
+	}
 	g.put(after)
 	return before, after, nil
 }
@@ -157,7 +160,8 @@ func (g *Groups) write(ctx context.Context, p *part, f func(storage.Tx) error, a
 	}
 	ctx = context.WithoutCancel(ctx) // there is no way back
 	g.env.Forget(ctx, topic, "")
-	return g.follow(ctx, p, before, after, append(about(before), about(after)...))
+	g.follow(ctx, p, before, after, append(about(before), about(after)...))
+	return nil
 }
 
 func (g *Groups) writeAndRead(ctx context.Context, p *part, f func(storage.Tx) error) (before, after *directory, err error) {
@@ -174,12 +178,14 @@ func (g *Groups) writeAndRead(ctx context.Context, p *part, f func(storage.Tx) e
 }
 
 // follow tells those who are there what the groups give them otherwise than before. about
-// are the accounts whose membership has changed, or whom others see otherwise.
-func (g *Groups) follow(ctx context.Context, p *part, before, after *directory, about []jid.JID) error {
+// are the accounts whose membership has changed, or whom others see otherwise; nil: they
+// may be any. Who cannot be told sees it when its client asks for the roster again.
+func (g *Groups) follow(ctx context.Context, p *part, before, after *directory, about []jid.JID) {
 	reg := p.reg.Load()
 	if reg == nil {
-		return nil
+		return
 	}
+	whoever := about == nil
 	slices.SortFunc(about, byAddress)
 	about = slices.Compact(about)
 	concerned := map[jid.JID]bool{}
@@ -196,7 +202,7 @@ func (g *Groups) follow(ctx context.Context, p *part, before, after *directory, 
 	var all []roster.Shift
 	for owner := range online {
 		var was []roster.Grant
-		if concerned[owner] || len(concerned) > few {
+		if whoever || concerned[owner] || len(concerned) > few {
 			was = lost(before.grants(owner), after.grants(owner))
 		} else {
 			for _, contact := range about {
@@ -209,7 +215,9 @@ func (g *Groups) follow(ctx context.Context, p *part, before, after *directory, 
 			all = append(all, roster.Shift{Owner: owner, Before: was})
 		}
 	}
-	return p.rosters.Reshare(ctx, reg, all)
+	if err := p.rosters.Reshare(ctx, reg, all); err != nil {
+		g.env.Log.Error("not everybody who is there was told of changes in roster groups", "err", err)
+	}
 }
 
 // few is how many accounts a change is about that are looked at one by one.
@@ -241,10 +249,13 @@ func (g *Groups) resident(ctx context.Context, p *part, j jid.JID) (before, afte
 	defer g.mu.Unlock()
 	d := g.now()
 	all, watched := d.people[j.Domain()]
+	if !watched {
+		return d, d, nil
+	}
 	exists, err := p.people.Exists(ctx, j)
 	i, known := slices.BinarySearchFunc(all, j, byAddress)
 	switch {
-	case err != nil || !watched || exists == known:
+	case err != nil || exists == known:
 		return d, d, err
 	case !exists && len(all) >= p.cfg.Members: // somebody else comes in
 		return g.read(ctx, p)
@@ -266,8 +277,9 @@ func (g *Groups) resident(ctx context.Context, p *part, j jid.JID) (before, afte
 	return d, &next, nil
 }
 
-// created lets a new account into the groups that are about everybody.
-func (g *Groups) created(ctx context.Context, p *part, j jid.JID) error {
+// came lets a new account into the groups that are about everybody, and one that is no
+// more out of them.
+func (g *Groups) came(ctx context.Context, p *part, j jid.JID) error {
 	before, after, err := g.resident(ctx, p, j)
 	if err != nil {
 		g.doubt()
@@ -277,7 +289,8 @@ func (g *Groups) created(ctx context.Context, p *part, j jid.JID) error {
 		return nil
 	}
 	g.env.Forget(ctx, topic, j.String())
-	return g.follow(ctx, p, before, after, append(moved(before.people[j.Domain()], after.people[j.Domain()]), j))
+	g.follow(ctx, p, before, after, append(moved(before.people[j.Domain()], after.people[j.Domain()]), j))
+	return nil
 }
 
 // removed takes an account that is no more out of all groups.
@@ -287,7 +300,7 @@ func (g *Groups) removed(ctx context.Context, p *part, j jid.JID) error {
 		return err
 	}
 	if !member {
-		return g.created(ctx, p, j) // or not any more
+		return g.came(ctx, p, j)
 	}
 	return g.write(ctx, p, func(tx storage.Tx) error {
 		_, err := tx.Exec(ctx, sqlOut, j.String())

@@ -265,8 +265,12 @@ func (g *Groups) join(ctx context.Context, p *part, to *group, o Order, w statem
 		if !ok {
 			return nil, nil, admin.Fail(http.StatusNotFound, "%s: there is no such account", j)
 		}
-		to.members[j] = m.Name
-		about, w = append(about, j), append(w, statement{sqlJoin, []any{to.domain, to.name, j.String(), m.Name}})
+		name := m.Name
+		if name == "" { // who is a member keeps its name
+			name = to.members[j]
+		}
+		to.members[j] = name
+		about, w = append(about, j), append(w, statement{sqlJoin, []any{to.domain, to.name, j.String(), name}})
 	}
 	return about, w, nil
 }

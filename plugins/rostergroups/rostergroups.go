@@ -138,7 +138,7 @@ func (p *part) Register(r *processor.Registrar) {
 	p.reg.Store(r)
 	processor.On(r, commands.Offered, processor.Normal, p.offer)
 	processor.On(r, processor.AccountCreated, processor.Normal, func(ctx context.Context, j jid.JID) (processor.Verdict, error) {
-		return processor.Continue, p.groups.created(ctx, p, j)
+		return processor.Continue, p.groups.came(ctx, p, j)
 	})
 	// Before presence ends the subscriptions that are the account's own.
 	processor.On(r, processor.AccountRemoved, processor.Early, func(ctx context.Context, j jid.JID) (processor.Verdict, error) {
@@ -153,7 +153,7 @@ const (
 	readEvery = 10 * time.Minute
 )
 
-// tend reads again what may have changed unheard. Clients hear of it when they ask.
+// tend reads again what may have changed unheard, and tells clients.
 func (p *part) tend(ctx context.Context) {
 	read := p.env.Clock.Now()
 	for {
@@ -172,8 +172,12 @@ func (p *part) tend(ctx context.Context) {
 		now := p.env.Clock.Now()
 		stale, err := p.groups.stale(ctx)
 		if err == nil && (doubt || stale || now.Sub(read) >= readEvery) {
-			if _, _, err = p.groups.reload(ctx, p); err == nil {
+			var before, after *directory
+			if before, after, err = p.groups.reload(ctx, p); err == nil {
 				read = now
+				if before != after {
+					p.groups.follow(ctx, p, before, after, nil)
+				}
 			}
 		}
 		if err != nil && ctx.Err() == nil {

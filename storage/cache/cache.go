@@ -142,6 +142,16 @@ func (c *Cache[K, V]) Put(key K, v V, since Moment) {
 	c.cache.Invalidate(key)
 }
 
+// Replace is Put for what was made of the value that is here: it is as old as that one.
+func (c *Cache[K, V]) Replace(key K, v V, since Moment) {
+	s := c.stripe(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if was, here := c.cache.GetIfPresent(key); here && s.changes == since.changes {
+		c.cache.Set(key, entry[V]{v, was.at})
+	}
+}
+
 // Drop forgets the key here.
 func (c *Cache[K, V]) Drop(key K) {
 	s := c.stripe(key)

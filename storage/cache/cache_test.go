@@ -85,7 +85,12 @@ func TestTimeToLive(t *testing.T) {
 	}
 	load(t, c, says("old"))
 	now = now.Add(time.Minute - time.Microsecond)
-	if v := load(t, c, says("new")); v != "old" {
+	c.Replace(1, "made of it", c.Begin(1))
+	c.Replace(2, "made of nothing", c.Begin(2))
+	if v, ok := c.Get(2); ok {
+		t.Errorf("%s is kept", v)
+	}
+	if v := load(t, c, says("new")); v != "made of it" {
 		t.Errorf("%s after less than a minute", v)
 	}
 	now = now.Add(time.Microsecond)
