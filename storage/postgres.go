@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -164,8 +165,12 @@ func (d *pgDB) begin(ctx context.Context) (pgx.Tx, error) {
 	return d.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.Serializable})
 }
 
-// tries is how often a transaction is run that others got in the way of.
-const tries = 10
+// tries is how often a transaction is run that others got in the way of. Of two that
+// begin again at the same moment one fails each time, so they wait for different times.
+const (
+	tries = 30
+	pause = 5 * time.Millisecond // after the first one that failed, longer after each, at most ten times
+)
 
 // again repeats what surely was not committed: serialisation failures,
 // deadlocks, connections lost before the commit. A database that is away is
@@ -184,7 +189,7 @@ func (d *pgDB) again(ctx context.Context, f func() error) error {
 		select {
 		case <-ctx.Done():
 			return errors.Join(err, ctx.Err())
-		case <-time.After(time.Duration(i) * 5 * time.Millisecond):
+		case <-time.After(time.Duration(rand.Int64N(int64(time.Duration(min(i+1, 10)) * pause)))):
 		}
 	}
 	return err

@@ -16,8 +16,8 @@ import (
 type store struct{ env plugins.Env }
 
 const (
-	sqlVersion = `SELECT version FROM roster_group_version`
-	sqlChange  = `UPDATE roster_group_version SET version = version + 1`
+	sqlVersion = `SELECT coalesce(max(version), 0) FROM roster_group_version`
+	sqlChange  = `INSERT INTO roster_group_version (one, version) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET version = roster_group_version.version + 1`
 	sqlGroups  = `SELECT domain, name, everyone, everybody FROM roster_group`
 	sqlMembers = `SELECT domain, name, jid, display FROM roster_group_member`
 	sqlAdd     = `INSERT INTO roster_group (domain, name, everyone, everybody) VALUES ($1, $2, $3, $4) ON CONFLICT (domain, name) DO NOTHING`

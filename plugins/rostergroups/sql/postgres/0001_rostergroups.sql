@@ -15,9 +15,9 @@ CREATE TABLE roster_group_member (
 );
 CREATE INDEX roster_group_member_jid ON roster_group_member (jid);
 CREATE TABLE roster_group_version (
-    version bigint NOT NULL -- larger with each change
+    one     integer PRIMARY KEY, -- 1
+    version bigint NOT NULL -- larger with each change; no row: there was none
 );
-INSERT INTO roster_group_version (version) VALUES (0);
 
 -- +goose Down
 DROP TABLE roster_group_version;
