@@ -186,8 +186,12 @@ func (h *nodes) refused() (ids []string) {
 	return ids
 }
 
-// severalNodes is the database's name in the rows of several nodes.
-const severalNodes = "3 nodes"
+// severalNodes is the database's name in the rows of several nodes, allGone a fault of
+// theirs that is for make soak alone.
+const (
+	severalNodes = "3 nodes"
+	allGone      = "NATS restarted and database frozen"
+)
 
 // nodes is the ledger over three nodes.
 func (l *long) nodes(t *testing.T) {
@@ -201,7 +205,7 @@ func (l *long) nodes(t *testing.T) {
 		{"node killed", direct, killNode, late},
 		{"node frozen", direct, freezeNode, strict},
 		{"NATS restarted", direct, restartNATS, late},
-		{"NATS restarted and database frozen", direct, restartBoth, late},
+		{allGone, direct, restartBoth, late},
 		{"database restarted", direct, restartDatabase, late},
 		{"database killed", direct, murderDatabase, late},
 		{"database slow", far, func(w *town) fault { return slowDatabase(w.way) }, strict},
@@ -209,6 +213,9 @@ func (l *long) nodes(t *testing.T) {
 		{"link down for a moment", apart, cutForAMoment, strict},
 		{"link to NATS down", apart, cutFromNATS, late},
 	} {
+		if c.name == allGone && l.rounds == shortRun {
+			continue // every process begins again: too much for a short run beside other tests
+		}
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			w, u := &town{database: p, nats: startNATS(t)}, p.database(t)
 			if at := *u; dumps() != "" {
