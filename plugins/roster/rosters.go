@@ -216,11 +216,11 @@ func For(s *sessions.Entry, st *stanza.Stanza) *channel.Envelope {
 func (r *Rosters) Set(ctx context.Context, to Router, owner jid.JID, want Item) error {
 	return r.update(ctx, to, owner, func(s *Snapshot) (change, error) {
 		shared := s.grant(want.JID)
-		want := want.without(shared)
+		it, here := s.own(want.JID)
+		want := want.without(shared, it)
 		if err := r.limits.Load().check(owner, want); err != nil {
 			return change{}, err
 		}
-		it, here := s.own(want.JID)
 		if !here && shared.shown() && want.bare() { // it says what is so
 			return change{}, nil
 		}

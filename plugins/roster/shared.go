@@ -141,14 +141,16 @@ func (it Item) with(g Grant) Item {
 	return it
 }
 
-// without is what a client that sets an item says itself: the rest of what it says it
-// has from here.
-func (it Item) without(g Grant) Item {
-	if g.shown() && it.Name == g.Name {
+// without is what a client that sets an item says itself: what it had said before, and
+// what is not shared. The rest it has from here.
+func (it Item) without(g Grant, own Item) Item {
+	if g.shown() && it.Name == g.Name && it.Name != own.Name {
 		it.Name = ""
 	}
 	if len(g.Groups) > 0 {
-		it.Groups = slices.DeleteFunc(slices.Clone(it.Groups), func(group string) bool { return slices.Contains(g.Groups, group) })
+		it.Groups = slices.DeleteFunc(slices.Clone(it.Groups), func(group string) bool {
+			return slices.Contains(g.Groups, group) && !slices.Contains(own.Groups, group)
+		})
 	}
 	return it
 }

@@ -219,3 +219,23 @@ func TestUntoldOfWhatIsShared(t *testing.T) {
 		t.Error("the client does not know that nothing is")
 	}
 }
+
+// A contact that was in a group of the owner's, and had a name, before an administrator
+// shares it under the same ones: they are there when nothing is shared any more.
+func TestOwnGroupOfTheSharedName(t *testing.T) {
+	ctx := t.Context()
+	r, _ := node(t, storagetest.Open(t, storagetest.SQLite(t)), epoch)
+	at := jid.MustParse("c1@example.net")
+	set := func(name string, groups ...string) {
+		must(t, r.Set(ctx, &wire{}, romeo, Item{JID: at, Name: name, Groups: groups}))
+	}
+	set("Juliet", "Sales")
+	shared(r, Grant{Contact: at, Name: "Juliet", Groups: []string{"Sales", "All"}, State: Both})
+	set("Juliet", "Sales", "All", "Friends") // clients say what they see
+	r.Share(nil)
+	s, err := r.Contacts(ctx, romeo)
+	must(t, err)
+	if it, _ := s.Item(at); it.Name != "Juliet" || fmt.Sprint(it.Groups) != "[Sales Friends]" {
+		t.Errorf("left is %q in %v", it.Name, it.Groups)
+	}
+}

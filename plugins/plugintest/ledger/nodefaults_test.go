@@ -85,8 +85,8 @@ func restartNATS(tn *town) fault {
 	}
 }
 
-// restartBoth takes away NATS, and the database for so long that nodes may end by
-// themselves.
+// restartBoth takes away NATS, and the database until a node has ended by itself: the
+// others do, too, or are about to.
 func restartBoth(tn *town) fault {
 	return func(w *world, random *mrand.Rand) time.Time {
 		w.t.Helper()
@@ -94,8 +94,9 @@ func restartBoth(tn *town) fault {
 		tn.nats.stop()
 		w.views.stir()
 		after(random, time.Second)
+		_, l := tn.nodes.victim(random)
 		tn.database.freeze()
-		time.Sleep(lease/2 + time.Duration(random.Int64N(int64(lease)))) // the fault itself
+		over(w, l, "without its database")
 		tn.database.thaw()
 		after(random, time.Second)
 		began := time.Now()

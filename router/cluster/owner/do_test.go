@@ -99,24 +99,32 @@ func TestRuleUnreachableNodes(t *testing.T) {
 	})
 }
 
+// unanswered asks, as a, for work on "room", which b owns and does not hear of; what
+// comes of it is sent.
+func (w *world) unanswered(a, b *node) <-chan error {
+	w.Helper()
+	w.acquire(b, "room")
+	w.net.set(func() { b.pipes.deaf = true })
+	came := make(chan error, 1)
+	go func() {
+		_, err := a.do(w.Context(), "room", "lost")
+		came <- err
+	}()
+	w.until("it is asked", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return len(a.calls) == 1
+	})
+	return came
+}
+
 // An owner that says nothing: nobody knows what became of the work. When its life
 // is over that is said at once, and the next work is done by the next owner.
 func TestRuleSilentOwner(t *testing.T) {
 	each(t, func(w *world) {
 		a, b := w.join("a", func(o *Options) { o.Wait = soon }), w.join("b")
 		w.meet(a, b)
-		w.acquire(b, "room")
-		w.net.set(func() { b.pipes.deaf = true })
-		came := make(chan error, 1)
-		go func() {
-			_, err := a.do(w.Context(), "room", "lost")
-			came <- err
-		}()
-		w.until("it is asked", func() bool {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			return len(a.calls) == 1
-		})
+		came := w.unanswered(a, b)
 		w.crash(b)
 		wantError(t, <-came, ErrUnknown)
 		if by, err := a.do(w.Context(), "room", "next"); by != "a" || err != nil {
@@ -130,18 +138,7 @@ func TestRuleFencedNodeWaitsForNobody(t *testing.T) {
 	each(t, func(w *world) {
 		a, b := w.join("a", func(o *Options) { o.Wait = time.Hour }), w.join("b")
 		w.meet(a, b)
-		w.acquire(b, "room")
-		w.net.set(func() { b.pipes.deaf = true })
-		came := make(chan error, 1)
-		go func() {
-			_, err := a.do(w.Context(), "room", "lost")
-			came <- err
-		}()
-		w.until("it is asked", func() bool {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			return len(a.calls) == 1
-		})
+		came := w.unanswered(a, b)
 		close(a.fenced)
 		wantError(t, <-came, ErrUnknown)
 		_, err := a.do(w.Context(), "room", "next")
