@@ -2,9 +2,12 @@ package rostergroups
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -64,10 +67,17 @@ func (p *part) editForm(_ context.Context, e *commands.Execution) (*form.Form, e
 		return nil, err
 	}
 	f := &form.Form{}
+	f.Add(form.Hidden, "shown", "", shown(g))
 	if !g.everyone {
 		f.Add(form.JIDMulti, "members", "Members, one a line", ownMembers(g)...)
 	}
 	return f.Add(form.Boolean, "everybody", "Every account of the domain sees the members", form.Flag(g.everybody)), nil
+}
+
+// shown tells what a form shows of a group from what it showed before.
+func shown(g *group) string {
+	sum := sha256.Sum256([]byte(strings.Join(append(ownMembers(g), form.Flag(g.everybody)), "\n")))
+	return hex.EncodeToString(sum[:8])
 }
 
 // chosen is the group that the first form names.
@@ -112,6 +122,9 @@ func (p *part) edit(ctx context.Context, e *commands.Execution) (*commands.Outco
 	g, err := p.chosen(e)
 	if err != nil {
 		return nil, err
+	}
+	if was := e.Last().Value("shown"); was != "" && was != shown(g) { // else who was added meanwhile would be taken out
+		return nil, stanza.NewError(stanza.Conflict, "the group has changed since the form was shown; begin again")
 	}
 	o := Order{Group: Group{Domain: g.domain, Name: g.name, Everyone: g.everyone}}
 	if o.Group.Everybody, err = flag(e.Last(), "everybody", g.everybody); err != nil {

@@ -131,6 +131,19 @@ func (p *part) accounts(ctx context.Context, domain string) ([]jid.JID, error) {
 // tellLimit is how long another node waits for its notice to be taken.
 const tellLimit = 5 * time.Second
 
+// tell lets every other node know before clients do. They read the database for it, which
+// takes its time, so what else they are told does not wait behind it.
+func (g *Groups) tell(ctx context.Context, key string) {
+	if g.env.Notices == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellLimit)
+	defer cancel()
+	if err := g.env.Notices.Ask(ctx, "", topic, key); err != nil {
+		g.env.Log.Warn("a node finds out later what has become of roster groups", "err", err)
+	}
+}
+
 // told is what another node has to say.
 func (g *Groups) told(key string) {
 	p := g.part.Load()
@@ -159,7 +172,7 @@ func (g *Groups) write(ctx context.Context, p *part, f func(storage.Tx) error, a
 		return err
 	}
 	ctx = context.WithoutCancel(ctx) // there is no way back
-	g.env.Forget(ctx, topic, "")
+	g.tell(ctx, "")
 	g.follow(ctx, p, before, after, append(about(before), about(after)...))
 	return nil
 }
@@ -288,7 +301,7 @@ func (g *Groups) came(ctx context.Context, p *part, j jid.JID) error {
 	if before == after {
 		return nil
 	}
-	g.env.Forget(ctx, topic, j.String())
+	g.tell(ctx, j.String())
 	g.follow(ctx, p, before, after, append(moved(before.people[j.Domain()], after.people[j.Domain()]), j))
 	return nil
 }
