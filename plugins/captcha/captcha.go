@@ -115,7 +115,7 @@ type guard struct {
 	env       plugins.Env
 	cfg       Config
 	door      *register.Door
-	open      *open
+	open      open
 	questions []question
 	site      *site // nil: the kind is not page
 	count     *prometheus.CounterVec
@@ -226,4 +226,4 @@ func (g *guard) judge(ctx context.Context, a register.Applicant, id string, q qu
 }
 
 // Made implements register.Challenger.
-func (g *guard) Made(a register.Applicant) { g.open.forget(a) }
+func (g *guard) Made(a register.Applicant) { g.open.Drop(a.Stream) }

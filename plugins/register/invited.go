@@ -1,10 +1,8 @@
 package register
 
 import (
-	"container/list"
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"parley/parser/jid"
@@ -20,27 +18,15 @@ const nsToken = "urn:xmpp:ibr-token:0"
 // invited remembers which streams have shown a token, for a while. Who has shown one
 // in time may register with it later (XEP-0445 §4).
 type invited struct {
-	clock  plugins.Clock
 	tokens *invitations.Tokens
-
-	mu    sync.Mutex // leaf
-	known map[string]*list.Element
-	order *list.List // of shown, the oldest first
+	known  *PerStream[invitations.Invitation]
 }
 
-type shown struct {
-	stream     string
-	until      time.Time
-	invitation invitations.Invitation
-}
-
-const (
-	maxInvited = 4096             // streams; one more makes the oldest show its token again
-	invitedFor = 10 * time.Minute // more than a stream has for its login
-)
+// invitedFor is more than a stream has for its login.
+const invitedFor = 10 * time.Minute
 
 func newInvited(clock plugins.Clock, t *invitations.Tokens) *invited {
-	return &invited{clock: clock, tokens: t, known: map[string]*list.Element{}, order: list.New()}
+	return &invited{t, NewPerStream[invitations.Invitation](clock, invitedFor)}
 }
 
 // preauth is XEP-0445 §4. Guesses are slowed down like registrations.
@@ -61,45 +47,20 @@ func (s *signup) preauth(ctx context.Context, c *stream.Conn, st *stanza.Stanza)
 	if err != nil {
 		return nil, wire(err)
 	}
-	s.invited.add(c.ID(), one)
+	s.invited.known.Put(c.ID(), one)
 	return nil, nil
 }
 
-func (v *invited) add(stream string, one invitations.Invitation) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.drop(v.known[stream])
-	now := v.clock.Now()
-	for e := v.order.Front(); e != nil && (v.order.Len() >= maxInvited || now.After(e.Value.(shown).until)); e = v.order.Front() {
-		v.drop(e)
-	}
-	v.known[stream] = v.order.PushBack(shown{stream, now.Add(invitedFor), one})
-}
-
-func (v *invited) drop(e *list.Element) {
-	if e != nil {
-		delete(v.known, v.order.Remove(e).(shown).stream)
-	}
-}
-
-func (v *invited) get(stream string) *invitations.Invitation {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	e, ok := v.known[stream]
-	if !ok || v.clock.Now().After(e.Value.(shown).until) {
-		return nil
-	}
-	one := e.Value.(shown).invitation
-	return &one
+// get is the invitation that the stream has shown; nil: none, or too long ago.
+func (v *invited) get(stream string) (one *invitations.Invitation) {
+	v.known.Look(stream, func(i invitations.Invitation) (stays bool) {
+		one = &i
+		return true
+	})
+	return one
 }
 
 func (v *invited) has(stream string) bool { return v.get(stream) != nil }
-
-func (v *invited) forget(stream string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.drop(v.known[stream])
-}
 
 // fits returns the invitation that the stream has shown, nil for none, when the
 // account may be made: a name that somebody else is invited to is theirs (XEP-0445 §5).

@@ -133,7 +133,7 @@ func (s *signup) create(ctx context.Context, c *stream.Conn, f filled) error {
 	if err := s.invited.using(ctx, invitation, func() error { return s.accounts.Create(ctx, at, f.password) }); err != nil {
 		return wire(err)
 	}
-	s.invited.forget(c.ID())
+	s.invited.known.Drop(c.ID())
 	if by != nil {
 		by.Made(applicant(c))
 	}
