@@ -321,6 +321,9 @@ func (h *Host) Nodes() []cluster.Member {
 	return h.node.Members().Live()
 }
 
+// Domains are those that are served now, whatever the file says.
+func (h *Host) Domains() []string { return h.domains.List() }
+
 // Control is the Host's administration.
 func (h *Host) Control() Control { return control{h} }
 

@@ -285,7 +285,7 @@ func (r *Repository) missing(server string, is func(Plugin, Maker) bool, what st
 // needed returns an error when running components of other plugins require the
 // slot's plugin: it names them all, in the order in which they can be stopped.
 func (r *Repository) needed(s *slot) error {
-	by := r.dependants(s)
+	by := r.dependants(s, nil)
 	if len(by) == 0 {
 		return nil
 	}
@@ -293,11 +293,12 @@ func (r *Repository) needed(s *slot) error {
 }
 
 // dependants are the running components whose plugins require the slot's, directly
-// or by way of others, those that nothing else requires first.
-func (r *Repository) dependants(s *slot) (out []string) {
+// or by way of others, those that nothing else requires first. besides names Servers
+// whose components do not count; nil: none.
+func (r *Repository) dependants(s *slot, besides map[string]bool) (out []string) {
 	need := map[string]bool{s.plugin.Name: true}
 	for _, o := range r.slots { // each comes behind what it requires
-		if o.phase == Running && slices.ContainsFunc(o.plugin.Requires, func(name string) bool { return need[name] }) && o.plugin.Name != s.plugin.Name {
+		if !besides[o.server] && o.phase == Running && slices.ContainsFunc(o.plugin.Requires, func(name string) bool { return need[name] }) && o.plugin.Name != s.plugin.Name {
 			need[o.plugin.Name] = true
 			out = append(out, fmt.Sprintf("%s in %s", o.name, o.server))
 		}
@@ -314,7 +315,11 @@ func (r *Repository) warn() {
 		if s.phase != Absent {
 			continue
 		}
-		if by := r.dependants(s); len(by) > 0 {
+		there := map[string]bool{} // with a part of the plugin beside them, components have what they require
+		for _, o := range r.slots {
+			there[o.server] = there[o.server] || o.plugin.Name == s.plugin.Name && o.phase == Running
+		}
+		if by := r.dependants(s, there); len(by) > 0 {
 			r.host.opt.Log.Warn("a component is switched off that others require: they do without what it does", "component", s.name, "server", s.server, "without", strings.Join(by, ", "))
 		}
 	}

@@ -18,7 +18,7 @@ func streamConfig(t *config.Tree) (stream.Config, error) {
 // greet prints to the terminal what listens where and, for a demonstration,
 // how to try it. Nothing of it goes to the log: a password may be in it.
 func (s *setup) greet(ctx context.Context, w io.Writer, h *house, demo bool) {
-	fmt.Fprintf(w, "\nParley %s serves %s from %s\n\n", thisBuild().Version, strings.Join(s.settings.Domains, ", "), s.settings.Data)
+	fmt.Fprintf(w, "\nParley %s serves %s from %s\n\n", thisBuild().Version, strings.Join(h.host.Domains(), ", "), s.settings.Data)
 	doors, err := s.doors()
 	if err != nil {
 		return // it was read before

@@ -84,7 +84,7 @@ func (s *setup) serve(ctx context.Context, terminal, logs io.Writer, demo bool, 
 		err = s.opened(ctx, h)
 	}
 	if err == nil {
-		log.Info("started", "version", thisBuild().Version, "domains", s.settings.Domains, "data", s.settings.Data)
+		log.Info("started", "version", thisBuild().Version, "domains", h.host.Domains(), "data", s.settings.Data)
 		s.greet(ctx, terminal, h, demo)
 		notify("READY=1")
 		err = s.wait(ctx, h, log, signals)

@@ -51,3 +51,15 @@ func TestWhatRequiresItIsNamed(t *testing.T) {
 	}
 	t.Error("nothing is said of what is switched off")
 }
+
+// Registration that is in the streamer alone is what captcha there requires: nobody is
+// told that it does without.
+func TestWhatIsBesideItIsNotMissed(t *testing.T) {
+	log := &journal{}
+	plugintest.Start(t, plugintest.Options{Plugins: all.Plugins(), Log: log, Config: `servers: {streamer: {components: {register: {enabled: true}, captcha: {enabled: true, questions: {"How many days has a week?": ["7"]}}}}}`})
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, "switched off") {
+			t.Error(line)
+		}
+	}
+}
