@@ -2,12 +2,13 @@ package storage
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
+	"math/big"
 	"net"
 	"strings"
 	"sync"
@@ -186,10 +187,11 @@ func (d *pgDB) again(ctx context.Context, f func() error) error {
 			return err
 		}
 		d.metrics.retries.Inc()
+		wait, _ := rand.Int(rand.Reader, big.NewInt(int64(min(i+1, 10))*int64(pause))) // never fails (crypto/rand)
 		select {
 		case <-ctx.Done():
 			return errors.Join(err, ctx.Err())
-		case <-time.After(time.Duration(rand.Int64N(int64(time.Duration(min(i+1, 10)) * pause)))):
+		case <-time.After(time.Duration(wait.Int64())):
 		}
 	}
 	return err
