@@ -46,7 +46,7 @@ func root() *cobra.Command {
 		serveCommand(),
 		quickstartCommand(), checkCommand(),
 		backupCommand(), restoreCommand(), migrateCommand(), keysCommand(), quarantineCommand(),
-		accountCommand(), inviteCommand(), componentCommand(), serverCommand(), pluginCommand(), nodeCommand(), domainCommand(), configCommand(), blocklistCommand(), groupCommand(),
+		accountCommand(), inviteCommand(), componentCommand(), serverCommand(), pluginCommand(), nodeCommand(), domainCommand(), configCommand(), blocklistCommand(), s2sCommand(), groupCommand(),
 		versionCommand(),
 	)
 	withUsage(cmd)

@@ -339,6 +339,11 @@ type creator interface {
 
 // Account implements script.Target.
 func (h *House) Account(ctx context.Context, user, password string) error {
+	return h.AccountAt(ctx, h.Domain(), user, password)
+}
+
+// AccountAt makes an account at one of several domains.
+func (h *House) AccountAt(ctx context.Context, domain, user, password string) error {
 	host := h.Host()
 	if host == nil {
 		return errors.New("the house is not running")
@@ -348,7 +353,7 @@ func (h *House) Account(ctx context.Context, user, password string) error {
 	if !ok {
 		return fmt.Errorf("accounts contract is %T", c)
 	}
-	at, err := jid.Parse(user + "@" + h.Domain())
+	at, err := jid.Parse(user + "@" + domain)
 	if err != nil {
 		return err
 	}

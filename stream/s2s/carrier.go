@@ -115,6 +115,13 @@ func (c *carrier) manage(start func() bool) {
 	c.managed = start() || c.managed
 }
 
+// acknowledges reports whether the other side does.
+func (c *carrier) acknowledges() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.managed
+}
+
 // acknowledged is XEP-0198 §4.
 func (c *carrier) acknowledged(el *stanza.Element, now time.Time) error {
 	h, err := strconv.ParseUint(el.Get("h"), 10, 32)

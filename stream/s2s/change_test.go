@@ -17,8 +17,10 @@ import (
 // move, and streams that are there go on.
 func TestReconfigure(t *testing.T) {
 	w := federation.New(t)
-	one, two := start(t, w, "one.test", federation.Options{}), start(t, w, "two.test", federation.Options{})
+	one, two := start(t, w, "one.test", federation.Options{}), start(t, w, "two.test", federation.Options{Config: "servers: {streamer: {components: {s2s: {queue: {patience: 1s}}}}}"})
 	romeo, juliet := one.online("romeo"), two.online("juliet")
+	juliet.Say("<message to='romeo@one.test'><body>first</body></message>")
+	romeo.Hears("a message", body("first"))
 	romeo.Say("<message to='juliet@two.test'><body>before</body></message>")
 	juliet.Hears("a message", body("before"))
 	set := func(key, value string) {
@@ -39,6 +41,17 @@ func TestReconfigure(t *testing.T) {
 	}
 	romeo.Say("<message to='juliet@two.test'><body>after</body></message>")
 	juliet.Hears("a message", body("after"))
+	// Streams that are there end, when their domains may not talk any more.
+	set("deny", "[two.test]")
+	if got := romeo.Refuses("juliet@two.test"); got != "not-allowed" {
+		t.Error(got)
+	}
+	if got := juliet.Refuses("romeo@one.test"); got != "remote-server-timeout" {
+		t.Error(got)
+	}
+	set("deny", "[]")
+	romeo.Say("<message to='juliet@two.test'><body>again</body></message>")
+	juliet.Hears("a message", body("again"))
 	if _, err := one.Host().Control().Stop(t.Context(), "test", stream.Name, "s2s"); err != nil {
 		t.Fatal(err)
 	}

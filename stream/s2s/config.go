@@ -6,33 +6,47 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/net/idna"
 
 	"parley/parser/jid"
+	"parley/plugins"
 	"parley/plugins/config"
 	"parley/stream"
 )
 
 // Config is the section of the component in the streamer.
 type Config struct {
-	Address string            `yaml:"address" overlay:"node" doc:"Address for other servers, with STARTTLS; empty: none."`
-	Direct  string            `yaml:"direct_tls" overlay:"node" doc:"Address for other servers over direct TLS (XEP-0368); empty: none."`
-	DNS     string            `yaml:"dns" overlay:"node" doc:"Name server to ask for other servers, HOST:PORT; empty: the system's."`
-	Private bool              `yaml:"private_addresses" doc:"Connect to servers whose addresses are loopback, private or link-local. Off: nobody can make this server talk to what is behind it."`
-	CA      string            `yaml:"ca" overlay:"node" doc:"PEM file with the authorities whose certificates count; empty: the system's."`
-	Policy  Policy            `yaml:"policy" doc:"What is asked of other servers."`
-	Domains map[string]Policy `yaml:"domains" doc:"What is asked of some of them instead, by domain."`
-	Allow   []string          `yaml:"allow" doc:"Domains to talk to, and no others; *.example.org for all below one. Empty: all."`
-	Deny    []string          `yaml:"deny" doc:"Domains never to talk to; *.example.org for all below one."`
-	Queue   Queue             `yaml:"queue" doc:"What waits for a server that is not reached."`
-	Bidi    bool              `yaml:"bidi" doc:"Let stanzas go both ways on one stream, where the other server can do that too (XEP-0288). Off: one stream for each direction."`
-	Idle    time.Duration     `yaml:"idle" min:"1s" doc:"A stream to another server on which nothing was said for so long is closed; the next stanza opens it again."`
-	Connect time.Duration     `yaml:"connect" min:"1s" max:"2m" doc:"For finding another server, connecting, and each answer of it until the stream is there."`
-	Pairs   int               `yaml:"pairs" min:"1" max:"1000" doc:"Pairs of domains that one stream of another server may speak for (XEP-0220)."`
-	Rate    stream.Rate       `yaml:"rate" doc:"How fast one stream of another server may send, and all of a domain or an address together (account: sessions' worth of one domain); beyond it their reading slows down."`
+	Address string `yaml:"address" overlay:"node" doc:"Address for other servers, with STARTTLS; empty: none."`
+	Direct  string `yaml:"direct_tls" overlay:"node" doc:"Address for other servers over direct TLS (XEP-0368); empty: none."`
+	DNS     string `yaml:"dns" overlay:"node" doc:"Name server to ask for other servers, HOST:PORT; empty: the system's."`
+	Private bool   `yaml:"private_addresses" doc:"Connect to servers whose addresses are loopback, private or link-local. Off: nobody can make this server talk to what is behind it."`
+	CA      string `yaml:"ca" overlay:"node" doc:"PEM file with the authorities whose certificates count; empty: the system's."`
+	Rules
+	Domains map[string]Policy    `yaml:"domains" doc:"What is asked of some of them instead, by domain, whoever of ours talks to them."`
+	Own     config.ByDomain[Own] `yaml:"own" doc:"Domains of ours where it is otherwise, and for their services; enabled: false keeps one from other servers."`
+	Queue   Queue                `yaml:"queue" doc:"What waits for a server that is not reached."`
+	Bidi    bool                 `yaml:"bidi" doc:"Let stanzas go both ways on one stream, where the other server can do that too (XEP-0288). Off: one stream for each direction."`
+	Idle    time.Duration        `yaml:"idle" min:"1s" doc:"A stream to another server on which nothing was said for so long is closed; the next stanza opens it again."`
+	Connect time.Duration        `yaml:"connect" min:"1s" max:"2m" doc:"For finding another server, connecting, and each answer of it until the stream is there."`
+	Pairs   int                  `yaml:"pairs" min:"1" max:"1000" doc:"Pairs of domains that one stream of another server may speak for (XEP-0220)."`
+	Rate    stream.Rate          `yaml:"rate" doc:"How fast one stream of another server may send, and all of a domain or an address together (account: sessions' worth of one domain); beyond it their reading slows down."`
+}
+
+// Rules are what may differ by domain of ours.
+type Rules struct {
+	Policy Policy   `yaml:"policy" doc:"What is asked of other servers."`
+	Allow  []string `yaml:"allow" doc:"Domains to talk to, and no others; *.example.org for all below one. Empty: all."`
+	Deny   []string `yaml:"deny" doc:"Domains never to talk to; *.example.org for all below one."`
+}
+
+// Own is what is different at a domain of ours.
+type Own struct {
+	Enabled bool `yaml:"enabled" doc:"It talks to other servers."`
+	Rules
 }
 
 // Encryption is what a policy asks of TLS.
@@ -73,7 +87,7 @@ type Queue struct {
 func defaults() *Config {
 	return &Config{
 		Address: ":5269", Direct: ":5270",
-		Policy:  Policy{TLS: Required, Proof: Dialback},
+		Rules:   Rules{Policy: Policy{TLS: Required, Proof: Dialback}},
 		Queue:   Queue{Stanzas: 1000, Bytes: 4 << 20, Patience: time.Minute, Servers: 10_000},
 		Bidi:    false,
 		Idle:    10 * time.Minute,
@@ -99,14 +113,23 @@ func (c *Config) Validate() error {
 			errs = append(errs, config.Key(fmt.Sprintf("domains.%q", d), "%w", err))
 		}
 	}
-	for key, list := range map[string][]string{"allow": c.Allow, "deny": c.Deny} {
+	errs = append(errs, c.Rules.lists("")...)
+	for d, own := range c.Own {
+		errs = append(errs, own.lists(fmt.Sprintf("own.%q.", d))...)
+	}
+	return errors.Join(errs...)
+}
+
+// lists checks the names in the lists, whose keys begin with at.
+func (r *Rules) lists(at string) (errs []error) {
+	for key, list := range map[string][]string{"allow": r.Allow, "deny": r.Deny} {
 		for _, d := range list {
 			if err := domainName(strings.TrimPrefix(d, "*.")); err != nil {
-				errs = append(errs, config.Key(key, "%w", err))
+				errs = append(errs, config.Key(at+key, "%w", err))
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // domainName fails for what is no prepared domain.
@@ -121,11 +144,12 @@ func domainName(d string) error {
 // settings are a Config that counts.
 type settings struct {
 	Config
-	roots *x509.CertPool // nil: the system's
+	served *plugins.Domains
+	roots  *x509.CertPool // nil: the system's
 }
 
-func newSettings(c Config) (*settings, error) {
-	s := &settings{Config: c}
+func newSettings(c Config, served *plugins.Domains) (*settings, error) {
+	s := &settings{Config: c, served: served}
 	if c.CA == "" {
 		return s, nil
 	}
@@ -140,26 +164,54 @@ func newSettings(c Config) (*settings, error) {
 	return s, nil
 }
 
-// policy is what is asked of the domain's server.
-func (s *settings) policy(domain string) Policy {
-	if p, ok := s.Domains[domain]; ok {
-		return p
+// at is what counts at a domain of ours. A service has what its domain has: the
+// nearest that is served.
+func (s *settings) at(ours string) Own {
+	everywhere := Own{true, s.Rules}
+	if len(s.Own) == 0 {
+		return everywhere
 	}
-	return s.Policy
+	home := ""
+	for _, d := range s.served.List() {
+		if len(d) > len(home) && within(ours, d) {
+			home = d
+		}
+	}
+	return s.Own.Of(home, everywhere)
 }
 
-// allowed reports whether the domain is one to talk to.
-func (s *settings) allowed(domain string) bool {
-	if matches(s.Deny, domain) {
+// within reports whether a domain is another, or below it.
+func within(domain, above string) bool {
+	return domain == above || strings.HasSuffix(domain, "."+above)
+}
+
+// federates reports whether a domain of ours talks to other servers at all.
+func (s *settings) federates(ours string) bool { return public(ours) && s.at(ours).Enabled }
+
+// open reports whether any of ours does.
+func (s *settings) open() bool { return slices.ContainsFunc(s.served.List(), s.federates) }
+
+// policy is what a domain of ours asks of another's server.
+func (s *settings) policy(ours, theirs string) Policy {
+	if p, ok := s.Domains[theirs]; ok {
+		return p
+	}
+	return s.at(ours).Policy
+}
+
+// allowed reports whether a domain of ours may talk to another.
+func (s *settings) allowed(ours, theirs string) bool {
+	own := s.at(ours)
+	if !own.Enabled || matches(own.Deny, theirs) {
 		return false
 	}
-	return len(s.Allow) == 0 || matches(s.Allow, domain)
+	return len(own.Allow) == 0 || matches(own.Allow, theirs)
 }
 
 func matches(list []string, domain string) bool {
 	for _, d := range list {
 		below, wide := strings.CutPrefix(d, "*.")
-		if d == domain || wide && strings.HasSuffix(domain, "."+below) {
+		if d == domain || wide && domain != below && within(domain, below) {
 			return true
 		}
 	}

@@ -27,12 +27,12 @@ func (in *incoming) result(ctx context.Context, c *stream.Conn, el *stanza.Eleme
 		return in.accept(c, el, p)
 	}
 	if in.shows(c, from) == nil {
-		if err := in.proven(ctx, c, p, "certificate"); err != nil {
+		if err := in.proven(ctx, c, p, Certificate); err != nil {
 			return err
 		}
 		return in.accept(c, el, p)
 	}
-	if in.cfg.policy(from).Proof == Certificate {
+	if in.rules().policy(to, from).Proof == Certificate {
 		return in.answer(c, el, "error", stanza.NewError(stanza.NotAuthorized, "a certificate of that domain is required"))
 	}
 	var valid bool
@@ -46,7 +46,7 @@ func (in *incoming) result(ctx context.Context, c *stream.Conn, el *stanza.Eleme
 		in.log(p, errors.New("the key is not valid"))
 		return in.answer(c, el, "invalid", nil)
 	}
-	if err := in.proven(ctx, c, p, "dialback"); err != nil {
+	if err := in.proven(ctx, c, p, Dialback); err != nil {
 		return err
 	}
 	return in.accept(c, el, p)
@@ -81,13 +81,13 @@ func (in *incoming) unfit(c *stream.Conn, p pair, from, to bool) *stanza.Error {
 	switch {
 	case !from:
 		return stanza.NewError(stanza.JIDMalformed, "")
-	case !to || !in.out.fed.serves(p.to) || !public(p.to):
+	case !to || !in.out.fed.serves(p.to) || !in.rules().federates(p.to):
 		return stanza.NewError(stanza.ItemNotFound, "")
 	case in.out.fed.serves(p.from): // nobody else speaks for us
 		return stanza.NewError(stanza.NotAcceptable, "")
-	case !in.cfg.allowed(p.from):
+	case !in.rules().allowed(p.to, p.from):
 		return errDenied
-	case c.Fresh() && in.cfg.policy(p.from).TLS == Required:
+	case c.Fresh() && in.rules().policy(p.to, p.from).TLS == Required:
 		return stanza.NewError(stanza.PolicyViolation, "start TLS first")
 	case many:
 		return stanza.NewError(stanza.ResourceConstraint, "this stream speaks for enough domains")

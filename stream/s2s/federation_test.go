@@ -295,6 +295,49 @@ func TestCertificatePerDomain(t *testing.T) {
 	}
 }
 
+// One server, three domains: who of them talks to whom is each one's own affair.
+func TestDomainsOfOurs(t *testing.T) {
+	w := federation.New(t)
+	one := start(t, w, "one.test", federation.Options{Config: `
+domains: [one.test, quiet.test, strict.test]
+servers:
+  streamer:
+    components:
+      s2s:
+        deny: [enemy.test]
+        own:
+          quiet.test: {enabled: false}
+          strict.test: {policy: {proof: certificate}, deny: []}
+`})
+	for _, d := range []string{"quiet.test", "conference.quiet.test", "strict.test"} {
+		w.Announce(d, one.Door("s2s"))
+	}
+	two := start(t, w, "two.test", federation.Options{Foreign: true, Config: "servers: {streamer: {components: {s2s: {queue: {patience: 1s}}}}}"})
+	enemy := start(t, w, "enemy.test", federation.Options{Config: "servers: {streamer: {components: {s2s: {queue: {patience: 1s}}}}}"})
+	juliet, tybalt := two.online("juliet"), enemy.online("tybalt")
+	for _, c := range []struct {
+		who      *federation.Person
+		to, want string
+	}{
+		{juliet, "one.test", ""}, // by dialback
+		{juliet, "quiet.test", "remote-server-timeout"},
+		{juliet, "conference.quiet.test", "remote-server-timeout"},
+		{juliet, "strict.test", "remote-server-timeout"},
+		{tybalt, "one.test", "remote-server-timeout"},
+		{tybalt, "strict.test", ""}, // by its certificate
+	} {
+		c.who.Say("<iq type='get' id='%s' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c.to, c.to)
+		if a := c.who.Hears("an answer", withID(c.to)); condition(a) != c.want {
+			t.Errorf("%s to %s: %s", c.who.JID, c.to, a.Bytes(""))
+		}
+	}
+	for domain, want := range map[string]string{"one.test": "not-allowed", "quiet.test": "remote-server-not-found", "strict.test": "service-unavailable"} {
+		if got := one.loginAt(domain, "romeo").Refuses("nobody@enemy.test"); got != want {
+			t.Errorf("%s to the one that is denied: %s", domain, got)
+		}
+	}
+}
+
 // A domain that is gone is not served to other servers either, on no stream that they
 // have (RFC 6120 §4.9.3.5, §4.9.3.6).
 func TestDomainGone(t *testing.T) {

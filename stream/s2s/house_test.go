@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/plugins/plugintest"
 	"parley/plugins/plugintest/federation"
 )
 
@@ -65,6 +66,21 @@ func (h *house) login(user string) *federation.Person {
 	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
 	defer cancel()
 	c, err := h.Login(ctx, user, "r")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return federation.NewPerson(h.t, c)
+}
+
+// loginAt is login at one of several domains.
+func (h *house) loginAt(domain, user string) *federation.Person {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), patience)
+	defer cancel()
+	if err := h.AccountAt(ctx, domain, user, plugintest.Password); err != nil {
+		h.t.Fatal(err)
+	}
+	c, err := plugintest.Dial(ctx, h.Door("c2s"), domain, user, plugintest.Password, "r")
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"parley/parser/jid"
 	"parley/parser/stanza"
@@ -33,7 +34,15 @@ type incoming struct {
 	id       string   // of the stream, where we have begun it
 
 	mu    sync.Mutex
-	pairs map[pair]struct{} // that it has proven: from their domain to ours
+	pairs map[pair]shown // that it has proven: from their domain to ours
+}
+
+// shown is how a pair was proven.
+type shown struct {
+	at   time.Time
+	by   Proof
+	tls  bool
+	both bool // on a stream that goes both ways
 }
 
 var (
@@ -45,7 +54,7 @@ var (
 
 // take serves another server.
 func (o *outbound) take(ctx context.Context, t stream.Transport, direct bool) {
-	in := &incoming{out: o, cfg: o.cfg.Load(), pairs: map[pair]struct{}{}}
+	in := &incoming{out: o, cfg: o.cfg.Load(), pairs: map[pair]shown{}}
 	if direct {
 		if err := o.streams.Secure(ctx, t, in.serverTLS(true)); err != nil {
 			o.env.Log.Debug("direct TLS with a server failed", "remote", t.RemoteAddr().String(), "err", err)
@@ -89,7 +98,7 @@ func (in *incoming) Left() {
 // Header implements stream.Profile (RFC 6120 §4.7).
 func (in *incoming) Header(_ context.Context, c *stream.Conn, h *stanza.Element) error {
 	to, ok := domainOf(h.Get("to"))
-	if !ok || !in.out.fed.serves(to) || !public(to) { // §4.9.3.6
+	if !ok || !in.out.fed.serves(to) || !in.rules().federates(to) { // §4.9.3.6
 		return &stanza.StreamError{Condition: stanza.StreamHostUnknown}
 	}
 	c.For(to)
@@ -104,8 +113,8 @@ func (in *incoming) Header(_ context.Context, c *stream.Conn, h *stanza.Element)
 			return &stanza.StreamError{Condition: stanza.StreamImproperAddressing}
 		case in.out.fed.serves(from): // nobody else speaks for us (reliability row 22)
 			return &stanza.StreamError{Condition: stanza.StreamInvalidFrom}
-		case !in.cfg.allowed(from):
-			return &stanza.StreamError{Condition: stanza.StreamPolicyViolation, Text: errDenied.Text}
+		case !in.rules().allowed(to, from):
+			return denied()
 		}
 		in.from = from
 	}
@@ -123,8 +132,15 @@ func (in *incoming) Header(_ context.Context, c *stream.Conn, h *stanza.Element)
 	return nil
 }
 
+// rules are the settings that count now: who may talk, and what is asked.
+func (in *incoming) rules() *settings { return in.out.cfg.Load() }
+
 // policy is what is asked of whom the stream is said to be from.
-func (in *incoming) policy() Policy { return in.cfg.policy(in.from) }
+func (in *incoming) policy() Policy { return in.rules().policy(in.to, in.from) }
+
+func denied() *stanza.StreamError {
+	return &stanza.StreamError{Condition: stanza.StreamPolicyViolation, Text: errDenied.Text}
+}
 
 // features are those of XEP-0178 §3, XEP-0220 §2.4.2, XEP-0198 §2 and XEP-0288 §2.1.
 func (in *incoming) features(c *stream.Conn) *stanza.Element {
@@ -270,7 +286,7 @@ func (in *incoming) auth(ctx context.Context, c *stream.Conn, el *stanza.Element
 		}
 		as = named
 	}
-	if in.out.fed.serves(as) || !in.cfg.allowed(as) {
+	if in.out.fed.serves(as) || !in.rules().allowed(in.to, as) {
 		return fail("invalid-authzid", nil)
 	}
 	if err := in.shows(c, as); err != nil {
@@ -278,7 +294,7 @@ func (in *incoming) auth(ctx context.Context, c *stream.Conn, el *stanza.Element
 	}
 	c.Send(stanza.El(stanza.NSSASL, "success"))
 	in.from, in.authed = as, true
-	if err := in.proven(ctx, c, pair{as, in.to}, "certificate"); err != nil {
+	if err := in.proven(ctx, c, pair{as, in.to}, Certificate); err != nil {
 		return err
 	}
 	c.Restart()
@@ -286,9 +302,9 @@ func (in *incoming) auth(ctx context.Context, c *stream.Conn, el *stanza.Element
 }
 
 // proven lets the pair's stanzas in.
-func (in *incoming) proven(ctx context.Context, c *stream.Conn, p pair, method string) error {
-	in.let(p)
-	in.out.metrics.proofs.WithLabelValues("in", method, "accepted").Inc()
+func (in *incoming) proven(ctx context.Context, c *stream.Conn, p pair, method Proof) error {
+	in.let(p, shown{in.out.env.Clock.Now(), method, !c.Fresh(), in.back != nil})
+	in.out.metrics.proofs.WithLabelValues("in", string(method), "accepted").Inc()
 	in.out.env.Log.Info("stream of another server", "from", p.from, "to", p.to, "remote", c.Transport().RemoteAddr().String(), "by", method, "tls", !c.Fresh())
 	if !c.Bound() {
 		if err := in.bind(ctx, c, p.from); err != nil {
@@ -299,14 +315,17 @@ func (in *incoming) proven(ctx context.Context, c *stream.Conn, p pair, method s
 			c.Settle(func() { in.back.pump(in.out.env.Clock.Now()) })
 		}
 	}
+	if !in.rules().allowed(p.to, p.from) { // since it was asked; from here on part finds it
+		return denied()
+	}
 	return nil
 }
 
 // let notes that a pair is proven.
-func (in *incoming) let(p pair) {
+func (in *incoming) let(p pair, how shown) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.pairs[p] = struct{}{}
+	in.pairs[p] = how
 }
 
 // proved are the pairs that let has noted.
@@ -314,6 +333,18 @@ func (in *incoming) proved() []pair {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return slices.Collect(maps.Keys(in.pairs))
+}
+
+// trespasses reports whether it has proven a pair that may not talk.
+func (in *incoming) trespasses(cfg *settings) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for p := range in.pairs {
+		if !cfg.allowed(p.to, p.from) {
+			return true
+		}
+	}
+	return false
 }
 
 // offer lets ours out to who has proven pairs on a stream that goes both ways, when

@@ -26,7 +26,7 @@ type link struct {
 	bidi     bool // it was asked to go both ways
 	proven   bool // either has succeeded
 	ready    bool // stanzas go out
-	method   string
+	method   Proof
 
 	carrier // shared; conn is guarded by route.mu until the stream is ready
 	since   time.Time
@@ -42,7 +42,7 @@ var (
 func newLink(r *route) *link {
 	l := &link{initiating: r.out.initiating(r.pair), route: r, since: r.out.env.Clock.Now()}
 	l.queue = &l.cfg.Queue
-	l.in = &incoming{out: r.out, cfg: l.cfg, from: l.to, to: l.from, pairs: map[pair]struct{}{}}
+	l.in = &incoming{out: r.out, cfg: l.cfg, from: l.to, to: l.from, pairs: map[pair]shown{}}
 	return l
 }
 
@@ -227,7 +227,7 @@ func (l *link) success(c *stream.Conn, _ *stanza.Element) error {
 	if !l.external {
 		return &stanza.StreamError{Condition: stanza.StreamUnsupportedStanzaType}
 	}
-	l.authed, l.method = true, "certificate"
+	l.authed, l.method = true, Certificate
 	c.Restart()
 	c.OpenTo(l.from, l.to)
 	return nil
@@ -246,7 +246,7 @@ func (l *link) result(c *stream.Conn, el *stanza.Element) error {
 	}
 	switch el.Get("type") {
 	case "valid":
-		l.method = "dialback"
+		l.method = Dialback
 		return l.proved(c, nil)
 	case "error": // XEP-0220 §2.4
 		why := stanza.ParseError(el.Child(stanza.NSServer, "error"))
@@ -271,10 +271,10 @@ func (l *link) proved(c *stream.Conn, offered *stanza.Element) error {
 		return nil
 	}
 	l.proven = true
-	l.out.metrics.proofs.WithLabelValues("out", l.method, "accepted").Inc()
+	l.out.metrics.proofs.WithLabelValues("out", string(l.method), "accepted").Inc()
 	if l.bidi {
 		l.heard.Store(l.out.env.Clock.Now().UnixNano())
-		l.in.let(pair{l.to, l.from})
+		l.in.let(pair{l.to, l.from}, shown{})
 		if err := l.in.bind(l.out.ctx, c, l.to); err != nil {
 			return err
 		}
@@ -303,7 +303,7 @@ func (l *link) open(managed bool) {
 	l.route.log.Info("stream to another server", "remote", remote, "by", l.method, "certificate", l.trusted == nil, "acknowledged", managed, "both_ways", l.bidi)
 	l.out.metrics.connects.WithLabelValues("connected").Inc()
 	l.out.metrics.streams.WithLabelValues("out").Inc()
-	l.route.opened(l)
+	l.route.opened(l, shown{by: l.method, tls: !l.conn.Fresh(), both: l.bidi})
 }
 
 // tend cuts off a stream that does not come about; route.mu is held.

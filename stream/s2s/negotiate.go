@@ -55,7 +55,7 @@ type initiating struct {
 
 func (o *outbound) initiating(p pair) initiating {
 	cfg := o.cfg.Load()
-	return initiating{out: o, cfg: cfg, policy: cfg.policy(p.to), pair: p, trusted: errNoTLS}
+	return initiating{out: o, cfg: cfg, policy: cfg.policy(p.from, p.to), pair: p, trusted: errNoTLS}
 }
 
 // ContentNS implements stream.Profile.

@@ -60,7 +60,40 @@ func newOutbound(f *Federation, cfg *settings) *outbound {
 	return o
 }
 
-func (o *outbound) configure(c *settings) { o.cfg.Store(c) }
+// configure goes on with other settings.
+func (o *outbound) configure(c *settings) {
+	o.cfg.Store(c)
+	o.part()
+}
+
+// part ends the streams of pairs that may not talk any more, and what waits for them.
+func (o *outbound) part() {
+	cfg := o.cfg.Load()
+	o.mu.Lock()
+	var apart []*route
+	for p, r := range o.routes {
+		if !cfg.allowed(p.from, p.to) || r.trespasses(cfg) {
+			apart = append(apart, r)
+			delete(o.routes, p)
+		}
+	}
+	var guests []*stream.Conn
+	for in, c := range o.guests {
+		if in.trespasses(cfg) {
+			guests = append(guests, c)
+		}
+	}
+	o.mu.Unlock()
+	if len(apart)+len(guests) > 0 {
+		o.env.Log.Info("streams with other servers end: their domains may not talk any more", "out", len(apart), "in", len(guests))
+	}
+	for _, r := range apart {
+		r.close(errDenied)
+	}
+	for _, c := range guests {
+		c.Abort(denied())
+	}
+}
 
 // begin starts looking after routes.
 func (o *outbound) begin(r *stream.Registrar) {
@@ -81,7 +114,7 @@ func (o *outbound) end() {
 	guests := maps.Clone(o.guests)
 	o.mu.Unlock()
 	for _, r := range all {
-		r.close()
+		r.close(timeout())
 	}
 	for _, c := range guests {
 		c.Abort(&stanza.StreamError{Condition: stanza.StreamSystemShutdown})
@@ -142,7 +175,7 @@ func (o *outbound) board(r *route) bool {
 	o.mu.Lock()
 	b, there := o.backs[r.pair]
 	o.mu.Unlock()
-	return there && r.board(b.carrier)
+	return there && r.board(b)
 }
 
 // list are the routes; o.mu is held.
@@ -180,11 +213,8 @@ var (
 // send is the router's Gateway.
 func (o *outbound) send(e *channel.Envelope) (taken bool, why *stanza.Error) {
 	p := pair{e.Stanza.From.Domain(), e.Stanza.To.Domain()}
-	switch {
-	case !public(p.from):
+	if !o.cfg.Load().federates(p.from) {
 		return false, nil
-	case !o.cfg.Load().allowed(p.to):
-		return true, o.refused(errDenied)
 	}
 	it := item{
 		raw:   e.Edits.Render(nil, e.Raw),
@@ -192,9 +222,9 @@ func (o *outbound) send(e *channel.Envelope) (taken bool, why *stanza.Error) {
 		env:   &channel.Envelope{Kind: channel.Route, Session: e.Session, Raw: e.Raw, Stanza: e.Stanza, Hops: e.Hops},
 	}
 	for {
-		r := o.route(p)
-		if r == nil {
-			return true, o.refused(errTooMany)
+		r, why := o.route(p)
+		if why != nil {
+			return true, o.refused(why)
 		}
 		if added, why := r.add(it); added {
 			if why != nil {
@@ -210,16 +240,24 @@ func (o *outbound) refused(why *stanza.Error) *stanza.Error {
 	return why
 }
 
-// route finds or makes the one of a pair; nil: there are too many.
-func (o *outbound) route(p pair) *route {
+// route finds or makes the one of a pair, or says why there is none. Pairs that may
+// not talk have none; see part.
+func (o *outbound) route(p pair) (*route, *stanza.Error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r := o.routes[p]
-	if r == nil && !o.ended && (len(o.routes) < o.cfg.Load().Queue.Servers || o.spare()) {
-		r = &route{out: o, pair: p, log: o.env.Log.With("from", p.from, "to", p.to), used: o.env.Clock.Now()}
-		o.routes[p] = r
+	if r := o.routes[p]; r != nil {
+		return r, nil
 	}
-	return r
+	cfg := o.cfg.Load()
+	switch {
+	case !cfg.allowed(p.from, p.to):
+		return nil, errDenied
+	case o.ended || len(o.routes) >= cfg.Queue.Servers && !o.spare():
+		return nil, errTooMany
+	}
+	r := &route{out: o, pair: p, log: o.env.Log.With("from", p.from, "to", p.to), used: o.env.Clock.Now()}
+	o.routes[p] = r
+	return r, nil
 }
 
 // spare drops a route on which nothing waits, so that who writes to made-up domains

@@ -46,9 +46,11 @@ type route struct {
 	bytes   int           // of queue
 	link    *link         // our own stream; nil: there is none
 	on      *carrier      // what takes the stanzas; nil: nothing does
+	shown   shown         // on it
 	busy    bool          // a stream is being made
 	next    time.Time     // no try before
 	tries   int           // that have failed in a row
+	trouble string        // of the last of them
 	refused *stanza.Error // what everybody hears until next; nil: they wait
 	used    time.Time
 	gone    bool
@@ -149,29 +151,34 @@ func (r *route) reach(ctx context.Context) {
 }
 
 // opened says that the link takes stanzas.
-func (r *route) opened(l *link) {
+func (r *route) opened(l *link, how shown) {
 	now := r.out.env.Clock.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.link == l {
-		r.settle(&l.carrier, now)
+		r.settle(&l.carrier, how, now)
 	}
 }
 
 // board lets stanzas out on a stream of the other side.
-func (r *route) board(c *carrier) bool {
+func (r *route) board(b back) bool {
+	how := shown{by: Dialback, tls: true, both: true}
+	if b.sure {
+		how.by = Certificate
+	}
 	now := r.out.env.Clock.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.gone && r.on == nil && r.settle(c, now)
+	return !r.gone && r.on == nil && r.settle(b.carrier, how, now)
 }
 
 // settle goes on with what takes the stanzas; false: it has ended. r.mu is held.
-func (r *route) settle(c *carrier, now time.Time) bool {
+func (r *route) settle(c *carrier, how shown, now time.Time) bool {
 	if !c.join(r) {
 		return false
 	}
-	r.on, r.busy, r.tries, r.next, r.refused, r.used = c, false, 0, time.Time{}, nil, now
+	how.at = now
+	r.on, r.shown, r.busy, r.tries, r.next, r.refused, r.trouble, r.used = c, how, false, 0, time.Time{}, nil, "", now
 	r.pump(now)
 	return true
 }
@@ -211,6 +218,11 @@ func (r *route) lost(c *carrier, back []item, err error) {
 		r.mu.Unlock()
 		return
 	}
+	if r.gone {
+		r.mu.Unlock()
+		r.out.refuse(back, timeout())
+		return
+	}
 	r.on, r.link, r.busy = nil, nil, err != nil // see failed
 	r.next = r.out.env.Clock.Now().Add(jitter(retryFirst))
 	if len(back) > 0 {
@@ -236,7 +248,7 @@ func (r *route) failed(err error) {
 	now := r.out.env.Clock.Now()
 	final := finalError(err)
 	r.mu.Lock()
-	r.busy = false
+	r.busy, r.trouble = false, err.Error()
 	var all []item
 	if final != nil {
 		r.next, r.refused = now.Add(jitter(refuseFor)), final
@@ -327,14 +339,21 @@ func (r *route) leave() bool {
 	return r.gone
 }
 
-// close ends the stream and refuses what waits.
-func (r *route) close() {
+// trespasses reports whether the stream brings what may not come (XEP-0288).
+func (r *route) trespasses(cfg *settings) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.link != nil && r.link.in.trespasses(cfg)
+}
+
+// close ends the stream and refuses what waits, for that reason.
+func (r *route) close(why *stanza.Error) {
 	r.mu.Lock()
 	r.gone = true
 	all := r.take(len(r.queue))
 	l := r.link
 	r.mu.Unlock()
-	r.out.refuse(all, timeout())
+	r.out.refuse(all, why)
 	if l != nil && l.conn != nil {
 		l.conn.Goodbye()
 	}

@@ -20,12 +20,12 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"parley/parser/stanza"
 	"parley/plugins"
+	"parley/plugins/admin"
 	"parley/router"
 	"parley/router/channel"
 	"parley/stream"
@@ -53,7 +53,9 @@ var Plugin = plugins.Plugin{
 	Components: []plugins.Maker{
 		{Server: stream.Name, Defaults: defaults(), New: newStreams},
 		{Server: router.Name, New: newGateway},
+		{Server: admin.Name, New: newDesk},
 	},
+	Requires:   []string{admin.Name},
 	Migrations: migrations,
 }
 
@@ -70,12 +72,9 @@ func (f *Federation) serves(domain string) bool {
 		return r.Serves(domain)
 	}
 	return slices.ContainsFunc(f.env.Domains.List(), func(d string) bool { // a front: its core knows which services there are
-		return domain == d || strings.HasSuffix(domain, "."+d)
+		return within(domain, d)
 	})
 }
-
-// federates reports whether any of our domains can be found by others.
-func (f *Federation) federates() bool { return slices.ContainsFunc(f.env.Domains.List(), public) }
 
 // gateway takes what the router has for other servers.
 type gateway struct{ *Federation }
@@ -95,7 +94,7 @@ func (g gateway) Register(r *router.Registrar) {
 
 func (g gateway) send(_ context.Context, e *channel.Envelope) (bool, *stanza.Error) {
 	o := g.out.Load()
-	if o == nil || !g.federates() {
+	if o == nil {
 		return false, nil
 	}
 	return o.send(e)
@@ -136,7 +135,7 @@ var (
 )
 
 func newStreams(env plugins.Env, c plugins.Config) (plugins.Component, error) {
-	cfg, err := decode(c)
+	cfg, err := decode(c, env.Domains)
 	if err != nil {
 		return nil, err
 	}
@@ -147,17 +146,17 @@ func newStreams(env plugins.Env, c plugins.Config) (plugins.Component, error) {
 	return &streams{env: env, fed: f, out: newOutbound(f, cfg)}, nil
 }
 
-func decode(c plugins.Config) (*settings, error) {
+func decode(c plugins.Config, served *plugins.Domains) (*settings, error) {
 	cfg := *defaults()
 	if err := c.Decode(&cfg); err != nil {
 		return nil, err
 	}
-	return newSettings(cfg)
+	return newSettings(cfg, served)
 }
 
 // wanted are the doors that a configuration asks for.
 func (s *streams) wanted(c *settings) []*door {
-	if !s.fed.federates() {
+	if !c.open() {
 		return nil
 	}
 	all := []*door{{name: Name, address: c.Address}, {name: "s2s-tls", address: c.Direct, direct: true}}
@@ -166,8 +165,8 @@ func (s *streams) wanted(c *settings) []*door {
 
 // Start implements plugins.Component. Whoever connects waits until Register.
 func (s *streams) Start(ctx context.Context) (err error) {
-	if !s.fed.federates() {
-		s.env.Log.Info("no other server is talked to: none of the domains is one that others can find", "domains", s.env.Domains.List())
+	if !s.out.cfg.Load().open() {
+		s.env.Log.Info("no other server is talked to: none of the domains is one that others can find and that is enabled", "domains", s.env.Domains.List())
 	}
 	if s.out.keys, err = loadKeys(ctx, s.env); err != nil {
 		return err
@@ -222,6 +221,7 @@ func (s *streams) rehosted() {
 	if err := s.reopen(s.out.cfg.Load()); err != nil {
 		s.env.Log.Error("the doors for other servers stay closed", "err", err)
 	}
+	s.out.part() // a domain may have become a service's, or the other way round
 }
 
 // serve accepts on a door; s.mu is held.
@@ -250,9 +250,10 @@ func (s *streams) closeDoors() {
 	s.doors = nil
 }
 
-// Reconfigure implements plugins.Reconfigurer: streams that are there go on.
+// Reconfigure implements plugins.Reconfigurer: streams that are there go on, but for
+// those of pairs that may not talk any more.
 func (s *streams) Reconfigure(_ context.Context, c plugins.Config) error {
-	cfg, err := decode(c)
+	cfg, err := decode(c, s.env.Domains)
 	if err != nil || s.ctx == nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"parley/plugins"
+	"parley/plugins/config"
 	"slices"
 	"testing"
 	"time"
@@ -172,22 +174,49 @@ func TestDialRaces(t *testing.T) {
 }
 
 func TestPolicy(t *testing.T) {
-	s := &settings{Config: *defaults()}
+	s := &settings{Config: *defaults(), served: plugins.NewDomains("our.example", "quiet.example", "team.quiet.example")}
 	s.Domains = map[string]Policy{"strict.example": {Required, Certificate}}
 	s.Deny = []string{"*.evil.example"}
-	if s.policy("strict.example").Proof != Certificate || s.policy("other.example").Proof != Dialback {
-		t.Error("policies")
+	s.Own = config.ByDomain[Own]{
+		"quiet.example":      {false, s.Rules},
+		"team.quiet.example": {true, Rules{Policy{Optional, Certificate}, []string{"good.example"}, nil}},
 	}
-	for d, want := range map[string]bool{"evil.example": true, "a.evil.example": false, "good.example": true} {
-		if s.allowed(d) != want {
-			t.Error(d)
+	for _, c := range []struct {
+		ours, theirs string
+		want         Policy
+	}{
+		{"our.example", "strict.example", Policy{Required, Certificate}},
+		{"our.example", "other.example", Policy{Required, Dialback}},
+		{"team.quiet.example", "other.example", Policy{Optional, Certificate}},
+		{"conference.team.quiet.example", "other.example", Policy{Optional, Certificate}},
+		{"team.quiet.example", "strict.example", Policy{Required, Certificate}},
+	} {
+		if got := s.policy(c.ours, c.theirs); got != c.want {
+			t.Errorf("%s of %s: %v", c.ours, c.theirs, got)
+		}
+	}
+	for p, want := range map[pair]bool{
+		{"our.example", "evil.example"}:                    true,
+		{"our.example", "a.evil.example"}:                  false,
+		{"conference.our.example", "a.evil.example"}:       false,
+		{"our.example", "good.example"}:                    true,
+		{"quiet.example", "good.example"}:                  false,
+		{"conference.quiet.example", "good.example"}:       false,
+		{"team.quiet.example", "good.example"}:             true,
+		{"conference.team.quiet.example", "evil.example"}:  false,
+		{"notteam.quiet.example", "good.example"}:          false, // a service of quiet.example
+		{"component.elsewhere.example", "a.evil.example"}:  false,
+		{"component.elsewhere.example", "another.example"}: true,
+	} {
+		if s.allowed(p.from, p.to) != want {
+			t.Error(p)
 		}
 	}
 	s.Allow = []string{"good.example"}
-	if s.allowed("other.example") || !s.allowed("good.example") {
+	if s.allowed("our.example", "other.example") || !s.allowed("our.example", "good.example") {
 		t.Error("allow")
 	}
-	if got := slices.DeleteFunc([]string{"localhost", "im.localhost", "intranet", "example.org"}, func(d string) bool { return !public(d) }); len(got) != 1 {
+	if got := slices.DeleteFunc([]string{"localhost", "im.localhost", "intranet", "quiet.example", "team.quiet.example", "our.example"}, func(d string) bool { return !s.federates(d) }); len(got) != 2 {
 		t.Error(got)
 	}
 }
