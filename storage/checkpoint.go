@@ -5,11 +5,15 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"parley/storage/space"
 )
 
 // checkpointer folds the write-ahead log into the database, on a connection
@@ -20,12 +24,14 @@ type checkpointer struct {
 	db    *sqliteDB
 	conn  *sql.DB
 	bound int64
-	at    int64
+	dir   string
 	doing sync.Mutex   // held by the checkpoint that is under way: two would both subtract what they find fresh
 	fresh atomic.Int64 // written since the last checkpoint
 	rest  atomic.Int64 // which that could not fold in: somebody reads them
 	log   atomic.Int64 // length of the log then. It begins again when all of it is folded in and nobody reads it
 	again time.Time    // when writers may be held up by the next TRUNCATE; the writer's
+	full  atomic.Bool  // the disk was, the last time
+	tried time.Time    // when it may be tried again whether it still is; the writer's
 	wake  chan struct{}
 	stop  context.CancelFunc
 	ended chan struct{}
@@ -33,16 +39,22 @@ type checkpointer struct {
 
 const (
 	walPage = 4096 + 24 // a page and its header
-	// At this share of the bound the log is folded in. A page that many commits
+	// At this share of its bound the log is folded in. A page that many commits
 	// write (the end of somebody's index) is copied once per checkpoint: at
 	// SQLite's own 4 MiB that was nearly once per commit.
 	checkpointShare = 4
-	checkpointGap   = 5 * time.Second
+	// The log's bound on a disk that is nearly full: at most this share of what is free,
+	// so that the database has room for what is in the log, but not less than that.
+	freeShare     = 2
+	leastLog      = 64
+	checkpointGap = 5 * time.Second
 	// What a commit pays at most for a reader that holds the log open. For a
 	// checkpoint that is under way it waits to the end: at its bound the log must
 	// not outgrow what is folded in.
 	truncateWait = 50 * time.Millisecond
 	truncateGap  = time.Second
+	// While the disk is full: at most this share of the time goes into trying.
+	fullShare = 10
 )
 
 func newCheckpointer(c Config, d *sqliteDB) (*checkpointer, error) {
@@ -52,26 +64,68 @@ func newCheckpointer(c Config, d *sqliteDB) (*checkpointer, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	bound := int64(c.WALPages)
-	k := &checkpointer{db: d, conn: conn, bound: bound, at: bound / checkpointShare, wake: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
+	k := &checkpointer{db: d, conn: conn, bound: int64(c.WALPages), dir: filepath.Dir(c.Path), wake: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	go k.run(ctx)
 	return k, nil
 }
 
 // grown counts the pages that a transaction has added; its caller has the writer.
 func (k *checkpointer) grown() {
-	fresh := k.fresh.Add(k.db.pagesWritten())
-	if fresh+k.rest.Load() >= k.at && fresh >= k.at/4 {
+	fresh, most := k.fresh.Add(k.db.pagesWritten()), k.most()
+	if at := most / checkpointShare; fresh+k.rest.Load() >= at && fresh >= at/4 {
 		select {
 		case k.wake <- struct{}{}:
 		default:
 		}
 	}
-	if fresh+k.log.Load() >= k.bound && time.Now().After(k.again) { // readers hold the log open
+	if fresh+k.log.Load() >= most && time.Now().After(k.again) { // readers hold the log open
 		if !k.do(context.Background(), "TRUNCATE") {
 			k.again = time.Now().Add(truncateGap)
 		}
 	}
+}
+
+// most is how long the log may be now.
+func (k *checkpointer) most() int64 {
+	free, known := space.Free(k.dir)
+	if !known {
+		return k.bound
+	}
+	return min(k.bound, max(leastLog, free/walPage/freeShare))
+}
+
+// room fails while the disk is too full to fold in the log: what somebody frees would
+// go into the log, until there was no room for the database and no end to it
+// (reliability row 30). Its caller has the writer.
+func (k *checkpointer) room() error {
+	if !k.full.Load() {
+		return nil
+	}
+	now := time.Now()
+	if now.Before(k.tried) {
+		return errFull
+	}
+	k.do(context.Background(), "TRUNCATE")
+	k.tried = time.Now().Add(fullShare * time.Since(now))
+	if k.full.Load() {
+		return errFull
+	}
+	return nil
+}
+
+// errFull is what SQLite says in its place.
+var errFull = fmt.Errorf("%w: the disk is full", ErrUnavailable)
+
+// failed hears what became of a transaction; its caller has the writer.
+func (k *checkpointer) failed(err error) {
+	if isFull(err) {
+		k.full.Store(true)
+	}
+}
+
+func isFull(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL
 }
 
 // pagesWritten is how many pages the writing connection has written since the
@@ -96,6 +150,7 @@ func (k *checkpointer) run(ctx context.Context) {
 	defer close(k.ended)
 	t := time.NewTicker(checkpointGap)
 	defer t.Stop()
+	k.do(ctx, "PASSIVE") // what a process that was killed has left counts, too
 	for {
 		select {
 		case <-ctx.Done():
@@ -116,6 +171,9 @@ func (k *checkpointer) do(ctx context.Context, mode string) (all bool) {
 	var busy, pages, done int64
 	before := k.fresh.Load()
 	err := k.conn.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &pages, &done)
+	if full := isFull(err); full || err == nil {
+		k.full.Store(full)
+	}
 	switch {
 	case err != nil && !errors.Is(err, context.Canceled):
 		k.db.log.Warn("storage: checkpoint failed", "err", sqliteError(err))

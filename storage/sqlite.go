@@ -203,6 +203,9 @@ func (d *sqliteDB) Tx(ctx context.Context, f func(Tx) error) error {
 		return err
 	}
 	defer d.release()
+	if err := d.ticker.room(); err != nil {
+		return err
+	}
 	// With ctx database/sql would roll back by itself, a little later, in the
 	// middle of the next transaction; statements have their own ctx and fail.
 	tx, err := d.conn.BeginTx(context.WithoutCancel(ctx), nil)
@@ -210,11 +213,12 @@ func (d *sqliteDB) Tx(ctx context.Context, f func(Tx) error) error {
 		return sqliteError(err)
 	}
 	defer func() { _ = tx.Rollback() }() // when f fails, or panics; else it is over
-	if err := f(&sqliteTx{d, tx}); err != nil {
-		return err
+	if err = f(&sqliteTx{d, tx}); err == nil {
+		err = sqliteError(tx.Commit())
 	}
-	if err := tx.Commit(); err != nil {
-		return sqliteError(err)
+	if err != nil {
+		d.ticker.failed(err)
+		return err
 	}
 	d.ticker.grown()
 	return nil
@@ -273,7 +277,11 @@ func (d *sqliteDB) write(sets []*submission) (failed int, err error) {
 		return -1, err
 	}
 	defer d.release()
+	if err := d.ticker.room(); err != nil {
+		return -1, err
+	}
 	if failed, err = d.batch.write(sets); err != nil {
+		d.ticker.failed(err)
 		return failed, err
 	}
 	d.ticker.grown()

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"parley/storage/space"
 )
 
 // disk is a directory. A file lies in one of 1296 folders named after its key's
@@ -65,7 +67,7 @@ func (d *disk) Room(size int64) error {
 	if _, err := d.dir(); err != nil {
 		return err
 	}
-	free, known := freeBytes(d.path)
+	free, known := space.Free(d.path)
 	if known && free-size < d.reserve {
 		return fmt.Errorf("%w: %d bytes are free at %s, and %d stay so (storage.files.reserve)", ErrFull, free, d.path, d.reserve)
 	}

@@ -3,7 +3,6 @@ package ledger_test
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	mrand "math/rand/v2"
 	"net/url"
@@ -12,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -206,7 +204,7 @@ func fillDisk(dir string) fault {
 		after(random, time.Second)
 		m := w.book.now()
 		file := filepath.Join(dir, "ballast")
-		if err := fill(file); err != nil {
+		if err := storagetest.Fill(file); err != nil {
 			w.t.Fatal(err)
 		}
 		refused(w, m)
@@ -228,42 +226,6 @@ func fillAndKill(dir string, s *server) fault {
 		full(w, random)
 		return kill(w, random)
 	}
-}
-
-// fill writes until the disk is full.
-func fill(name string) error {
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	for _, block := range []int{1 << 16, 1 << 12, 1} {
-		for err = nil; err == nil; {
-			_, err = f.Write(make([]byte, block))
-		}
-		if !errors.Is(err, syscall.ENOSPC) {
-			return err
-		}
-	}
-	return nil
-}
-
-// smallDisk mounts a disk that is soon full.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("no disk to fill: mount: %v", err)
-		}
-		t.Skipf("no disk to fill: mount: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Errorf("umount: %v", err)
-		}
-	})
-	return dir
 }
 
 func TestLedger(t *testing.T) {
@@ -306,11 +268,11 @@ func (l *long) sqlite(t *testing.T) {
 		return s, killServer(s)
 	})
 	l.fault(t, "SQLite", "disk full", l.rounds, func(t *testing.T) (*server, fault) {
-		dir := smallDisk(t)
+		dir := storagetest.SmallDisk(t, 64)
 		return newServer(t, l.program, dir, storage), fillDisk(dir)
 	})
 	l.fault(t, "SQLite", fullThenKilled, l.rounds, func(t *testing.T) (*server, fault) {
-		dir := smallDisk(t)
+		dir := storagetest.SmallDisk(t, 64)
 		s := newServer(t, l.program, dir, storage)
 		return s, fillAndKill(dir, s)
 	})

@@ -1,10 +1,11 @@
-package blob
+// Package space says how much room there is on a disk.
+package space
 
 import "syscall"
 
-// freeBytes is how much of a file system others than its administrator may write
+// Free is how many bytes of a file system others than its administrator may write
 // to; false: nobody knows.
-func freeBytes(path string) (int64, bool) {
+func Free(path string) (int64, bool) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(path, &st); err != nil {
 		return 0, false
