@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -25,6 +26,9 @@ const (
 	// maxCalls is how many calls of all others a node works on at a time; further
 	// ones wait.
 	maxCalls = 256
+	// strangerWait is how long an answer waits until who asks is seen: a node is heard
+	// as soon as it has come.
+	strangerWait = 10 * time.Second
 	// callNotice is the call that is a notice.
 	callNotice = "notice"
 )
@@ -199,6 +203,11 @@ func (n *Node) called(ctx context.Context, from nats.Peer, payload []byte) error
 	if !n.taskOr(func() {
 		defer n.desk.busy.Release(1)
 		answer, failed := n.respond(from.Node, name, question)
+		ctx, cancel := context.WithTimeout(n.ctx, strangerWait)
+		defer cancel()
+		if !n.introduced(ctx, from) { // there is no way back to who is not known
+			return
+		}
 		if err := n.bus.Send(n.ctx, from.Node, portReplies, encodeCall(id, failed, answer), nil); err != nil && !errors.Is(err, nats.ErrGone) {
 			n.log.Warn("call not answered", "call", name, "node", from.Node, "err", err)
 		}

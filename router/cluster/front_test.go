@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -343,6 +344,24 @@ func TestCalls(t *testing.T) {
 	}
 	if n := len(f.desk.waiting); n != 0 {
 		t.Errorf("%d calls are still waited for", n)
+	}
+}
+
+// Who has just come asks at once, and is answered: the others hear of it before they see
+// it in the database.
+func TestCallsOfNewcomers(t *testing.T) {
+	w := newWorld(t)
+	w.enterAs("core", func(m *member) {
+		m.Answer("who", func(_ context.Context, from string, _ []byte) ([]byte, error) { return []byte(from), nil })
+	}, coreServers...)
+	for i := range 4 {
+		name := "f" + strconv.Itoa(i)
+		f := w.startingAs(name, frontServers...)
+		ctx, cancel := context.WithTimeout(t.Context(), soon)
+		if got, err := f.Call(ctx, "core", "who", nil); err != nil || string(got) != name {
+			t.Errorf("%s is called %q, %v", name, got, err)
+		}
+		cancel()
 	}
 }
 

@@ -239,11 +239,27 @@ func (n *Node) Begin(l Links) error {
 		ports[portParser], ports[portProcessor] = n.enters(l.Parser), n.enters(l.Processor)
 		n.tasks.Go(n.undertake)
 	}
+	for port, h := range ports {
+		ports[port] = n.alive(h)
+	}
 	if err := n.handle(ports); err != nil {
 		return err
 	}
 	n.attachFrom()
 	return nil
+}
+
+// alive keeps from the stages what was sent to a node that the others may take for
+// dead by now. To one that was frozen a sender who has moved speaks through the pipes
+// of two nodes, and which of them comes first is chance: what was said there waits in
+// the database, for wherever the recipient goes.
+func (n *Node) alive(h nats.Handler) nats.Handler {
+	return func(ctx context.Context, from nats.Peer, payload []byte) error {
+		if !n.members.Held() {
+			return refused(from, ErrFenced)
+		}
+		return h(ctx, from, payload)
+	}
 }
 
 // End takes the node out: the others see it leave.
@@ -334,7 +350,7 @@ func (n *Node) admit(all []Member) {
 // from: a node may be heard of on the network before it is seen there. False: it
 // has left, or the node ends.
 func (n *Node) introduced(ctx context.Context, p nats.Peer) bool {
-	for {
+	for asked := false; ; asked = true {
 		n.mu.Lock()
 		here, gone, changed := n.lives[p.Node], n.ended[p.Node], n.changed
 		n.mu.Unlock()
@@ -343,6 +359,8 @@ func (n *Node) introduced(ctx context.Context, p nats.Peer) bool {
 			return true
 		case gone >= p.Incarnation || here > p.Incarnation:
 			return false
+		case !asked:
+			n.members.kick() // who is heard is there, and need not wait for the next round
 		}
 		select {
 		case <-changed:

@@ -254,6 +254,26 @@ func TestNotHandedOverComesBack(t *testing.T) {
 	}
 }
 
+// Nothing reaches the sockets of a node that has lost its lease: it waits in the database
+// (reliability row 32).
+func TestReliability32NothingComesToTheFenced(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.enter("a"), w.enter("b")
+	to := b.socket(1, "juliet@localhost/phone")
+	e := message(t, "romeo@localhost/orchard", "juliet@localhost")
+	e.To = []sessions.Ref{to}
+	b.members.lease.lose(overByClock)
+	if err := a.Streamers(a.streamer).Send(t.Context(), []*channel.Envelope{e}); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.parser.next(t); got.Kind != channel.Undelivered || got.Session != to || got.Pending != 7 {
+		t.Errorf("came back as %+v", got)
+	}
+	if n := len(b.router.got) + len(b.streamer.got); n != 0 {
+		t.Errorf("%d envelopes came to who is fenced", n)
+	}
+}
+
 // Of two sessions that are given one address at the same time the newer one
 // stays, on every node the same, and the other one is told.
 func TestOneAddressOneSession(t *testing.T) {
