@@ -123,9 +123,10 @@ func (k *checkpointer) failed(err error) {
 	}
 }
 
+// isFull knows a full disk; a quota that is used up is SQLITE_IOERR_WRITE, as much else is.
 func isFull(err error) bool {
 	var e *sqlite.Error
-	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_FULL
+	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE)
 }
 
 // pagesWritten is how many pages the writing connection has written since the
@@ -171,13 +172,15 @@ func (k *checkpointer) do(ctx context.Context, mode string) (all bool) {
 	var busy, pages, done int64
 	before := k.fresh.Load()
 	err := k.conn.QueryRowContext(ctx, `PRAGMA wal_checkpoint(`+mode+`)`).Scan(&busy, &pages, &done)
-	if full := isFull(err); full || err == nil {
-		k.full.Store(full)
-	}
 	switch {
+	case isFull(err) && k.full.Swap(true): // it has been said
+		k.db.log.Debug("storage: checkpoint failed", "err", sqliteError(err))
 	case err != nil && !errors.Is(err, context.Canceled):
 		k.db.log.Warn("storage: checkpoint failed", "err", sqliteError(err))
 	case err == nil:
+		if pages == done { // what somebody reads is not folded in, and may not have room
+			k.full.Store(false)
+		}
 		k.db.metrics.walPages.Set(float64(pages))
 		k.fresh.Add(-before)
 		k.rest.Store(pages - done)

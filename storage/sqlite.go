@@ -203,9 +203,7 @@ func (d *sqliteDB) Tx(ctx context.Context, f func(Tx) error) error {
 		return err
 	}
 	defer d.release()
-	if err := d.ticker.room(); err != nil {
-		return err
-	}
+	full := d.ticker.room() // what only reads, as a copy to a larger disk does, goes on
 	// With ctx database/sql would roll back by itself, a little later, in the
 	// middle of the next transaction; statements have their own ctx and fail.
 	tx, err := d.conn.BeginTx(context.WithoutCancel(ctx), nil)
@@ -213,7 +211,7 @@ func (d *sqliteDB) Tx(ctx context.Context, f func(Tx) error) error {
 		return sqliteError(err)
 	}
 	defer func() { _ = tx.Rollback() }() // when f fails, or panics; else it is over
-	if err = f(&sqliteTx{d, tx}); err == nil {
+	if err = f(&sqliteTx{d, tx, full}); err == nil {
 		err = sqliteError(tx.Commit())
 	}
 	if err != nil {
@@ -244,8 +242,9 @@ func (d *sqliteDB) take(ctx context.Context) error {
 func (d *sqliteDB) release() { <-d.turn }
 
 type sqliteTx struct {
-	d  *sqliteDB
-	tx *sql.Tx
+	d    *sqliteDB
+	tx   *sql.Tx
+	full error // why nothing can be written
 }
 
 func (t *sqliteTx) Query(ctx context.Context, s string, args ...any) (Rows, error) {
@@ -261,6 +260,9 @@ func (t *sqliteTx) QueryRow(ctx context.Context, s string, args ...any) Row {
 }
 
 func (t *sqliteTx) Exec(ctx context.Context, s string, args ...any) (int64, error) {
+	if t.full != nil {
+		return 0, t.full
+	}
 	res, err := t.tx.ExecContext(ctx, t.d.text(s), args...)
 	if err != nil {
 		return 0, sqliteError(err)

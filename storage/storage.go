@@ -132,7 +132,7 @@ type Config struct {
 
 	StatementTimeout time.Duration `yaml:"statement_timeout" doc:"Postgres: longest statement; default 10s"`
 	LockTimeout      time.Duration `yaml:"lock_timeout" doc:"longest wait for a lock or for a connection of the pool; default 5s"`
-	WALPages         int           `yaml:"wal_pages" doc:"SQLite: write-ahead log size, in pages of 4 KiB, from which on writers wait for a checkpoint; default 16384 (64 MiB)"`
+	WALPages         int           `yaml:"wal_pages" doc:"SQLite: write-ahead log size, in pages of 4 KiB, from which on writers wait for a checkpoint, less where the disk has little room; default 16384 (64 MiB)"`
 }
 
 // withDefaults fills what the file left out and rejects contradictions.

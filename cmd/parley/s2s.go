@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -55,12 +56,22 @@ DOMAIN alone: the streams of this node; other nodes have their own.
 	return cmd
 }
 
+// oneLine is a text that others may have chosen, without what a terminal would obey.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, strings.Join(strings.Fields(text), " "))
+}
+
 func s2sRows(all []s2s.Stream) [][]string {
 	rows := [][]string{{"OURS", "", "THEIRS", "STATE", "SINCE / NEXT", "PROOF", "TLS", "WAITING", "REMOTE / ERROR"}}
 	for _, s := range all {
 		at, proof, tls, last := s.Since, string(s.Proof), "-", s.Remote
 		if s.State != s2s.Open {
-			at, last = s.Next, s.Error
+			at, last = s.Next, oneLine(s.Error)
 		}
 		when := "-"
 		if !at.IsZero() {

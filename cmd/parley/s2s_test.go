@@ -23,7 +23,7 @@ func TestS2SList(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	if err := printTable(&out, s2sRows([]s2s.Stream{
 		{Direction: s2s.Out, Ours: "a.example", Theirs: "b.example", State: s2s.Open, Since: at, Remote: "192.0.2.1:5269", Proof: s2s.Certificate, TLS: true},
-		{Direction: s2s.Out, Ours: "a.example", Theirs: "c.example", State: s2s.Failing, Next: at, Waiting: 3, Error: "connection refused"},
+		{Direction: s2s.Out, Ours: "a.example", Theirs: "c.example", State: s2s.Failing, Next: at, Waiting: 3, Error: "connection\nrefused\u009b"},
 		{Direction: s2s.Out, Ours: "a.example", Theirs: "d.example", State: s2s.Idle},
 	})); err != nil {
 		t.Fatal(err)

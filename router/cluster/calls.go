@@ -28,7 +28,7 @@ const (
 	maxCalls = 256
 	// strangerWait is how long an answer waits until who asks is seen: a node is heard
 	// as soon as it has come.
-	strangerWait = 10 * time.Second
+	strangerWait = 2 * time.Second
 	// callNotice is the call that is a notice.
 	callNotice = "notice"
 )
@@ -206,6 +206,7 @@ func (n *Node) called(ctx context.Context, from nats.Peer, payload []byte) error
 		ctx, cancel := context.WithTimeout(n.ctx, strangerWait)
 		defer cancel()
 		if !n.introduced(ctx, from) { // there is no way back to who is not known
+			n.log.Debug("call not answered: nobody knows who asks", "call", name, "node", from.Node)
 			return
 		}
 		if err := n.bus.Send(n.ctx, from.Node, portReplies, encodeCall(id, failed, answer), nil); err != nil && !errors.Is(err, nats.ErrGone) {

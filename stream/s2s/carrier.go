@@ -19,7 +19,7 @@ const (
 // carrier is a stream that takes our stanzas: one to another server, or one of
 // another server that goes both ways (XEP-0288), on which several routes may be.
 // What a route has written is its own again when the stream ends without an
-// acknowledgement (XEP-0198). Lock order: outbound.mu, route.mu, carrier.mu.
+// acknowledgement (XEP-0198). Lock order: outbound.mu, route.mu, carrier.mu or incoming.mu.
 type carrier struct {
 	queue *Queue // what may be under way
 	conn  *stream.Conn

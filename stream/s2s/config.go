@@ -113,17 +113,21 @@ func (c *Config) Validate() error {
 			errs = append(errs, config.Key(fmt.Sprintf("domains.%q", d), "%w", err))
 		}
 	}
-	errs = append(errs, c.Rules.lists("")...)
+	errs = append(errs, c.lists("", Rules{})...)
 	for d, own := range c.Own {
-		errs = append(errs, own.lists(fmt.Sprintf("own.%q.", d))...)
+		errs = append(errs, own.lists(fmt.Sprintf("own.%q.", d), c.Rules)...)
 	}
 	return errors.Join(errs...)
 }
 
-// lists checks the names in the lists, whose keys begin with at.
-func (r *Rules) lists(at string) (errs []error) {
-	for key, list := range map[string][]string{"allow": r.Allow, "deny": r.Deny} {
-		for _, d := range list {
+// lists checks the names in the lists, whose keys begin with at, but for those that are
+// as above.
+func (r *Rules) lists(at string, above Rules) (errs []error) {
+	for key, list := range map[string][2][]string{"allow": {r.Allow, above.Allow}, "deny": {r.Deny, above.Deny}} {
+		if slices.Equal(list[0], list[1]) {
+			continue
+		}
+		for _, d := range list[0] {
 			if err := domainName(strings.TrimPrefix(d, "*.")); err != nil {
 				errs = append(errs, config.Key(at+key, "%w", err))
 			}

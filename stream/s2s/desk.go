@@ -106,7 +106,7 @@ func (o *outbound) all() []Stream {
 	o.mu.Lock()
 	out := make([]Stream, 0, len(o.routes)+len(o.guests))
 	for _, r := range o.routes {
-		out = append(out, r.status(o.env.Clock.Now()))
+		out = append(out, r.status(o.env.Clock.Now())...)
 	}
 	for in, c := range o.guests {
 		out = append(out, in.status(c.Transport().RemoteAddr().String())...)
@@ -132,8 +132,8 @@ func (in *incoming) status(remote string) []Stream {
 	return out
 }
 
-// status tells of a route.
-func (r *route) status(now time.Time) Stream {
+// status tells of a route, and of what comes on its stream when that goes both ways.
+func (r *route) status(now time.Time) []Stream {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := Stream{
@@ -151,5 +151,8 @@ func (r *route) status(now time.Time) Stream {
 	case len(r.queue) > 0:
 		s.State, s.Next = Failing, r.next
 	}
-	return s
+	if s.BothWays && r.link != nil && r.on == &r.link.carrier {
+		return append(r.link.in.status(s.Remote), s)
+	}
+	return []Stream{s}
 }

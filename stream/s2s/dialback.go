@@ -116,7 +116,7 @@ func (in *incoming) verify(c *stream.Conn, el *stanza.Element) error {
 	to, ok := domainOf(el.Get("to"))
 	from, known := domainOf(el.Get("from"))
 	answered := pair{el.Get("to"), el.Get("from")}
-	if !ok || !known || !in.out.fed.serves(to) {
+	if !ok || !known || !in.out.fed.serves(to) || !in.rules().federates(to) {
 		content := string(stanza.NewError(stanza.ItemNotFound, "").Element().Bytes(stanza.NSClient))
 		c.SendRaw(dialbackElement("verify", answered, el.Get("id"), "error", content))
 		return nil

@@ -274,7 +274,11 @@ func (l *link) proved(c *stream.Conn, offered *stanza.Element) error {
 	l.out.metrics.proofs.WithLabelValues("out", string(l.method), "accepted").Inc()
 	if l.bidi {
 		l.heard.Store(l.out.env.Clock.Now().UnixNano())
-		l.in.let(pair{l.to, l.from}, shown{})
+		how := shown{at: l.out.env.Clock.Now(), by: Dialback, tls: true, both: true} // DNS has led us there
+		if l.trusted == nil {
+			how.by = Certificate
+		}
+		l.in.let(pair{l.to, l.from}, how)
 		if err := l.in.bind(l.out.ctx, c, l.to); err != nil {
 			return err
 		}

@@ -40,7 +40,7 @@ type outbound struct {
 	connects *semaphore.Weighted
 	verifies *semaphore.Weighted
 
-	mu     sync.Mutex // before route.mu
+	mu     sync.Mutex // before route.mu, and that before carrier.mu or incoming.mu
 	routes map[pair]*route
 	guests map[*incoming]*stream.Conn // streams of others that have proven something
 	backs  map[pair]back              // streams of others that go both ways, by the route that may use them
@@ -60,11 +60,8 @@ func newOutbound(f *Federation, cfg *settings) *outbound {
 	return o
 }
 
-// configure goes on with other settings.
-func (o *outbound) configure(c *settings) {
-	o.cfg.Store(c)
-	o.part()
-}
+// configure goes on with other settings; part has to follow.
+func (o *outbound) configure(c *settings) { o.cfg.Store(c) }
 
 // part ends the streams of pairs that may not talk any more, and what waits for them.
 func (o *outbound) part() {
@@ -72,10 +69,12 @@ func (o *outbound) part() {
 	o.mu.Lock()
 	var apart []*route
 	for p, r := range o.routes {
-		if !cfg.allowed(p.from, p.to) || r.trespasses(cfg) {
-			apart = append(apart, r)
-			delete(o.routes, p)
+		if cfg.allowed(p.from, p.to) {
+			r.purge(cfg)
+			continue
 		}
+		apart = append(apart, r)
+		delete(o.routes, p)
 	}
 	var guests []*stream.Conn
 	for in, c := range o.guests {

@@ -1,6 +1,7 @@
 package s2s
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 
 	"parley/parser/stanza"
 	"parley/router/channel"
+	"parley/stream"
 )
 
 // Between tries to reach a server: the first soon, for it may only have been
@@ -36,6 +38,8 @@ type item struct {
 //  2. what the other side has not acknowledged, where it acknowledges (XEP-0198), goes
 //     out first on the next stream
 //  3. beyond the bound, and what has waited too long, is refused
+//  4. so is all of it, what is not acknowledged as well, when the route is closed: at the
+//     end, and when the two may not talk any more
 type route struct {
 	out *outbound
 	pair
@@ -54,6 +58,7 @@ type route struct {
 	refused *stanza.Error // what everybody hears until next; nil: they wait
 	used    time.Time
 	gone    bool
+	closed  *stanza.Error // what everybody hears whose stanza is not delivered for sure, when gone
 }
 
 // add takes a stanza. False: the route is not there any more.
@@ -220,7 +225,7 @@ func (r *route) lost(c *carrier, back []item, err error) {
 	}
 	if r.gone {
 		r.mu.Unlock()
-		r.out.refuse(back, timeout())
+		r.out.refuse(back, cmp.Or(r.closed, timeout()))
 		return
 	}
 	r.on, r.link, r.busy = nil, nil, err != nil // see failed
@@ -339,22 +344,28 @@ func (r *route) leave() bool {
 	return r.gone
 }
 
-// trespasses reports whether the stream brings what may not come (XEP-0288).
-func (r *route) trespasses(cfg *settings) bool {
+// purge ends the stream if it brings what may not come (XEP-0288); the next one is for
+// what waits.
+func (r *route) purge(cfg *settings) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.link != nil && r.link.in.trespasses(cfg)
+	if r.link != nil && r.link.conn != nil && r.link.in.trespasses(cfg) {
+		r.link.conn.Goodbye()
+	}
 }
 
 // close ends the stream and refuses what waits, for that reason.
 func (r *route) close(why *stanza.Error) {
 	r.mu.Lock()
-	r.gone = true
+	r.gone, r.closed = true, why
 	all := r.take(len(r.queue))
-	l := r.link
+	var conn *stream.Conn
+	if r.link != nil {
+		conn = r.link.conn
+	}
 	r.mu.Unlock()
 	r.out.refuse(all, why)
-	if l != nil && l.conn != nil {
-		l.conn.Goodbye()
+	if conn != nil {
+		conn.Goodbye()
 	}
 }

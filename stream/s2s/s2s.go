@@ -214,14 +214,16 @@ func (s *streams) Register(r *stream.Registrar) {
 // closes them with the last one.
 func (s *streams) rehosted() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopped {
-		return
+	stopped := s.stopped
+	if !stopped {
+		if err := s.reopen(s.out.cfg.Load()); err != nil {
+			s.env.Log.Error("the doors for other servers stay closed", "err", err)
+		}
 	}
-	if err := s.reopen(s.out.cfg.Load()); err != nil {
-		s.env.Log.Error("the doors for other servers stay closed", "err", err)
+	s.mu.Unlock()
+	if !stopped {
+		s.out.part() // a domain may have become a service's, or the other way round
 	}
-	s.out.part() // a domain may have become a service's, or the other way round
 }
 
 // serve accepts on a door; s.mu is held.
@@ -258,12 +260,14 @@ func (s *streams) Reconfigure(_ context.Context, c plugins.Config) error {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.reopen(cfg); err != nil {
-		return err
+	if err = s.reopen(cfg); err == nil {
+		s.out.configure(cfg)
 	}
-	s.out.configure(cfg)
-	return nil
+	s.mu.Unlock()
+	if err == nil {
+		s.out.part()
+	}
+	return err
 }
 
 // reopen has the doors that a configuration wants, and no others; s.mu is held.

@@ -8,13 +8,13 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"parley/plugins"
-	"parley/plugins/config"
 	"slices"
 	"testing"
 	"time"
 
 	"parley/parser/stanza"
+	"parley/plugins"
+	"parley/plugins/config"
 )
 
 // The example of XEP-0185 §3.
