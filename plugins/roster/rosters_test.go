@@ -70,7 +70,7 @@ func (w *wire) versions(t *testing.T) []int64 {
 func node(t testing.TB, db storage.DB, at time.Time) (*Rosters, *sessions.Registry) {
 	t.Helper()
 	reg := sessions.NewRegistry()
-	r, err := newRosters(plugins.Env{DB: db, Clock: &clock{now: at}, Sessions: reg, Log: slog.New(slog.DiscardHandler)})
+	r, err := newRosters(plugins.Env{Node: "n", DB: db, Clock: &clock{now: at}, Sessions: reg, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

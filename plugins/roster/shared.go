@@ -50,9 +50,10 @@ const unknown = "+0"
 
 // Share sets who gives accounts further contacts; nil: nobody does any more. It tells
 // nobody: clients see the difference when they ask for their rosters again. For those
-// that are there no version that they are told from now on is one to go on from.
+// that are there no version that they are told from now on is one to go on from. A node
+// that begins has none: those of others were told where they are.
 func (r *Rosters) Share(s Shared) {
-	if r.env.Sessions.Len() > 0 {
+	if len(r.env.Sessions.On(r.env.Node)) > 0 {
 		r.untold.Store(true)
 	}
 	if s == nil {

@@ -220,6 +220,25 @@ func TestUntoldOfWhatIsShared(t *testing.T) {
 	}
 }
 
+// A node that begins, while people are at others, tells versions to go on from: where
+// they are they have been told of what is shared.
+func TestBeginnersKnowWhatIsShared(t *testing.T) {
+	ctx := t.Context()
+	r, reg := node(t, storagetest.Open(t, storagetest.SQLite(t)), epoch)
+	reg.Adopt("m", jid.MustParse("romeo@example.net"), []*sessions.Entry{{
+		Ref: sessions.Ref{Node: "m", Conn: 1, JID: jid.MustParse("romeo@example.net/orchard")}, State: sessions.State{Kind: sessions.Client, Interested: true},
+	}})
+	shared(r, Grant{Contact: jid.MustParse("c1@example.net"), State: Both})
+	w := &wire{}
+	must(t, r.Set(ctx, w, romeo, Item{JID: jid.MustParse("c9@example.net")}))
+	s, err := r.Contacts(ctx, romeo)
+	must(t, err)
+	ver := w.sent[0].Stanza.Child(stanza.NSRoster, "query").Get("ver")
+	if _, known, err := r.changes(ctx, s, stanza.El(stanza.NSRoster, "query").With("ver", ver)); err != nil || !known {
+		t.Errorf("version %s is none to go on from: %v", ver, err)
+	}
+}
+
 // A contact that was in a group of the owner's, and had a name, before an administrator
 // shares it under the same ones: they are there when nothing is shared any more.
 func TestOwnGroupOfTheSharedName(t *testing.T) {
