@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -30,8 +31,9 @@ type checkpointer struct {
 	rest  atomic.Int64 // which that could not fold in: somebody reads them
 	log   atomic.Int64 // length of the log then. It begins again when all of it is folded in and nobody reads it
 	again time.Time    // when writers may be held up by the next TRUNCATE; the writer's
-	full  atomic.Bool  // the disk was, the last time
-	tried time.Time    // when it may be tried again whether it still is; the writer's
+	full  atomic.Bool  // the disk was, the last time, or has no room for what is in the log
+	least int64        // bytes that were free since then, at least; the writer's
+	tried time.Time    // when it is tried again whether it still is, though no more is free; the writer's
 	wake  chan struct{}
 	stop  context.CancelFunc
 	ended chan struct{}
@@ -43,8 +45,8 @@ const (
 	// write (the end of somebody's index) is copied once per checkpoint: at
 	// SQLite's own 4 MiB that was nearly once per commit.
 	checkpointShare = 4
-	// The log's bound on a disk that is nearly full: at most this share of what is free,
-	// so that the database has room for what is in the log, but not less than that.
+	// The database has room for a log of this share of what is free, and for leastLog
+	// pages: a longer one has to be folded in before it grows.
 	freeShare     = 2
 	leastLog      = 64
 	checkpointGap = 5 * time.Second
@@ -53,7 +55,8 @@ const (
 	// not outgrow what is folded in.
 	truncateWait = 50 * time.Millisecond
 	truncateGap  = time.Second
-	// While the disk is full: at most this share of the time goes into trying.
+	// While the disk is full, and no more is free than was, at most this share of the
+	// time goes into trying: somebody may have read what had to be folded in.
 	fullShare = 10
 )
 
@@ -83,15 +86,21 @@ func (k *checkpointer) grown() {
 			k.again = time.Now().Add(truncateGap)
 		}
 	}
+	if most < k.bound && k.fresh.Load()+k.log.Load() > k.spare() {
+		k.full.Store(true)
+	}
 }
 
 // most is how long the log may be now.
-func (k *checkpointer) most() int64 {
+func (k *checkpointer) most() int64 { return min(k.bound, k.spare()) }
+
+// spare is how long a log the database has room for now.
+func (k *checkpointer) spare() int64 {
 	free, known := space.Free(k.dir)
 	if !known {
-		return k.bound
+		return math.MaxInt64
 	}
-	return min(k.bound, max(leastLog, free/walPage/freeShare))
+	return max(leastLog, free/walPage/freeShare)
 }
 
 // room fails while the disk is too full to fold in the log: what somebody frees would
@@ -101,16 +110,18 @@ func (k *checkpointer) room() error {
 	if !k.full.Load() {
 		return nil
 	}
-	now := time.Now()
-	if now.Before(k.tried) {
+	now, was := time.Now(), k.least
+	free, _ := space.Free(k.dir)
+	k.least = min(k.least, free)
+	if free <= was && now.Before(k.tried) {
 		return errFull
 	}
 	k.do(context.Background(), "TRUNCATE")
-	k.tried = time.Now().Add(fullShare * time.Since(now))
-	if k.full.Load() {
-		return errFull
+	if !k.full.Load() {
+		return nil
 	}
-	return nil
+	k.least, k.tried = free, time.Now().Add(fullShare*time.Since(now))
+	return errFull
 }
 
 // errFull is what SQLite says in its place.
@@ -178,7 +189,7 @@ func (k *checkpointer) do(ctx context.Context, mode string) (all bool) {
 	case err != nil && !errors.Is(err, context.Canceled):
 		k.db.log.Warn("storage: checkpoint failed", "err", sqliteError(err))
 	case err == nil:
-		if pages == done { // what somebody reads is not folded in, and may not have room
+		if pages == done || pages <= k.spare() { // what somebody reads is not folded in yet
 			k.full.Store(false)
 		}
 		k.db.metrics.walPages.Set(float64(pages))

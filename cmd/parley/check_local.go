@@ -15,9 +15,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"parley/plugins/config"
 	"parley/storage"
 	"parley/storage/atrest"
+	"parley/storage/space"
 )
 
 // directory looks at the data directory: keys are in it.
@@ -87,11 +87,10 @@ const (
 )
 
 func (e *examination) space(dir string) []result {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return []result{warn("disk", "", "free space of %s: %v", dir, err)}
+	free, known := space.Free(dir)
+	if !known {
+		return []result{warn("disk", "", "the free space of %s is not known", dir)}
 	}
-	free := config.Size(st.Bavail) * config.Size(st.Bsize)
 	text := fmt.Sprintf("%d MiB free for %s", free>>20, dir)
 	const fix = "make room, or move the data directory to a larger disk: without space nothing can be stored, and messages are refused"
 	switch {

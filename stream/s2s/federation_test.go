@@ -331,6 +331,12 @@ servers:
 			t.Errorf("%s to %s: %s", c.who.JID, c.to, a.Bytes(""))
 		}
 	}
+	p := one.dial() // who does not talk to others answers for no keys either
+	p.secure("two.test", "one.test")
+	p.say("<db:verify from='two.test' to='quiet.test' id='x'>0</db:verify>")
+	if el := p.next(); el.Name.Local != "verify" || el.Get("type") != "error" {
+		t.Errorf("%s", el.Bytes(""))
+	}
 	for domain, want := range map[string]string{"one.test": "not-allowed", "quiet.test": "remote-server-not-found", "strict.test": "service-unavailable"} {
 		if got := one.loginAt(domain, "romeo").Refuses("nobody@enemy.test"); got != want {
 			t.Errorf("%s to the one that is denied: %s", domain, got)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,6 +212,12 @@ func TestPolicy(t *testing.T) {
 		if s.allowed(p.from, p.to) != want {
 			t.Error(p)
 		}
+	}
+	bad := s.Config
+	bad.Deny = []string{"A B"}
+	bad.Own = config.ByDomain[Own]{"quiet.example": {false, bad.Rules}, "team.quiet.example": {true, Rules{Deny: []string{"C D"}}}}
+	if err := bad.Validate(); err == nil || strings.Count(err.Error(), "A B") != 1 || strings.Count(err.Error(), "C D") != 1 {
+		t.Errorf("each is wrong once: %v", err)
 	}
 	s.Allow = []string{"good.example"}
 	if s.allowed("our.example", "other.example") || !s.allowed("our.example", "good.example") {
