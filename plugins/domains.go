@@ -134,7 +134,7 @@ func (d *Domains) Serve(host string) bool {
 // Services are the addresses of a service, one below each of the domains.
 type Services struct {
 	domains *Domains
-	prefix  string
+	prefix  string // with the dot; empty: there are none
 }
 
 // Services returns the addresses with a prefix. The error is for who has configured it.
@@ -155,7 +155,7 @@ func (d *Domains) Services(prefix string) (Services, error) {
 		defer d.mu.Unlock()
 		d.services[prefix] = struct{}{}
 	}
-	return Services{d, prefix}, nil
+	return Services{d, prefix + "."}, nil
 }
 
 // Of returns whose domain the service at an address belongs to.
@@ -163,7 +163,7 @@ func (s Services) Of(host string) (domain string, ok bool) {
 	if s.prefix == "" {
 		return "", false
 	}
-	domain, ok = strings.CutPrefix(host, s.prefix+".")
+	domain, ok = strings.CutPrefix(host, s.prefix)
 	return domain, ok && s.domains.Has(domain)
 }
 
@@ -172,6 +172,6 @@ func (s Services) At(domain string) (jid.JID, bool) {
 	if s.prefix == "" || !s.domains.Has(domain) {
 		return jid.JID{}, false
 	}
-	at, err := jid.New("", s.prefix+"."+domain, "")
+	at, err := jid.New("", s.prefix+domain, "")
 	return at, err == nil
 }

@@ -19,7 +19,7 @@ type run struct {
 	done    sessions.Ref // whose stanza was handled last: one Handled covers those before it
 	doneSeq uint64
 
-	few   [8]*work         // room for works
+	few   [2]*work         // room for works
 	first [1]work          // room for the only one
 	room  []work           // room for more stanzas
 	ahead int              // how many are expected
@@ -29,9 +29,10 @@ type run struct {
 
 func newRun(s *Server, t *table, stanzas int) *run {
 	r := &run{server: s, table: t, ahead: stanzas}
-	r.works = r.few[:0]
 	if stanzas == 1 {
-		r.room = r.first[:]
+		r.works, r.room = r.few[:0], r.first[:]
+	} else {
+		r.works = make([]*work, 0, stanzas)
 	}
 	return r
 }

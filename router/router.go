@@ -111,7 +111,12 @@ func (r *Registrar) Serves(domain string) bool {
 // Refuse answers a stanza that a gateway has taken, unless it is one that must not
 // be answered. It is not for inside of the gateway.
 func (r *Registrar) Refuse(ctx context.Context, e *channel.Envelope, why *stanza.Error) {
-	r.server.bundled(ctx, 1, func(b *bundle) { b.refuse(ctx, e, why) })
+	s := r.server
+	s.mu.RLock()
+	b := s.bundle(1)
+	b.refuse(ctx, e, why)
+	s.mu.RUnlock()
+	s.hand(ctx, b.out, b.back)
 }
 
 // Config is the Server's section.
@@ -195,31 +200,35 @@ func (s *Server) routeAll(ctx context.Context, batch []*channel.Envelope) error 
 	if len(batch) == 0 {
 		return nil
 	}
-	s.bundled(ctx, len(batch), func(b *bundle) {
-		for _, e := range batch {
-			b.guard(ctx, e)
-		}
-	})
+	s.mu.RLock()
+	b := s.bundle(len(batch))
+	for _, e := range batch {
+		b.guard(ctx, e)
+	}
+	s.mu.RUnlock()
+	s.hand(ctx, b.out, b.back)
 	return nil
 }
 
-// bundled hands over what add leads to, about n deliveries.
-func (s *Server) bundled(ctx context.Context, n int, add func(*bundle)) {
-	s.mu.RLock()
-	b := &bundle{server: s, parts: *s.parts.Load(), out: make([]*channel.Envelope, 0, n+2)}
-	add(b)
-	s.mu.RUnlock()
-	if len(b.back) > 0 { // with no lock held: whoever asked may ask somebody else
-		if err := s.links.Out("processor").Send(ctx, b.back); err != nil && ctx.Err() == nil && !errors.Is(err, channel.ErrClosed) {
-			s.log.Error("processor does not take what was not delivered", "err", err, "count", len(b.back))
+// bundle is for a batch of n; s.mu is held as long as something is added.
+func (s *Server) bundle(n int) bundle {
+	return bundle{server: s, parts: *s.parts.Load(), out: make([]*channel.Envelope, 0, n+2)}
+}
+
+// hand passes on what a bundle has led to, with no lock held: whoever asked may ask
+// somebody else.
+func (s *Server) hand(ctx context.Context, out, back []*channel.Envelope) {
+	if len(back) > 0 {
+		if err := s.links.Out("processor").Send(ctx, back); err != nil && ctx.Err() == nil && !errors.Is(err, channel.ErrClosed) {
+			s.log.Error("processor does not take what was not delivered", "err", err, "count", len(back))
 		}
 	}
-	if len(b.out) == 0 {
+	if len(out) == 0 {
 		return
 	}
-	err := s.links.Out("streamer").Send(ctx, b.out)
+	err := s.links.Out("streamer").Send(ctx, out)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, channel.ErrClosed) { // closed: the house stops, nobody is connected
-		s.log.Error("streamer does not take deliveries", "err", err, "count", len(b.out))
+		s.log.Error("streamer does not take deliveries", "err", err, "count", len(out))
 	}
 }
 

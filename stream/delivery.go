@@ -3,6 +3,7 @@ package stream
 import (
 	"parley/parser/jid"
 	"parley/parser/stanza"
+	"parley/plugins"
 	"parley/router/channel"
 )
 
@@ -20,11 +21,11 @@ type delivery struct {
 	link      *channel.Link // its place in a chain; nil: it has none
 }
 
-// deliveryOf takes over what a streamer needs of an envelope.
-func (s *Server) deliveryOf(e *channel.Envelope) delivery {
+// deliveryOf takes over what a streamer needs of an envelope; now is in unix microseconds.
+func deliveryOf(e *channel.Envelope, now int64) delivery {
 	d := delivery{raw: e.Shared(), row: e.Pending, class: e.Class, hops: e.Hops, solicited: e.Solicited, stamp: e.Stamp, link: e.Link}
 	if d.stamp == 0 {
-		d.stamp = s.env.Clock.Now().UnixMicro()
+		d.stamp = now
 	}
 	if e.Seq != 0 && len(e.To) == 1 && e.To[0] == e.Session {
 		d.refused = e.Seq
@@ -67,6 +68,15 @@ type touched struct {
 	batch uint64
 	list  []*Session
 	last  bool // what comes now is for many, and most of them get nothing else
+	at    int64
+}
+
+// now is when the batch is handed over, unix microseconds.
+func (t *touched) now(c plugins.Clock) int64 {
+	if t.at == 0 {
+		t.at = c.Now().UnixMicro()
+	}
+	return t.at
 }
 
 // lastWide is the last of a batch that is for many.

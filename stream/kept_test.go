@@ -174,7 +174,6 @@ func TestRule58NobodyResumesBehindARefusal(t *testing.T) {
 
 // Not every error is about what the session itself has sent, or in this life.
 func TestRule58WhatIsARefusal(t *testing.T) {
-	h := newHouse(t, nil)
 	me, other := sessions.Ref{Node: "n", Conn: 1}, sessions.Ref{Node: "n", Conn: 2}
 	for _, c := range []struct {
 		name string
@@ -188,11 +187,11 @@ func TestRule58WhatIsARefusal(t *testing.T) {
 		{"somebody's", channel.Envelope{To: []sessions.Ref{me}}, 0, false},
 	} {
 		s := &Session{sm: &management{base: c.base}}
-		s.sm.push(h.deliveryOf(&c.e))
+		s.sm.push(deliveryOf(&c.e, 1))
 		if s.owes() != c.is {
 			t.Errorf("%s: %v", c.name, s.owes())
 		}
-		s = &Session{sm: &management{base: c.base}, early: []delivery{h.deliveryOf(&c.e)}}
+		s = &Session{sm: &management{base: c.base}, early: []delivery{deliveryOf(&c.e, 1)}}
 		if s.owes() != c.is {
 			t.Errorf("%s, early: %v", c.name, s.owes())
 		}

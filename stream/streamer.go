@@ -452,7 +452,7 @@ func (s *Server) noted(e *channel.Envelope) {
 // what comes from where others wait as well (Splice): to a client that does not read
 // it is like what nobody asked for.
 func (s *Server) hand(e *channel.Envelope, due *touched) {
-	d := s.deliveryOf(e)
+	d := deliveryOf(e, due.now(s.env.Clock))
 	for ; len(e.To) > 0; e.To = e.To[1:] { // what is left of it goes on after a panic
 		ref := e.To[0]
 		d.solicited = e.Solicited
@@ -467,6 +467,7 @@ func (s *Server) hand(e *channel.Envelope, due *touched) {
 			if d.solicited = e.Splice == channel.Nobody; d.solicited {
 				due.flush()
 				sess.await(len(d.raw))
+				due.at = 0
 			}
 		}
 		if sess.take(d, e.Splice) && !sess.gathers(e) {

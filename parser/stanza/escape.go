@@ -41,6 +41,15 @@ func newEscapes(more map[byte]string) (t escapeTable) {
 }
 
 func appendEscaped(dst []byte, s string, table *escapeTable) []byte {
+	plain := 0
+	for plain < len(s) && s[plain] < utf8.RuneSelf && table[s[plain]] == "" {
+		plain++
+	}
+	dst = append(dst, s[:plain]...)
+	if plain == len(s) { // nearly always: addresses, ids
+		return dst
+	}
+	s = s[plain:]
 	done := 0
 	for i := 0; i < len(s); {
 		c := s[i]

@@ -70,7 +70,6 @@ var spaces = map[string]Traits{
 
 // names are the traits of single elements.
 var names = map[stanza.Name]Traits{
-	{Space: stanza.NSClient, Local: "body"}:                Body,
 	{Space: stanza.NSHints, Local: "store"}:                Store,
 	{Space: stanza.NSHints, Local: "no-store"}:             NoStore,
 	{Space: stanza.NSHints, Local: "no-storage"}:           NoStore, // as XEP-0334 had it before 0.2
@@ -113,6 +112,12 @@ func Of(st *stanza.Stanza) Kind {
 }
 
 func ofChild(n stanza.Name) Traits {
+	if n.Space == stanza.NSClient { // nearly every child, several times on its way
+		if n.Local == "body" {
+			return Body
+		}
+		return 0
+	}
 	if t, ok := names[n]; ok {
 		return t
 	}
