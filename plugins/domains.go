@@ -155,7 +155,10 @@ func (d *Domains) Services(prefix string) (Services, error) {
 		defer d.mu.Unlock()
 		d.services[prefix] = struct{}{}
 	}
-	return Services{d, prefix + "."}, nil
+	if prefix != "" {
+		prefix += "."
+	}
+	return Services{d, prefix}, nil
 }
 
 // Of returns whose domain the service at an address belongs to.

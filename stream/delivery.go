@@ -67,8 +67,8 @@ func (s *Session) own(splice channel.Splice) string {
 type touched struct {
 	batch uint64
 	list  []*Session
-	last  bool // what comes now is for many, and most of them get nothing else
-	at    int64
+	last  bool  // what comes now is for many, and most of them get nothing else
+	at    int64 // when it is handed over; 0: nobody has asked yet
 }
 
 // now is when the batch is handed over, unix microseconds.
