@@ -53,3 +53,18 @@ func TestDomains(t *testing.T) {
 		t.Error("nothing has domains")
 	}
 }
+
+// Without a prefix there is no service, also where there are no domains yet.
+func TestServiceWithoutPrefix(t *testing.T) {
+	var none *Domains
+	s, err := none.Services("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if domain, ok := s.Of(".example"); ok {
+		t.Errorf("it is of %q", domain)
+	}
+	if s.prefix != "" {
+		t.Errorf("its prefix is %q", s.prefix)
+	}
+}
